@@ -1,0 +1,116 @@
+"""Checkpoints of a training: one file that appears whole or not at all, and loads without running code.
+
+A file holds the values of all parameters and buffers, the optimiser, the scheduler, the generators, the place in the
+data and what early stopping knows, so that a training killed at any point goes on as if it had not been. It also
+holds a fingerprint of the pair and the data, and is refused by any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor
+
+from ppvae.errors import CheckpointError
+from ppvae.files import atomic_path
+
+FORMAT = 1
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write ``state`` (tensors, numbers, strings, and containers of them) to ``path`` atomically.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        torch.save({"format": FORMAT, **state}, temporary)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The state that :func:`write_checkpoint` wrote.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or not a checkpoint of this version.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"there is no checkpoint at {path}: give the file of an earlier training, or start anew.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a different type for each kind of damage
+        raise CheckpointError(
+            f"the checkpoint {path} is damaged or is not a checkpoint ({type(error).__name__}): "
+            "restore it from a copy, or remove it and start anew."
+        ) from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a checkpoint of this version of ppvae: start anew.")
+    return state
+
+
+def generator_state() -> dict[str, Any]:
+    """The states of torch's, numpy's and Python's global generators, as plain values."""
+    state = pyro.util.get_rng_state()
+    version, numbers, gauss = state["random"]
+    kind, keys, *rest = state["numpy"]
+    return {
+        "torch": state["torch"],
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "random": [version, list(numbers), gauss],
+        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],
+    }
+
+
+def set_generator_state(state: dict[str, Any]) -> None:
+    """Put the global generators where :func:`generator_state` found them."""
+    version, numbers, gauss = state["random"]
+    kind, keys, *rest = state["numpy"]
+    numpy_state = (kind, keys.numpy().astype(np.uint32), *rest)
+    pyro.util.set_rng_state(
+        {"torch": state["torch"], "random": (version, tuple(numbers), gauss), "numpy": numpy_state}
+    )
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def fingerprint(parameters: dict[str, Tensor], data: tuple[Any, ...], **options: Any) -> dict[str, str]:
+    """What must agree between a checkpoint and the training that goes on from it."""
+    shapes = {name: list(value.shape) for name, value in sorted(parameters.items())}
+    digest = hashlib.sha256()
+    for part in data:
+        if isinstance(part, Tensor):
+            digest.update(str((tuple(part.shape), part.dtype)).encode())
+            digest.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return {
+        "pair": json.dumps(shapes),
+        "data": digest.hexdigest(),
+        **{name: str(value) for name, value in options.items()},
+    }
+
+
+def check_fingerprint(path: Path, saved: dict[str, str], present: dict[str, str]) -> None:
+    """Refuse a checkpoint that belongs to something else.
+
+    Raises:
+        CheckpointError: pair, data or an option differ; the sentence says which.
+    """
+    for name, value in present.items():
+        if saved.get(name) == value:
+            continue
+        if name == "pair":
+            ours, theirs = json.loads(value), json.loads(saved.get("pair", "{}"))
+            differing = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
+            what = f"another pair (its parameters differ, first {differing[0]!r})"
+        elif name == "data":
+            what = "other data"
+        else:
+            what = f"{name} = {saved.get(name)}, not {value}"
+        raise CheckpointError(
+            f"the checkpoint {path} is of a training with {what}: resume it with what it was started with, or start "
+            "anew with another checkpoint file."
+        )

@@ -1,0 +1,199 @@
+"""Log importance weights of a pair, per particle and datum: the one tensor that evidence is read from.
+
+For z_k ~ q(z|x),
+
+    log w_k(x) = log p(x, z_k) − log q(z_k|x),        E_q[w] = p(x),        E_q[log w] = ELBO.
+
+Pyro's own helpers return one weight for the whole batch; these keep the data apart, because an amortised guide has
+one posterior per datum. Discrete sites that are enumerated (``infer={"enumerate": "parallel"}``), in the model or in
+the guide, are summed out exactly:
+
+    log w(z) = log Σ_d p(x, z, d) − log q(z|x),
+
+by Pyro's plated tensor contraction ("Tensor Variable Elimination for Plated Factor Graphs", Obermeyer et al., 2019,
+arXiv:1902.03210). Scales set by ``poutine.scale`` or by a subsampling plate are training devices and are left out
+here; masks count.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from pyro.distributions.util import scale_and_mask
+from pyro.ops import packed
+from pyro.ops.contract import contract_to_tensor
+from pyro.ops.rings import LogRing
+from pyro.poutine import Trace
+from torch import Tensor
+
+from ppvae.errors import OptionError, PairError
+
+from .chunks import bytes_per_particle, chunks
+from .parameters import evaluation_mode, own_parameters
+from .traces import PARTICLES, Batch, Plates, Program, as_batch, particle_traces, plates_of, rows, sample_sites, seeded
+
+
+def log_weights(
+    model: Program,
+    guide: Program,
+    x: Tensor | Batch,
+    num_particles: int,
+    *,
+    seed: int | None = None,
+    memory_mb: float = 64.0,
+) -> Tensor:
+    """log p(x, z_k) − log q(z_k|x) for z_k ~ q(z|x), in nats.
+
+    Args:
+        model: ``model(x, *context)``, the generative program.
+        guide: ``guide(x, *context)``, the program that proposes the latents.
+        x: data, first dimension ``num_data``; or a tuple ``(x, *context)``.
+        num_particles: draws of the guide per datum, K ≥ 1.
+        seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
+        memory_mb: budget in MiB for one pass of the pair; the result itself comes on top. How the work is cut
+            depends on it, and with it which draws are made.
+
+    Returns:
+        float64 tensor of shape ``(num_particles, num_data)``. A draw outside the model's support has weight −inf.
+
+    Raises:
+        OptionError: ``num_particles`` or ``memory_mb`` is not positive.
+        DataError: ``x`` is not a tensor of at least one datum.
+        PairError: the pair has no data plate, or a latent lies outside it.
+
+    Example:
+        With the exact posterior as guide every weight is log p(x):
+
+        >>> import torch
+        >>> from ppvae.models import LinearGaussian
+        >>> _ = torch.manual_seed(0)
+        >>> pair = LinearGaussian(num_features=3, latent_dim=2)
+        >>> pair.set_exact_guide()
+        >>> x = torch.randn(4, 3)
+        >>> log_w = log_weights(pair.model, pair.guide, x, num_particles=5)
+        >>> log_w.shape
+        torch.Size([5, 4])
+        >>> torch.allclose(log_w, pair.log_evidence(x).expand(5, 4), atol=1e-4)
+        True
+    """
+    batch = as_batch(x)
+    out = torch.empty(check_particles(num_particles), len(batch[0]), dtype=torch.float64)
+    with seeded(seed):
+        for data, particles, log_w in weight_chunks(model, guide, batch, num_particles, memory_mb):
+            out[particles, data] = log_w.cpu()
+    return out
+
+
+def check_particles(num_particles: int) -> int:
+    """``num_particles`` if it counts particles.
+
+    Raises:
+        OptionError: it is not an integer of at least 1.
+    """
+    if isinstance(num_particles, bool) or not isinstance(num_particles, int) or num_particles < 1:
+        raise OptionError(f"num_particles must be an integer of at least 1; it is {num_particles!r}.")
+    return num_particles
+
+
+def weight_chunks(
+    model: Program, guide: Program, batch: Batch, num_particles: int, memory_mb: float
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """The log weights piece by piece: ``(data, particles, log_w)``, data outermost, in bounded memory."""
+    with torch.no_grad(), own_parameters(model, guide), evaluation_mode(model, guide):
+        plates = plates_of(model, guide, batch)
+        bytes_each = bytes_per_particle(model, guide, batch, plates)
+        for data, particles in chunks(num_particles, len(batch[0]), bytes_each, memory_mb):
+            part = rows(batch, data)
+            traces = particle_traces(model, guide, part, particles.stop - particles.start, plates)
+            yield data, particles, weigh(*traces, plates, particles.stop - particles.start, len(part[0]))
+
+
+def weigh(model_trace: Trace, guide_trace: Trace, plates: Plates, num_particles: int, num_data: int) -> Tensor:
+    """log p − log q of a pair of particle traces, float64 ``(num_particles, num_data)``, enumerated sites summed out."""
+    enumerated = _enumerated_dims(guide_trace) | _enumerated_dims(model_trace)
+    terms = [(site, _log_prob(site)) for _, site in sample_sites(model_trace)]
+    terms += [(s, -_log_prob(s)) for _, s in sample_sites(guide_trace) if s["infer"].get("_enumerate_dim") is None]
+    for site, _ in terms:
+        _check_inside(site, plates)
+    if enumerated:
+        return _contract(terms, enumerated, plates, num_particles, num_data)
+    total = torch.zeros(num_particles, num_data, dtype=torch.float64, device=_device(terms))
+    for _, term in terms:
+        total = total + _sum_plates(term, plates).expand(num_particles, num_data)
+    return total
+
+
+def _device(terms: list[tuple[Any, Tensor]]) -> torch.device | None:
+    return terms[0][1].device if terms else None
+
+
+def _log_prob(site: dict[str, Any]) -> Tensor:
+    """The log density of a site in float64, summed over events, masked, not scaled."""
+    args, kwargs = site["args"], site["kwargs"]
+    log_prob = site["fn"].log_prob(site["value"], *args, **kwargs)
+    return scale_and_mask(log_prob, 1.0, site["mask"]).double()
+
+
+def _check_inside(site: dict[str, Any], plates: Plates) -> None:
+    names = {frame.name for frame in site["cond_indep_stack"]}
+    if not {plates.data, PARTICLES} <= names:
+        raise PairError(
+            f"site {site['name']!r} lies outside the data plate {plates.data!r}, so its density belongs to no single "
+            "datum: move it inside the plate, or make it a parameter (pyro.param)."
+        )
+
+
+def _sum_plates(term: Tensor, plates: Plates) -> Tensor:
+    """Sum a log density over the pair's inner plates: ``(..., num_data)`` → ``(num_particles, num_data)``."""
+    term = term.reshape((1,) * (plates.nesting + 1 - term.dim()) + tuple(term.shape))
+    inner = tuple(range(plates.particle_dim + 1, -1))
+    return term.sum(inner) if inner else term
+
+
+def _enumerated_dims(trace: Trace) -> set[int]:
+    dims = {site["infer"].get("_enumerate_dim") for _, site in sample_sites(trace)}
+    return dims - {None}
+
+
+def _contract(
+    terms: list[tuple[Any, Tensor]], enumerated: set[int], plates: Plates, num_particles: int, num_data: int
+) -> Tensor:
+    """Sum the enumerated sites out of a plated product of factors, and multiply over inner plates."""
+    frames = {f.name: f for site, _ in terms for f in _frames(site)}
+    letters = map(chr, range(ord("a"), 0x10000))
+    plate_symbol = {name: next(letters) for name in sorted(frames)}
+    enum_symbol = {dim: next(letters) for dim in sorted(enumerated)}
+    size = {plate_symbol[name]: num_data if name == plates.data else frame.size for name, frame in frames.items()}
+    tree: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
+    for site, term in terms:
+        symbols = enum_symbol | {f.dim: plate_symbol[f.name] for f in _frames(site)}
+        ordinal = frozenset(plate_symbol[f.name] for f in _frames(site))
+        full = _over_plates(term, {f.dim: size[plate_symbol[f.name]] for f in _frames(site)})
+        tree.setdefault(ordinal, []).append(packed.pack(full, symbols))
+    particle, datum = plate_symbol[PARTICLES], plate_symbol[plates.data]
+    summed = set(enum_symbol.values())
+    result = contract_to_tensor(
+        tree, summed, target_ordinal=frozenset((particle, datum)), ring=LogRing(dim_to_size=size)
+    )
+    keep = "".join(symbol for symbol in (particle, datum) if symbol in result._pyro_dims)
+    result = result.permute(*(result._pyro_dims.index(symbol) for symbol in keep))
+    for position, symbol in enumerate((particle, datum)):
+        if symbol not in keep:
+            result = result.unsqueeze(position)
+    return result.expand(num_particles, num_data)
+
+
+def _frames(site: dict[str, Any]) -> list[Any]:
+    return [frame for frame in site["cond_indep_stack"] if frame.vectorized]
+
+
+def _over_plates(term: Tensor, sizes: dict[int, int]) -> Tensor:
+    """A log density expanded over the plates that its site stands in."""
+    dims = max(term.dim(), *(-dim for dim in sizes))
+    shape = [1] * (dims - term.dim()) + list(term.shape)
+    for dim, size in sizes.items():
+        shape[dim] = size
+    return term.expand(shape)

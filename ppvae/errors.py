@@ -1,0 +1,37 @@
+"""The errors of ppvae: one clear sentence each, that names the argument, what was wrong with it and the way out.
+
+The command line prints the sentence and exits with code 2; from Python each is an exception of its own type, all of
+them a :class:`PpvaeError`.
+"""
+
+
+class PpvaeError(ValueError):
+    """Something a user gave cannot be used; the message says what, why and what to do."""
+
+
+class DataError(PpvaeError):
+    """The data cannot be used: not finite, empty, of the wrong shape or type, or outside the likelihood's support."""
+
+
+class DatasetError(PpvaeError):
+    """A data set cannot be had: unknown name, missing or corrupt file, wrong hash, no network."""
+
+
+class PairError(PpvaeError):
+    """A model/guide pair breaks the contract, so that what was asked of it has no meaning."""
+
+
+class OptionError(PpvaeError):
+    """An option has a value that cannot be used."""
+
+
+class CheckpointError(PpvaeError):
+    """A checkpoint is missing, damaged, or belongs to another pair or another run."""
+
+
+class RunError(PpvaeError):
+    """A run directory cannot be read or written."""
+
+
+class NonFiniteError(PpvaeError):
+    """A loss, a gradient or a log weight is not finite; the last good state was kept."""

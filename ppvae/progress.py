@@ -1,0 +1,73 @@
+"""Progress of long work: a bar with speed and the time that remains, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+# Without a terminal a line is written this often, in seconds.
+LINE_EVERY = 15.0
+
+
+class Progress:
+    """A context that shows how far some work has come.
+
+    Args:
+        title: what is being done.
+        total: how many units there are.
+        unit: the name of a unit, for the speed (``"steps"``).
+        enabled: False shows nothing.
+    """
+
+    def __init__(self, title: str, total: int, unit: str, enabled: bool = True) -> None:
+        self._title, self._total, self._unit, self._enabled = title, total, unit, enabled
+        self._console = Console(stderr=True)
+        self._done = self._start_done = 0
+        self._bar: RichProgress | None = None
+
+    def __enter__(self) -> Progress:
+        self._start = self._last_line = time.monotonic()
+        if self._enabled and self._console.is_terminal:
+            self._bar = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:3.0f} %"),
+                TextColumn("{task.fields[speed]} · {task.fields[note]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self._title, total=self._total, speed="", note="")
+        return self
+
+    def begin_at(self, done: int) -> None:
+        """Say how much was done before this run (the speed does not count it)."""
+        self._done = self._start_done = done
+        self.advance(0)
+
+    def advance(self, units: int, note: str = "") -> None:
+        """Say that ``units`` more are done, with a short note on how it goes."""
+        self._done += units
+        if not self._enabled:
+            return
+        now = time.monotonic()
+        rate = (self._done - self._start_done) / max(now - self._start, 1e-9)
+        speed = f"{rate:,.0f} {self._unit}/s"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, speed=speed, note=note)
+        elif now - self._last_line > LINE_EVERY and rate > 0:
+            self._last_line = now
+            left = time.strftime("%H:%M:%S", time.gmtime((self._total - self._done) / rate))
+            share = f"{self._done / self._total:.0%}"
+            self._console.print(f"{self._title}: {share} · {speed} · {note} · {left} left", highlight=False)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,27 @@
+"""The strict harness: float64, Pyro's validation on, an empty parameter store, a seed; warnings are errors."""
+
+from pathlib import Path
+
+import matplotlib
+import pyro
+import pytest
+import torch
+
+matplotlib.use("Agg")
+torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def strict():
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    with pyro.validation_enabled(True):
+        yield
+    torch.set_default_dtype(default)
+
+
+@pytest.fixture
+def repository() -> Path:
+    return Path(__file__).resolve().parent.parent
