@@ -71,9 +71,7 @@ def set_generator_state(state: dict[str, Any]) -> None:
     version, numbers, gauss = state["random"]
     kind, keys, *rest = state["numpy"]
     numpy_state = (kind, keys.numpy().astype(np.uint32), *rest)
-    pyro.util.set_rng_state(
-        {"torch": state["torch"], "random": (version, tuple(numbers), gauss), "numpy": numpy_state}
-    )
+    pyro.util.set_rng_state({"torch": state["torch"], "random": (version, tuple(numbers), gauss), "numpy": numpy_state})
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
 
@@ -85,7 +83,7 @@ def fingerprint(parameters: dict[str, Tensor], data: tuple[Any, ...], **options:
     for part in data:
         if isinstance(part, Tensor):
             digest.update(str((tuple(part.shape), part.dtype)).encode())
-            digest.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return {
         "pair": json.dumps(shapes),
         "data": digest.hexdigest(),

@@ -1,16 +1,18 @@
 """The parameters of a pair, kept apart from those of every other pair.
 
 Pyro keeps what ``pyro.param`` and ``pyro.module`` name in one global store, so two pairs that use a name twice share
-the value: a second ``pyro.module("vae", ...)`` overwrites the weights of its module with those of the first. Here each
-pair that was trained by :func:`ppvae.inference.fit` owns a store, in which its programs run from then on; a pair that
-was never trained by ``fit`` runs on Pyro's global store, as it would without us.
+the value: a second ``pyro.module("vae", ...)`` overwrites the weights of its module with those of the first. Here
+
+- a pair that was trained by :func:`ppvae.inference.fit` owns a store, in which its programs run from then on;
+- any other pair runs on Pyro's global store, as it would without us, but for the parameters of modules, which live in
+  their modules and are neither read from the global store nor left there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import pyro
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 
 from .traces import Batch, Program, generator_kept
 
-StoreState = dict[str, Any]
+StoreState = Any  # Pyro's: {"params": {name: unconstrained leaf}, "constraints": {name: constraint}}
 
 _stores: WeakKeyDictionary[Any, WeakKeyDictionary[Any, StoreState]] = WeakKeyDictionary()
 _entered: list[StoreState] = []
@@ -46,19 +48,37 @@ def own_parameters(model: Program, guide: Program, *, claim: bool = False) -> It
         claim: give the pair a store of its own if it has none (training does).
     """
     state = _stores.get(owner(model), WeakKeyDictionary()).get(owner(guide))
-    inside = bool(_entered) and _entered[-1] is state
-    if inside or (state is None and not claim):
-        yield
-        return
-    if state is None:
+    if state is None and claim:
         state = {"params": {}, "constraints": {}}
         _stores.setdefault(owner(model), WeakKeyDictionary())[owner(guide)] = state
-    _entered.append(state)
-    try:
-        with pyro.get_param_store().scope(state):
+    if state is None:
+        with _without_modules():
             yield
-    finally:
-        _entered.pop()
+    elif _entered and _entered[-1] is state:
+        yield
+    else:
+        _entered.append(state)
+        try:
+            with pyro.get_param_store().scope(cast(Any, state)):
+                yield
+        finally:
+            _entered.pop()
+
+
+@contextmanager
+def _without_modules() -> Iterator[None]:
+    """The present store without the parameters of modules; what ``pyro.param`` makes inside is kept afterwards."""
+    store = pyro.get_param_store()
+    state = _plain(store.get_state())
+    with store.scope(cast(Any, state)):
+        yield
+    store.set_state(cast(Any, _plain(state)))
+
+
+def _plain(state: StoreState) -> StoreState:
+    """A store's state without ``nn.Parameter``s: those belong to modules, plain tensors to the store."""
+    params = {name: leaf for name, leaf in state["params"].items() if not isinstance(leaf, nn.Parameter)}
+    return {"params": params, "constraints": {name: state["constraints"][name] for name in params}}
 
 
 @contextmanager
@@ -82,7 +102,8 @@ def named_parameters(model: Program, guide: Program, batch: Batch) -> dict[str, 
     with generator_kept(), poutine.trace(param_only=True) as captured:
         guide_trace = poutine.trace(guide).get_trace(*batch)
         poutine.replay(model, trace=guide_trace)(*batch)
-    found = {name: site["value"].unconstrained() for name, site in captured.trace.nodes.items()}
+    nodes: dict[str, Any] = captured.trace.nodes
+    found = {name: site["value"].unconstrained() for name, site in nodes.items()}
     registered = {id(leaf) for leaf in found.values()}
     for module in modules_of(model, guide):
         for name, leaf in module.named_parameters():

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .evidence import Evidence
 
-# Batches for the second standard error and the jackknife. Their number sets the error of that standard error, 1/√(2·31).
+# Batches for the second standard error and the jackknife; that standard error is itself known to 1/√(2·31) = 13 %.
 NUM_BATCHES = 32
 # Of fewer blocks than this the spread says nothing about a K-sample bound.
 MIN_BLOCKS = 8

@@ -247,7 +247,8 @@ class _Training:
         patience: int | None,
     ) -> None:
         self.model, self.guide, self.source, self.clip_norm = model, guide, source, clip_norm
-        self._elbo, self._fabric = loss, fabric
+        self._elbo: Any = loss  # Pyro's base class does not declare what its ELBOs have
+        self._fabric = fabric
         self._cast = precision_dtype(fabric)
         self.modules = modules_of(model, guide)
         for module in self.modules:
@@ -257,7 +258,7 @@ class _Training:
         # A subsampling plate scales the loss of a batch up to the whole data set.
         self._whole = plates.size if plates.size != len(first[0]) else None
         self._optimizer = optimizer(list(self.parameters.values()), lr=learning_rate)
-        self.optimizer = fabric.setup_optimizers(self._optimizer)
+        self.optimizer: Any = fabric.setup_optimizers(self._optimizer)
         self.scheduler = scheduler(self._optimizer) if scheduler else None
         self.plateau = Plateau(patience) if patience is not None else None
         self.best: dict[str, Tensor] | None = None
@@ -354,7 +355,9 @@ class _Training:
             for program, trace in (("guide", guide_trace), ("model", model_trace)):
                 trace.compute_log_prob()
                 names += [
-                    f"{name!r} of the {program}" for name, s in sample_sites(trace) if not s["log_prob"].isfinite().all()
+                    f"{name!r} of the {program}"
+                    for name, s in sample_sites(trace)
+                    if not s["log_prob"].isfinite().all()
                 ]
         return f"the log density of site {' and of site '.join(names)} is not finite" if names else "a gradient is not"
 
@@ -438,7 +441,8 @@ def _train(training: _Training, epochs: int, keeper: _Keeper, interrupted: threa
     if stopped != "interrupted":
         training.restore_best()
     store = pyro.get_param_store()
-    values = {name: (store[name] if name in store else p).detach().clone() for name, p in training.parameters.items()}
+    constrained = {name: store[name] if name in store else p for name, p in training.parameters.items()}  # noqa: SIM401
+    values = {name: value.detach().clone() for name, value in constrained.items()}
     return Fit(training.history, stopped, values, training.steps, training.seconds)
 
 

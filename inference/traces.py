@@ -92,10 +92,12 @@ def seeded(seed: int | None) -> Iterator[None]:
 
 def sample_sites(trace: Trace) -> Iterator[tuple[str, dict[str, Any]]]:
     """The sample statements of a trace that carry probability (no subsampling, no ``pyro.deterministic``)."""
-    for name, site in trace.nodes.items():
-        if site["type"] == "sample" and type(site["fn"]).__name__ != "_Subsample":
-            if not site["infer"].get("_deterministic", False):
-                yield name, site
+    nodes: dict[str, Any] = trace.nodes
+    for name, site in nodes.items():
+        if site["type"] != "sample" or type(site["fn"]).__name__ == "_Subsample":
+            continue
+        if not site["infer"].get("_deterministic", False):
+            yield name, site
 
 
 def latents(trace: Trace) -> dict[str, dict[str, Any]]:
@@ -143,9 +145,9 @@ def find_plates(model_trace: Trace, guide_trace: Trace, num_data: int) -> Plates
 def _visible(frame: Any, *traces: Trace) -> int | None:
     """How many data a subsampling plate shows."""
     for trace in traces:
-        site = trace.nodes.get(frame.name)
-        if site is not None and isinstance(site.get("value"), Tensor):
-            return len(site["value"])
+        value = trace.nodes[frame.name]["value"] if frame.name in trace.nodes else None
+        if isinstance(value, Tensor):
+            return len(value)
     return None
 
 

@@ -71,7 +71,7 @@ def log_weights(
         >>> from ppvae.models import LinearGaussian
         >>> _ = torch.manual_seed(0)
         >>> pair = LinearGaussian(num_features=3, latent_dim=2)
-        >>> pair.set_exact_guide()
+        >>> _ = pair.set_exact_guide()
         >>> x = torch.randn(4, 3)
         >>> log_w = log_weights(pair.model, pair.guide, x, num_particles=5)
         >>> log_w.shape
@@ -112,10 +112,10 @@ def weight_chunks(
 
 
 def weigh(model_trace: Trace, guide_trace: Trace, plates: Plates, num_particles: int, num_data: int) -> Tensor:
-    """log p − log q of a pair of particle traces, float64 ``(num_particles, num_data)``, enumerated sites summed out."""
+    """log p − log q of a pair of particle traces, float64 ``(num_particles, num_data)``."""
     enumerated = _enumerated_dims(guide_trace) | _enumerated_dims(model_trace)
-    terms = [(site, _log_prob(site)) for _, site in sample_sites(model_trace)]
-    terms += [(s, -_log_prob(s)) for _, s in sample_sites(guide_trace) if s["infer"].get("_enumerate_dim") is None]
+    terms = [(site, site_log_prob(site)) for _, site in sample_sites(model_trace)]
+    terms += [(s, -site_log_prob(s)) for _, s in sample_sites(guide_trace) if s["infer"].get("_enumerate_dim") is None]
     for site, _ in terms:
         _check_inside(site, plates)
     if enumerated:
@@ -130,7 +130,7 @@ def _device(terms: list[tuple[Any, Tensor]]) -> torch.device | None:
     return terms[0][1].device if terms else None
 
 
-def _log_prob(site: dict[str, Any]) -> Tensor:
+def site_log_prob(site: dict[str, Any]) -> Tensor:
     """The log density of a site in float64, summed over events, masked, not scaled."""
     args, kwargs = site["args"], site["kwargs"]
     log_prob = site["fn"].log_prob(site["value"], *args, **kwargs)
