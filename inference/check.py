@@ -389,7 +389,9 @@ def _gradients(
     loss = (TraceEnum_ELBO if enum else Trace_ELBO)(max_plate_nesting=plates.nesting)
     try:
         value = loss.differentiable_loss(model, guide, *batch)
-        reached = torch.autograd.grad(value, list(parameters.values()), allow_unused=True) if parameters else ()
+        reached: Any = [None] * len(parameters)
+        if isinstance(value, Tensor) and value.requires_grad and parameters:
+            reached = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
     except Exception as error:
         yield _failure("loss", f"{type(loss).__name__} cannot be computed", error)
         return

@@ -8,6 +8,7 @@ holds a fingerprint of the pair and the data, and is refused by any other.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from torch import Tensor
 from ppvae.errors import CheckpointError
 from ppvae.files import atomic_path
 
+from .parameters import modules_of, named_parameters, own_parameters
+from .traces import Batch, Program, as_batch
+
 FORMAT = 1
 
 
@@ -29,8 +33,10 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         RunError: the folder cannot be written.
     """
+    content = io.BytesIO()  # torch's own writer hides that a disk is full
+    torch.save({"format": FORMAT, **state}, content)
     with atomic_path(path) as temporary:
-        torch.save({"format": FORMAT, **state}, temporary)
+        temporary.write_bytes(content.getbuffer())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -112,3 +118,54 @@ def check_fingerprint(path: Path, saved: dict[str, str], present: dict[str, str]
             f"the checkpoint {path} is of a training with {what}: resume it with what it was started with, or start "
             "anew with another checkpoint file."
         )
+
+
+def load_parameters(path: str | Path, model: Program, guide: Program, x: Tensor | Batch) -> dict[str, Any]:
+    """Put the trained values of a checkpoint into a pair, in place, as :func:`ppvae.inference.fit` would leave them.
+
+    Where early stopping was on, these are the values that scored best on the validation data. The pair gets the
+    parameter store of its own that ``fit`` gives; values keep the type they were trained in and go where ``x`` is.
+
+    Args:
+        path: the file that ``fit(checkpoint=...)`` wrote.
+        model: ``model(x, *context)``.
+        guide: ``guide(x, *context)``.
+        x: some data, on which the pair is run once so that all its parameters exist.
+
+    Returns:
+        What else the checkpoint knows of the training: ``history``, ``steps``, ``seconds``.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, damaged, or of another pair.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from ppvae.inference import fit
+        >>> from ppvae.models import LinearGaussian
+        >>> x, path = torch.randn(50, 3), Path(tempfile.mkdtemp()) / "checkpoint.pt"
+        >>> trained, fresh = LinearGaussian(3, 1), LinearGaussian(3, 1)
+        >>> _ = fit(trained.model, trained.guide, x, epochs=2, checkpoint=path, progress=False)
+        >>> load_parameters(path, fresh.model, fresh.guide, x)["steps"]
+        2
+        >>> bool((fresh.weight == trained.weight).all())
+        True
+    """
+    state, batch = read_checkpoint(Path(path)), as_batch(x)
+    with own_parameters(model, guide, claim=True), torch.no_grad():
+        parameters = named_parameters(model, guide, batch)
+        try:
+            check_fingerprint(Path(path), state["fingerprint"], {"pair": fingerprint(parameters, ())["pair"]})
+            values, place, sums = state["best"] or state["parameters"], state["place"], state["sums"]
+            for name, parameter in parameters.items():
+                parameter.data = values[name].to(batch[0].device)
+            for module, buffers in zip(modules_of(model, guide), state["buffers"], strict=True):
+                for name, buffer in module.named_buffers():
+                    buffer.data = buffers[name].to(batch[0].device)
+            return {"history": state["history"], "steps": place[2], "seconds": sums[1]}
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(
+                f"the checkpoint {path} does not fit this pair ({type(error).__name__}): give the checkpoint of its own "
+                "training."
+            ) from error

@@ -429,6 +429,8 @@ def _train(training: _Training, epochs: int, keeper: _Keeper, interrupted: threa
     stopped = "finished"
     with warnings.catch_warnings(), Progress("SVI", epochs * per_epoch, "steps", progress) as bar:
         warnings.filterwarnings("ignore", "Encountered NaN")  # said better by NonFiniteError
+        # Resumed at the end of an epoch, the scheduler's step comes first, and rightly so.
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
         bar.begin_at(training.epoch * per_epoch + training.batch_number)
         while training.epoch < epochs:
             if training.plateau is not None and training.plateau.reached:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 matplotlib.use("Agg")
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # two would spin against each other under pytest-xdist
 
 
 @pytest.fixture(autouse=True)

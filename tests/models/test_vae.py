@@ -1,0 +1,220 @@
+"""The VAE: sites and shapes under particles, its formulas, where it starts, and that it learns at all."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import SVI, Trace_ELBO
+from torch import nn
+
+from ppvae.errors import DataError, OptionError
+from ppvae.models import (
+    MLP,
+    VAE,
+    Bernoulli,
+    Binomial,
+    Categorical,
+    ConvDecoder,
+    ConvEncoder,
+    NegativeBinomial,
+    Normal,
+    NormalFeatureScale,
+    NormalSharedScale,
+    Poisson,
+)
+
+N, SIDE, D, d = 6, 4, 16, 3
+LIKELIHOODS = [
+    Bernoulli,
+    lambda: Binomial(16),
+    Normal,
+    NormalSharedScale,
+    lambda: NormalFeatureScale(D),
+    lambda: Categorical(5),
+    Poisson,
+    NegativeBinomial,
+]
+IDS = ["bernoulli", "binomial", "normal", "shared", "feature", "categorical", "poisson", "negative-binomial"]
+
+
+def small(likelihood, convolutional=False):
+    """A pair and data for which p(x|z) is the likelihood."""
+    x = likelihood(torch.randn(N, D * likelihood.outputs_per_feature)).sample()
+    options = {"hidden": (8, 7)}
+    if convolutional:
+        options = {
+            "encoder": ConvEncoder((SIDE, SIDE), 2 * d),
+            "decoder": ConvDecoder(d, (SIDE, SIDE), likelihood.outputs_per_feature),
+        }
+    return VAE.for_data(x, likelihood, latent_dim=d, **options), x
+
+
+@pytest.mark.parametrize("convolutional", [False, True], ids=["mlp", "conv"])
+@pytest.mark.parametrize("make", LIKELIHOODS, ids=IDS)
+class TestEveryLikelihood:
+    def test_runs_under_particles(self, make, convolutional):
+        vae, x = small(make(), convolutional)
+        with pyro.plate("particles", 5, dim=-2):
+            guide = poutine.trace(vae.guide).get_trace(x)
+            model = poutine.trace(poutine.replay(vae.model, guide)).get_trace(x)
+        for trace in (guide, model):
+            trace.compute_log_prob()
+            assert trace.nodes["z"]["value"].shape == (5, N, d)
+            assert trace.nodes["z"]["log_prob"].shape == (5, N)
+        assert model.nodes["x"]["log_prob"].shape == (5, N)
+        # A particle is a run of its own.
+        one = poutine.trace(poutine.condition(vae.model, data={"z": guide.nodes["z"]["value"][2]})).get_trace(x)
+        one.compute_log_prob()
+        torch.testing.assert_close(one.nodes["x"]["log_prob"], model.nodes["x"]["log_prob"][2])
+
+    def test_gradient_reaches_every_parameter(self, make, convolutional):
+        vae, x = small(make(), convolutional)
+        Trace_ELBO().differentiable_loss(vae.model, vae.guide, x).backward()
+        for name, parameter in vae.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.any(), name
+
+    def test_origin_decodes_to_the_mean_of_the_data(self, make, convolutional):
+        vae, x = small(make(), convolutional)
+        bias = vae.likelihood.initial_bias(x)
+        torch.testing.assert_close(vae.decoder(torch.zeros(d)), bias)
+
+    def test_prior_predictive_is_in_the_support(self, make, convolutional):
+        vae, x = small(make(), convolutional)
+        drawn = poutine.uncondition(vae.model)(x)
+        assert drawn.shape == x.shape
+        vae.likelihood.check(drawn)
+        assert not torch.equal(drawn, poutine.uncondition(vae.model)(x))
+
+
+def test_joint_is_prior_times_likelihood():
+    vae, x = small(Bernoulli())
+    z = torch.randn(N, d)
+    trace = poutine.trace(poutine.condition(vae.model, data={"z": z})).get_trace(x)
+    log_prior = -0.5 * (z**2).sum(-1) - 0.5 * d * torch.log(torch.tensor(2 * torch.pi))
+    logits = vae.decoder(z)
+    log_likelihood = (x * logits - nn.functional.softplus(logits)).sum(-1)
+    assert torch.as_tensor(trace.log_prob_sum()).item() == pytest.approx(
+        (log_prior + log_likelihood).sum().item(), abs=1e-10
+    )
+
+
+def test_guide_is_what_encode_says():
+    vae, x = small(Binomial(16))
+    loc, scale = vae.encode(x)
+    output = vae.encoder((x - x.min()) / (x.max() - x.min()))
+    torch.testing.assert_close(loc, output[:, :d])
+    torch.testing.assert_close(scale, torch.log1p(output[:, d:].exp()))
+    site = poutine.trace(vae.guide).get_trace(x).nodes["z"]["fn"]
+    torch.testing.assert_close(site.base_dist.loc, loc)
+    torch.testing.assert_close(site.base_dist.scale, scale)
+
+
+def test_a_datum_does_not_depend_on_the_rest_of_the_batch():
+    vae, x = small(Bernoulli(), convolutional=True)
+    for together, alone in zip(vae.encode(x), vae.encode(x[2:3]), strict=True):
+        torch.testing.assert_close(together[2:3], alone)
+
+
+def test_scale_never_underflows_in_float32():
+    vae = VAE(D, d, hidden=()).float()
+    with torch.no_grad():
+        vae.encoder.output_bias[d:] = -200.0
+    x = torch.zeros(N, D, dtype=torch.float32)
+    trace = poutine.trace(vae.guide).get_trace(x)
+    assert torch.as_tensor(trace.log_prob_sum()).isfinite()
+
+
+def test_analytic_kl_agrees_with_the_encoder():
+    # KL(N(μ, σ²) ‖ N(0, 1)) = ½ Σ (μ² + σ² − 1 − log σ²), Kingma & Welling (2014), appendix B.
+    vae, x = small(Bernoulli())
+    loc, scale = vae.encode(x)
+    by_hand = 0.5 * (loc**2 + scale**2 - 1 - 2 * scale.log()).sum(-1)
+    site = poutine.trace(vae.guide).get_trace(x).nodes["z"]["fn"]
+    prior = dist.Normal(torch.zeros(d), 1.0).to_event(1)
+    torch.testing.assert_close(dist.kl.kl_divergence(site, prior.expand([N])), by_hand)
+
+
+def test_learning_raises_the_elbo():
+    # Two kinds of pictures, one the other's negative. Without z the best log-likelihood is −log 2 a pixel, and with it
+    # that of one fair coin a picture: log p(x) = −log 2. Half way between the two is out of reach by chance.
+    x = torch.cat([torch.eye(SIDE).flatten().expand(20, -1), 1 - torch.eye(SIDE).flatten().expand(20, -1)])
+    vae = VAE.for_data(x, Bernoulli(), latent_dim=1, hidden=(16,))
+    svi = SVI(vae.model, vae.guide, pyro.optim.PyroOptim(torch.optim.Adam, {"lr": 0.02}), Trace_ELBO())
+    before = -svi.evaluate_loss(x) / len(x)
+    for _ in range(300):
+        svi.step(x)
+    after = -svi.evaluate_loss(x) / len(x)
+    without_z = -D * torch.log(torch.tensor(2.0)).item()
+    assert before < without_z + 1
+    assert after > without_z / 2
+
+
+class TestForData:
+    def test_encoder_sees_the_unit_interval(self):
+        x = torch.randint(3, 17, (50, D)).double()
+        x[0, :2] = torch.tensor([3.0, 16.0], dtype=x.dtype)
+        vae = VAE.for_data(x, Binomial(16), latent_dim=d)
+        seen = (x - vae.input_shift) / vae.input_scale
+        assert (seen.min().item(), seen.max().item()) == (0, 1)
+
+    def test_binary_data_are_left_as_they_are(self):
+        vae, _ = small(Bernoulli())
+        assert (vae.input_shift.item(), vae.input_scale.item()) == (0, 1)
+
+    def test_constant_data_divide_by_one(self):
+        vae = VAE.for_data(torch.full((4, D), 2.0), Poisson(), latent_dim=d)
+        assert all(value.isfinite().all() for value in vae.encode(torch.full((4, D), 2.0)))
+
+    def test_takes_the_type_of_the_data(self):
+        vae = VAE.for_data(torch.zeros(4, D, dtype=torch.float32), NormalSharedScale(), latent_dim=d)
+        assert {value.dtype for value in vae.state_dict().values()} == {torch.float32}
+
+    def test_state_holds_the_scaling(self):
+        vae, x = small(Binomial(16))
+        other = VAE(D, d, hidden=(8, 7), likelihood=Binomial(16))
+        other.load_state_dict(vae.state_dict())
+        torch.testing.assert_close(other.encode(x), vae.encode(x))
+
+    def test_decoder_without_output_bias_is_left_alone(self):
+        decoder = nn.Linear(d, D)
+        before = decoder.bias.detach().clone()
+        VAE.for_data(torch.ones(4, D), Bernoulli(), latent_dim=d, decoder=decoder)
+        torch.testing.assert_close(decoder.bias.detach(), before)
+
+    def test_refuses_grey_values(self):
+        with pytest.raises(DataError, match="binarise grey values first"):
+            VAE.for_data(torch.full((4, D), 0.5), Bernoulli())
+
+
+def test_defaults_are_the_papers_of_the_field():
+    vae = VAE(784)
+    assert isinstance(vae.likelihood, Bernoulli)
+    assert [tuple(parameter.shape) for parameter in vae.decoder.parameters()][::2] == [
+        (200, 20),
+        (200, 200),
+        (784, 200),
+    ]
+    assert vae.encoder.output_bias.shape == (40,)
+
+
+def test_own_networks_take_the_places():
+    encoder, decoder = MLP(D, (), 2 * d), MLP(d, (), D)
+    vae = VAE(D, d, encoder=encoder, decoder=decoder)
+    assert vae.encoder is encoder
+    assert vae.decoder is decoder
+
+
+def test_sizes_are_checked():
+    with pytest.raises(OptionError, match="latent_dim is 0; give a whole number"):
+        VAE(D, 0)
+    with pytest.raises(OptionError, match="in_features is 0; give a whole number"):
+        VAE(0, d)
+
+
+def test_decoder_mirrors_the_encoder():
+    vae = VAE(D, d, hidden=(8, 7))
+    widths = [[tuple(p.shape) for p in network.parameters()][::2] for network in (vae.encoder, vae.decoder)]
+    assert widths == [[(8, D), (7, 8), (2 * d, 7)], [(7, d), (8, 7), (D, 8)]]
