@@ -133,7 +133,8 @@ def load_parameters(path: str | Path, model: Program, guide: Program, x: Tensor 
         x: some data, on which the pair is run once so that all its parameters exist.
 
     Returns:
-        What else the checkpoint knows of the training: ``history``, ``steps``, ``seconds``.
+        ``parameters``, the unconstrained values by name, and what else is known of the training: ``history``,
+        ``steps``, ``seconds``.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged, or of another pair.
@@ -161,11 +162,12 @@ def load_parameters(path: str | Path, model: Program, guide: Program, x: Tensor 
             for module, buffers in zip(modules_of(model, guide), state["buffers"], strict=True):
                 for name, buffer in module.named_buffers():
                     buffer.data = buffers[name].to(batch[0].device)
-            return {"history": state["history"], "steps": place[2], "seconds": sums[1]}
+            told = {"history": state["history"], "steps": place[2], "seconds": sums[1]}
         except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
             if isinstance(error, CheckpointError):
                 raise
             raise CheckpointError(
-                f"the checkpoint {path} does not fit this pair ({type(error).__name__}): give the checkpoint of its own "
-                "training."
+                f"the checkpoint {path} does not fit this pair ({type(error).__name__}): give the checkpoint of its "
+                "own training."
             ) from error
+    return {"parameters": parameters, **told}

@@ -1,0 +1,181 @@
+"""The house's law: who may import whom, no path of one machine, and a docstring for every public name.
+
+Arrows point one way: ppvae.cli -> experiments -> {models, inference} -> ground (the other modules of ppvae).
+"""
+
+import ast
+import importlib
+import inspect
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+ROOMS = ("models", "inference", "experiments")
+MAY_IMPORT = {
+    "ground": {"ground"},
+    "models": {"models", "ground"},
+    "inference": {"inference", "ground"},
+    "experiments": {"experiments", "models", "inference", "ground"},
+    "cli": {"cli", "experiments", "models", "inference", "ground"},
+}
+COMMAND_LINE = ("ppvae/cli.py", "ppvae/__main__.py")
+
+
+def _room(file: str) -> str:
+    """The room of a source file, by its path from the project's root."""
+    top = file.split("/")[0]
+    return "cli" if file in COMMAND_LINE else top if top in ROOMS else "ground"
+
+
+def _room_of_module(module: str) -> str:
+    part = module.split(".")[1] if "." in module else ""
+    return "cli" if part in ("cli", "__main__") else part if part in ROOMS else "ground"
+
+
+def _package(file: str) -> list[str]:
+    """The package that a source file's relative imports start from: ["ppvae", "models"] for models/vae.py."""
+    folders = file.split("/")[:-1]
+    return folders if folders[0] not in ROOMS else ["ppvae", *folders]
+
+
+def _imported(node: ast.AST, file: str) -> list[str]:
+    """The modules that an import statement names, in full; `from ppvae import models` names ppvae.models."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    package = _package(file)
+    start = package[: len(package) - node.level + 1] if node.level else []
+    module = ".".join([*start, *([node.module] if node.module else [])])
+    return [f"ppvae.{alias.name}" for alias in node.names] if module == "ppvae" else [module]
+
+
+def violations(source: str, file: str) -> list[str]:
+    """Every import in ``source`` that breaks the law, were it the file ``file`` of the project."""
+    room, found = _room(file), []
+    for node in ast.walk(ast.parse(source)):
+        line = f"{file}:{getattr(node, 'lineno', 0)}"
+        relative = isinstance(node, ast.ImportFrom) and node.level > 0
+        for module in _imported(node, file):
+            top, target = module.split(".")[0], _room_of_module(module)
+            if top in ROOMS:
+                found.append(f"{line} imports {module}, which is called ppvae.{module}")
+            elif top == "ppvae" and target not in MAY_IMPORT[room]:
+                found.append(f"{line} is in {room} and imports {module}")
+            elif top == "ppvae" and room in ROOMS and relative != (target == room):
+                found.append(f"{line} imports {module}: within a room be relative, across rooms absolute")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("models/vae.py", "from ppvae.inference import fit"),
+        ("models/vae.py", "def f():\n    import ppvae.inference.svi"),
+        ("models/vae.py", "from ppvae import inference"),
+        ("models/vae.py", "from ppvae.experiments import gap"),
+        ("models/vae.py", "from ppvae.models.linear import LinearGaussian"),
+        ("models/vae.py", "from ..inference import fit"),
+        ("models/vae.py", "from .. import inference"),
+        ("experiments/gap.py", "from ..models import VAE"),
+        ("models/vae.py", "from models.linear import LinearGaussian"),
+        ("inference/svi.py", "import inference"),
+        ("inference/svi.py", "from ppvae.models import VAE"),
+        ("inference/svi.py", "from ppvae.cli import main"),
+        ("experiments/gap.py", "from ppvae import cli"),
+        ("ppvae/files.py", "from ppvae.models import VAE"),
+        ("ppvae/files.py", "from ppvae.cli import main"),
+        ("ppvae/files.py", "import experiments.gap"),
+        ("ppvae/files.py", "from .models import VAE"),
+        ("ppvae/files.py", "from . import cli"),
+    ],
+)
+def test_a_planted_violation_is_found(file, source):
+    assert len(violations(source, file)) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("models/vae.py", "from .networks import MLP\nfrom . import linear\nfrom ppvae.errors import DataError"),
+        ("experiments/gap.py", "from ppvae.models import VAE\nfrom ppvae.inference import fit\nimport ppvae.datasets"),
+        ("ppvae/cli.py", "from ppvae.experiments import gap\nfrom ppvae import models\nfrom .files import atomic_path"),
+        ("ppvae/__main__.py", "from ppvae.cli import main"),
+        (
+            "ppvae/files.py",
+            "from ppvae.errors import RunError\nfrom ppvae import __version__\nimport sklearn.experimental",
+        ),
+    ],
+)
+def test_lawful_imports_pass(file, source):
+    assert violations(source, file) == []
+
+
+def _sources(*folders: str) -> list[Path]:
+    return sorted(file for folder in folders for file in (PROJECT / folder).rglob("*.py"))
+
+
+def test_arrows_point_one_way():
+    files = _sources("ppvae", *ROOMS)
+    assert len(files) > 4
+    assert [
+        wrong for file in files for wrong in violations(file.read_text(), file.relative_to(PROJECT).as_posix())
+    ] == []
+
+
+def test_tests_import_the_rooms_by_their_full_names():
+    wrong = []
+    for file in _sources("tests"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [module.split(".")[0] for module in _imported(node, "tests/test.py")]
+            wrong += [f"{file.name} imports {name}" for name in names if name in ROOMS]
+    assert wrong == []
+
+
+# The start of a path, not the middle of one as in "models/root" or "https://host/home".
+MACHINE_PATH = re.compile(r"(?<![\w./~})-])/(?:work|root|home|Users)\b")
+OURS = ("*.md", "*.toml", "*.txt", "*.yaml", "Makefile", "LICENSE", ".gitignore", ".ci/*")
+
+
+@pytest.mark.parametrize("folder", ["work", "root", "home", "Users"])
+def test_a_planted_path_is_found(folder):
+    path = "/" + folder
+    assert MACHINE_PATH.search(f"see models{path}/x, open('{path}/x')")
+    assert MACHINE_PATH.search(f"cd {path}")
+    assert not MACHINE_PATH.search(f"see models{path}/x, https://host{path} and {path}s")
+
+
+def test_no_file_holds_a_path_of_one_machine():
+    files = [file for pattern in OURS for file in PROJECT.glob(pattern)]
+    files += [file for folder in ("ppvae", "tests", *ROOMS) for file in (PROJECT / folder).rglob("*")]
+    texts = {
+        file: file.read_bytes().decode(errors="ignore") for file in files if file.suffix != ".pyc" and file.is_file()
+    }
+    assert len(texts) > 10
+    assert [str(file.relative_to(PROJECT)) for file, text in texts.items() if MACHINE_PATH.search(text)] == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_public_name_has_a_docstring(room):
+    module = importlib.import_module(f"ppvae.{room}")
+    assert inspect.getdoc(module)
+    # What is no class or function, a constant, inherits its type's docstring and is described where it stands.
+    names = [name for name in getattr(module, "__all__", []) if callable(getattr(module, name))]
+    assert [name for name in names if not (getattr(module, name).__doc__ or "").strip()] == []
+
+
+def test_the_wheel_is_told_of_every_folder_and_every_file_that_is_not_python():
+    told = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = told["package-dir"]
+    assert set(told["packages"]) == set(folders)
+    files = [file for top in ("ppvae", *ROOMS) for file in (PROJECT / top).rglob("*") if file.is_file()]
+    files = [file.relative_to(PROJECT) for file in files if file.suffix != ".pyc"]
+    assert {file.parent.as_posix() for file in files if file.suffix == ".py"} == set(folders.values())
+    data = [(Path(folders[package]), pattern) for package, each in told["package-data"].items() for pattern in each]
+    others = [file for file in files if file.suffix != ".py"]
+    assert others
+    untold = [file for file in others if not any(file.match(str(folder / pattern)) for folder, pattern in data)]
+    assert untold == []
