@@ -17,13 +17,13 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 from pyro.poutine import Trace
 from torch import Tensor
 
 from ppvae.errors import PpvaeError
 
 from .importance import finite_batch
+from .objective import elbo_for, enumerated
 from .parameters import evaluation_mode, modules_of, named_parameters, own_parameters
 from .traces import (
     Batch,
@@ -141,15 +141,11 @@ def _split(sentence: str) -> tuple[str, str]:
     return message, remedy.rstrip(".")
 
 
-def _enumerated(site: dict[str, Any]) -> bool:
-    return site["infer"].get("enumerate") == "parallel"
-
-
 def _sites(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]:
     """Every latent stands in both programs, but for those that are enumerated."""
     hidden, proposed = latents(model_trace), latents(guide_trace)
     for name, site in hidden.items():
-        if name not in proposed and not _enumerated(site):
+        if name not in proposed and not enumerated(site):
             discrete = getattr(site["fn"], "has_enumerate_support", False)
             way_out = (
                 f"sample {name!r} in the guide, or sum it out with infer={{'enumerate': 'parallel'}}"
@@ -384,9 +380,7 @@ def _gradients(
 ) -> Iterator[Finding]:
     """A gradient of the ELBO reaches every parameter."""
     parameters = named_parameters(model, guide, batch)
-    sites = [site for trace in (model_trace, guide_trace) for site in latents(trace).values()]
-    enum = any(_enumerated(site) for site in sites)
-    loss = (TraceEnum_ELBO if enum else Trace_ELBO)(max_plate_nesting=plates.nesting)
+    loss: Any = elbo_for(model_trace, guide_trace, plates.nesting)
     try:
         value = loss.differentiable_loss(model, guide, *batch)
         reached: Any = [None] * len(parameters)

@@ -29,7 +29,7 @@ import pyro
 import torch
 from lightning_fabric import Fabric
 from pyro import poutine
-from pyro.infer import ELBO, Trace_ELBO
+from pyro.infer import ELBO
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -47,9 +47,21 @@ from .checkpoint import (
     write_checkpoint,
 )
 from .importance import finite_batch
+from .objective import elbo_for
 from .parameters import modules_of, named_parameters, own_parameters
 from .plateau import Plateau
-from .traces import Batch, Plates, Program, as_batch, generator_kept, plates_of, rows, sample_sites, seeded
+from .traces import (
+    Batch,
+    Plates,
+    Program,
+    as_batch,
+    find_plates,
+    generator_kept,
+    plain_traces,
+    rows,
+    sample_sites,
+    seeded,
+)
 from .weights import log_weights
 
 # Validation draws at least so many weights in all: a small validation set gets more particles per datum.
@@ -114,7 +126,7 @@ def fit(
         guide: ``guide(x, *context)``.
         data: training data, first dimension N; a tuple ``(x, *context)``; or a :class:`ppvae.datasets.Dataset`, whose
             validation part is then used too (and whose rows are binarised afresh at each draw where it says so).
-        loss: a Pyro ELBO object; ``Trace_ELBO()`` by default.
+        loss: a Pyro ELBO object; ``Trace_ELBO()`` by default, ``TraceEnum_ELBO`` where a site is enumerated.
         epochs: passes over the data.
         batch_size: data per step; the last batch of an epoch may be smaller.
         learning_rate: handed to the optimiser as ``lr``.
@@ -161,7 +173,7 @@ def fit(
         raise OptionError("patience needs validation data: give validation=, or leave patience out.")
     fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
     with seeded(seed), own_parameters(model, guide, claim=True), _interruption() as interrupted:
-        training = _Training(model, guide, source, loss or Trace_ELBO(), fabric, optimizer, learning_rate, scheduler,
+        training = _Training(model, guide, source, loss, fabric, optimizer, learning_rate, scheduler,
                              clip_norm, patience)  # fmt: skip
         path = Path(checkpoint) if checkpoint is not None else None
         marks = training.fingerprint(seed=seed, batch_size=batch_size)
@@ -238,7 +250,7 @@ class _Training:
         model: Program,
         guide: Program,
         source: _Source,
-        loss: ELBO,
+        loss: ELBO | None,
         fabric: Fabric,
         optimizer: Callable[..., Optimizer],
         learning_rate: float,
@@ -273,7 +285,9 @@ class _Training:
     def _first_run(self, batch: Batch) -> tuple[Plates, dict[str, Tensor]]:
         """Run everything once, so that lazily made parameters exist and a broken pair shows before training."""
         try:
-            plates = plates_of(self.model, self.guide, batch)
+            traces = plain_traces(self.model, self.guide, batch)
+            plates = find_plates(*traces, len(batch[0]))
+            self._elbo = self._elbo or elbo_for(*traces, plates.nesting)
             parameters = named_parameters(self.model, self.guide, batch)
             with torch.no_grad(), generator_kept(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import torch
+
 from ppvae.datasets import load_dataset
 from ppvae.inference import fit
 from ppvae.models import VAE, Binomial

@@ -174,6 +174,20 @@ def test_the_global_generators_are_left_alone():
     assert (states[2] == np.random.get_state()[1]).all()  # noqa: NPY002
 
 
+def test_an_enumerated_site_is_summed_out_in_training():
+    """A mixture of two known normals whose weight is learnt: Trace_ELBO would sample the assignment from its prior."""
+
+    def model(x):
+        weight = pyro.param("weight", torch.tensor(0.5), constraint=constraints.unit_interval)
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", dist.Bernoulli(weight), infer={"enumerate": "parallel"})
+            pyro.sample("x", dist.Normal(10 * c, 1.0), obs=x)
+
+    x = torch.cat((data(30) - 1, data(10) + 9))
+    result = quiet(model, lambda x: None, x, epochs=300, batch_size=40, learning_rate=0.05)
+    assert result.parameters["weight"].item() == pytest.approx(0.25, abs=1e-3)
+
+
 def test_clipping_bounds_the_step():
     pair = Module()
     before = torch.cat([p.detach().clone().reshape(-1) for p in pair.parameters()])
