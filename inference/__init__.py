@@ -1,8 +1,9 @@
 """One algorithm a file, over ``(model, guide, x, ...)``: any pair of Pyro programs, never a class of ours."""
 
-from .check import Finding, check
+from .check import check
 from .evidence import Evidence
 from .importance import importance_evidence
+from .structure import Finding
 from .svi import Fit, fit
 from .weights import log_weights
 

@@ -23,18 +23,19 @@ from torch import Tensor
 from ppvae.errors import PpvaeError
 
 from .importance import finite_batch
-from .objective import elbo_for, enumerated
+from .objective import elbo_for
 from .parameters import evaluation_mode, modules_of, named_parameters, own_parameters
+from .structure import Finding, outside_plate, unmatched_sites
 from .traces import (
     Batch,
     Plates,
     Program,
     as_batch,
-    find_plates,
     generator_kept,
     latents,
     particle_traces,
     plain_traces,
+    plates_of,
     rows,
     sample_sites,
 )
@@ -43,29 +44,6 @@ from .weights import site_log_prob, weigh
 # Weights of the same latents, computed in two ways, differ by rounding alone: this much per nat of their size.
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
 _PARTICLES = 3
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One way in which a pair breaks the contract.
-
-    Attributes:
-        code: a short name of the rule.
-        site: the sample site or parameter, or ``""`` where the whole pair is meant.
-        message: what is wrong.
-        remedy: how to mend it.
-        fatal: whether evidence cannot be computed, or would be wrong, while it stands.
-    """
-
-    code: str
-    site: str
-    message: str
-    remedy: str
-    fatal: bool = True
-
-    def __str__(self) -> str:
-        where = f"{self.site}: " if self.site else ""
-        return f"[{self.code}] {where}{self.message}; {self.remedy}."
 
 
 def check(model: Program, guide: Program, x: Tensor | Batch) -> list[Finding]:
@@ -106,12 +84,16 @@ def check(model: Program, guide: Program, x: Tensor | Batch) -> list[Finding]:
             model_trace, guide_trace = plain_traces(model, guide, batch)
         except Exception as error:
             return [_failure("fails", "the pair fails when it is run once", error)]
-        found = [*_sites(model_trace, guide_trace), *_supports(model_trace, guide_trace), *_scales(model_trace)]
+        found = [
+            *unmatched_sites(model_trace, guide_trace),
+            *_supports(model_trace, guide_trace),
+            *_scales(model_trace),
+        ]
         try:
-            plates = find_plates(model_trace, guide_trace, len(batch[0]))
+            plates = plates_of(model, guide, batch)
         except PpvaeError as error:
             return [*found, Finding("no-data-plate", "", *_split(str(error)))]
-        found += _outside(plates, model_trace, guide_trace)
+        found += outside_plate(plates, model_trace, guide_trace)
         if not any(finding.fatal for finding in found):
             found += _behaviour(model, guide, batch, plates)
         return found + list(_gradients(model, guide, batch, plates, model_trace, guide_trace))
@@ -139,30 +121,6 @@ def _failure(code: str, what: str, error: Exception) -> Finding:
 def _split(sentence: str) -> tuple[str, str]:
     message, _, remedy = sentence.partition(": ")
     return message, remedy.rstrip(".")
-
-
-def _sites(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]:
-    """Every latent stands in both programs, but for those that are enumerated."""
-    hidden, proposed = latents(model_trace), latents(guide_trace)
-    for name, site in hidden.items():
-        if name not in proposed and not enumerated(site):
-            discrete = getattr(site["fn"], "has_enumerate_support", False)
-            way_out = (
-                f"sample {name!r} in the guide, or sum it out with infer={{'enumerate': 'parallel'}}"
-                if discrete
-                else f"sample {name!r} in the guide"
-            )
-            yield Finding("only-in-model", name, "it is hidden in the model and the guide does not propose it", way_out)
-    for name, site in proposed.items():
-        if name in model_trace.nodes and model_trace.nodes[name]["is_observed"] and name not in hidden:
-            yield Finding("observed", name, "the guide proposes what the model observes", "remove it from the guide")
-        elif name not in model_trace.nodes and not site["infer"].get("is_auxiliary", False):
-            yield Finding(
-                "only-in-guide",
-                name,
-                "the guide samples it and the model knows nothing of it",
-                "give both the same name, or mark it infer={'is_auxiliary': True}",
-            )
 
 
 def _supports(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]:
@@ -240,21 +198,6 @@ def _scales(model_trace: Trace) -> Iterator[Finding]:
                 "give the plate the size of the batch, pyro.plate('data', len(x)), and no scale",
                 fatal=False,
             )
-
-
-def _outside(plates: Plates, model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]:
-    names: dict[str, None] = {}
-    for trace in (model_trace, guide_trace):
-        for name, site in sample_sites(trace):
-            if plates.data not in {frame.name for frame in site["cond_indep_stack"]}:
-                names[name] = None
-    for name in names:
-        yield Finding(
-            "outside-plate",
-            name,
-            f"it lies outside the data plate {plates.data!r}, so its density belongs to no single datum",
-            "move it inside the plate, or make it a parameter (pyro.param)",
-        )
 
 
 def _behaviour(model: Program, guide: Program, batch: Batch, plates: Plates) -> list[Finding]:

@@ -171,3 +171,22 @@ def load_parameters(path: str | Path, model: Program, guide: Program, x: Tensor 
                 "own training."
             ) from error
     return {"parameters": parameters, **told}
+
+
+class Keeper:
+    """Writes the checkpoint every so often."""
+
+    def __init__(self, training: Any, path: Path | None, marks: dict[str, str], every: float) -> None:
+        self._training, self._path, self._marks, self._every = training, path, marks, every
+        self._last = time.monotonic()
+
+    def now(self) -> None:
+        """Write it."""
+        if self._path is not None:
+            write_checkpoint(self._path, {"fingerprint": self._marks, **self._training.state_dict()})
+        self._last = time.monotonic()
+
+    def if_due(self) -> None:
+        """Write it if the last one is old."""
+        if self._path is not None and time.monotonic() - self._last >= self._every:
+            self.now()

@@ -59,7 +59,7 @@ def importance_evidence(
     Raises:
         OptionError: ``num_particles`` or ``memory_mb`` is not positive.
         DataError: ``x`` is not a tensor of at least one datum, or it holds NaN or infinite values.
-        PairError: the pair has no data plate, or a latent lies outside it.
+        PairError: the pair has no data plate, a site lies outside it, or a latent stands in one program only.
 
     Example:
         >>> import torch

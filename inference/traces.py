@@ -152,8 +152,17 @@ def _visible(frame: Any, *traces: Trace) -> int | None:
 
 
 def plates_of(model: Program, guide: Program, batch: Batch) -> Plates:
-    """Run the pair once and find its plates."""
-    return find_plates(*plain_traces(model, guide, batch), len(batch[0]))
+    """Run the pair and find its plates.
+
+    Run again on all data but the last, it must show the same plate with one less: another plate may happen to be as
+    long as the data are.
+    """
+    n = len(batch[0])
+    plates = find_plates(*plain_traces(model, guide, batch), n)
+    if n > 1:
+        fewer = rows(batch, slice(0, n - 1))
+        find_plates(*plain_traces(model, guide, fewer), n - 1)
+    return plates
 
 
 def particle_traces(

@@ -17,23 +17,21 @@ here; masks count.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from pyro.distributions.util import scale_and_mask
-from pyro.ops import packed
-from pyro.ops.contract import contract_to_tensor
-from pyro.ops.rings import LogRing
 from pyro.poutine import Trace
 from torch import Tensor
 
-from ppvae.errors import OptionError, PairError
+from ppvae.errors import OptionError
 
 from .chunks import bytes_per_particle, chunks
+from .contraction import has_enumerated, sum_out
 from .parameters import evaluation_mode, own_parameters
-from .traces import PARTICLES, Batch, Plates, Program, as_batch, particle_traces, plates_of, rows, sample_sites, seeded
+from .structure import sound_plates
+from .traces import Batch, Plates, Program, as_batch, particle_traces, rows, sample_sites, seeded
 
 
 def log_weights(
@@ -62,7 +60,7 @@ def log_weights(
     Raises:
         OptionError: ``num_particles`` or ``memory_mb`` is not positive.
         DataError: ``x`` is not a tensor of at least one datum.
-        PairError: the pair has no data plate, or a latent lies outside it.
+        PairError: the pair has no data plate, a site lies outside it, or a latent stands in one program only.
 
     Example:
         With the exact posterior as guide every weight is log p(x):
@@ -103,7 +101,7 @@ def weight_chunks(
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     """The log weights piece by piece: ``(data, particles, log_w)``, data outermost, in bounded memory."""
     with torch.no_grad(), own_parameters(model, guide), evaluation_mode(model, guide):
-        plates = plates_of(model, guide, batch)
+        plates = sound_plates(model, guide, batch)
         bytes_each = bytes_per_particle(model, guide, batch, plates)
         for data, particles in chunks(num_particles, len(batch[0]), bytes_each, memory_mb):
             part = rows(batch, data)
@@ -113,13 +111,10 @@ def weight_chunks(
 
 def weigh(model_trace: Trace, guide_trace: Trace, plates: Plates, num_particles: int, num_data: int) -> Tensor:
     """log p − log q of a pair of particle traces, float64 ``(num_particles, num_data)``."""
-    enumerated = _enumerated_dims(guide_trace) | _enumerated_dims(model_trace)
     terms = [(site, site_log_prob(site)) for _, site in sample_sites(model_trace)]
     terms += [(s, -site_log_prob(s)) for _, s in sample_sites(guide_trace) if s["infer"].get("_enumerate_dim") is None]
-    for site, _ in terms:
-        _check_inside(site, plates)
-    if enumerated:
-        return _contract(terms, enumerated, plates, num_particles, num_data)
+    if has_enumerated(model_trace, guide_trace):
+        return sum_out(terms, model_trace, guide_trace, plates.data, num_particles, num_data)
     total = torch.zeros(num_particles, num_data, dtype=torch.float64, device=_device(terms))
     for _, term in terms:
         total = total + _sum_plates(term, plates).expand(num_particles, num_data)
@@ -137,63 +132,8 @@ def site_log_prob(site: dict[str, Any]) -> Tensor:
     return scale_and_mask(log_prob, 1.0, site["mask"]).double()
 
 
-def _check_inside(site: dict[str, Any], plates: Plates) -> None:
-    names = {frame.name for frame in site["cond_indep_stack"]}
-    if not {plates.data, PARTICLES} <= names:
-        raise PairError(
-            f"site {site['name']!r} lies outside the data plate {plates.data!r}, so its density belongs to no single "
-            "datum: move it inside the plate, or make it a parameter (pyro.param)."
-        )
-
-
 def _sum_plates(term: Tensor, plates: Plates) -> Tensor:
     """Sum a log density over the pair's inner plates: ``(..., num_data)`` → ``(num_particles, num_data)``."""
     term = term.reshape((1,) * (plates.nesting + 1 - term.dim()) + tuple(term.shape))
     inner = tuple(range(plates.particle_dim + 1, -1))
     return term.sum(inner) if inner else term
-
-
-def _enumerated_dims(trace: Trace) -> set[int]:
-    dims = {site["infer"].get("_enumerate_dim") for _, site in sample_sites(trace)}
-    return dims - {None}
-
-
-def _contract(
-    terms: list[tuple[Any, Tensor]], enumerated: set[int], plates: Plates, num_particles: int, num_data: int
-) -> Tensor:
-    """Sum the enumerated sites out of a plated product of factors, and multiply over inner plates."""
-    frames = {f.name: f for site, _ in terms for f in _frames(site)}
-    letters = map(chr, range(ord("a"), 0x10000))
-    plate_symbol = {name: next(letters) for name in sorted(frames)}
-    enum_symbol = {dim: next(letters) for dim in sorted(enumerated)}
-    size = {plate_symbol[name]: num_data if name == plates.data else frame.size for name, frame in frames.items()}
-    tree: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
-    for site, term in terms:
-        symbols = enum_symbol | {f.dim: plate_symbol[f.name] for f in _frames(site)}
-        ordinal = frozenset(plate_symbol[f.name] for f in _frames(site))
-        full = _over_plates(term, {f.dim: size[plate_symbol[f.name]] for f in _frames(site)})
-        tree.setdefault(ordinal, []).append(packed.pack(full, symbols))
-    particle, datum = plate_symbol[PARTICLES], plate_symbol[plates.data]
-    summed = set(enum_symbol.values())
-    result = contract_to_tensor(
-        tree, summed, target_ordinal=frozenset((particle, datum)), ring=LogRing(dim_to_size=size)
-    )
-    keep = "".join(symbol for symbol in (particle, datum) if symbol in result._pyro_dims)
-    result = result.permute(*(result._pyro_dims.index(symbol) for symbol in keep))
-    for position, symbol in enumerate((particle, datum)):
-        if symbol not in keep:
-            result = result.unsqueeze(position)
-    return result.expand(num_particles, num_data)
-
-
-def _frames(site: dict[str, Any]) -> list[Any]:
-    return [frame for frame in site["cond_indep_stack"] if frame.vectorized]
-
-
-def _over_plates(term: Tensor, sizes: dict[int, int]) -> Tensor:
-    """A log density expanded over the plates that its site stands in."""
-    dims = max(term.dim(), *(-dim for dim in sizes))
-    shape = [1] * (dims - term.dim()) + list(term.shape)
-    for dim, size in sizes.items():
-        shape[dim] = size
-    return term.expand(shape)

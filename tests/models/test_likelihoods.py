@@ -273,7 +273,7 @@ def test_data_outside_the_support_are_refused_in_one_sentence(likelihood, x, mes
     ("make", "message"),
     [
         (lambda: Binomial(0), "total_count is 0; give a whole number of at least 1."),
-        (lambda: Binomial(16.0), "total_count is 16.0; give a whole number of at least 1."),
+        (lambda: Binomial(16.0), "total_count is 16.0; give a whole number of at least 1."),  # type: ignore[arg-type]
         (lambda: Categorical(1), "num_categories is 1; give a whole number of at least 2."),
         (lambda: Normal(0.0), "scale is 0.0; give a positive finite number."),
         (lambda: NormalSharedScale(float("nan")), "scale is nan; give a positive finite number."),

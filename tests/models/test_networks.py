@@ -118,9 +118,9 @@ def test_conv_encoder_reads_rows_as_pictures():
     [
         (lambda: MLP(0, (3,), 2), "in_features is 0; give a whole number of at least 1."),
         (lambda: MLP(2, (3, 0), 2), "hidden width is 0; give"),
-        (lambda: MLP(2, (3,), 2.0), "out_features is 2.0; give"),
+        (lambda: MLP(2, (3,), 2.0), "out_features is 2.0; give"),  # type: ignore[arg-type]
         (lambda: Layer(2, -1), "out_features is -1; give"),
-        (lambda: ConvEncoder((8, 8, 1), 4), r"image_shape is \(8, 8, 1\)"),
+        (lambda: ConvEncoder((8, 8, 1), 4), r"image_shape is \(8, 8, 1\)"),  # type: ignore[arg-type]
         (lambda: ConvEncoder((8, 8), 4, channels=(4, 0)), "channels is 0; give"),
         (lambda: ConvDecoder(2, (0, 8)), "height is 0; give"),
         (lambda: ConvDecoder(2, (8, 8), True), "outputs_per_pixel is True; give"),

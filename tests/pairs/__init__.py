@@ -1,0 +1,100 @@
+"""Pairs with known evidence, each a function that builds one: `pairs.build("linear_wide")`.
+
+They are built inside a test, so that their numbers have the test's floating-point type.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from .conjugate import banana, beta_binomial, gamma_poisson, uniform
+from .discrete import chain, mixture, mixture_conditional, mixture_in_guide, mixture_in_model, nested, parts
+from .forms import methods, pyro_modules, stored
+from .gaussian import conditional, hierarchy, line, linear, plated
+from .pair import Pair
+from .project import linear_gaussian, vae_bernoulli, vae_binomial
+
+# Only pairs whose weights have a finite variance: these can be held to their standard errors.
+BUILDERS: dict[str, Callable[[], Pair]] = {
+    "linear_exact": linear,
+    "linear_narrow": partial(linear, scale=0.8),
+    "linear_wide": partial(linear, scale=1.25),
+    "linear_shifted": partial(linear, shift=0.6),
+    "linear_turned": partial(linear, angle=0.3),
+    "line": line,
+    "hierarchy": hierarchy,
+    "hierarchy_exact": partial(hierarchy, scale=1.0, shift=0.0),
+    "plated": plated,
+    "conditional": conditional,
+    "conditional_exact": partial(conditional, scale=1.0),
+    "gamma_poisson": gamma_poisson,
+    "gamma_poisson_exact": partial(gamma_poisson, factor=1.0),
+    "beta_binomial": beta_binomial,
+    "beta_binomial_exact": partial(beta_binomial, factor=1.0),
+    "banana": banana,
+    "mixture": mixture,
+    "mixture_in_model": mixture_in_model,
+    "mixture_in_guide": mixture_in_guide,
+    "mixture_conditional": mixture_conditional,
+    "mixture_conditional_wide": partial(mixture_conditional, scale=1.2),
+    "parts": parts,
+    "nested": nested,
+    "chain": chain,
+    "stored": stored,
+    "methods": methods,
+    "pyro_modules": pyro_modules,
+    "linear_gaussian": linear_gaussian,
+    "linear_gaussian_diagonal": partial(linear_gaussian, diagonal=True),
+    "vae_bernoulli": vae_bernoulli,
+    "vae_binomial": vae_binomial,
+}
+
+
+def build(name: str) -> Pair:
+    """The pair of this name, in the default floating-point type."""
+    return BUILDERS[name]()
+
+
+EXACT = [name for name in BUILDERS if name.endswith("_exact")] + [
+    "mixture",
+    "mixture_conditional",
+    "nested",
+    "chain",
+    "linear_gaussian",
+]
+LEARNT = [
+    "stored",
+    "methods",
+    "pyro_modules",
+    "linear_gaussian",
+    "linear_gaussian_diagonal",
+    "vae_bernoulli",
+    "vae_binomial",
+]
+ENUMERATED = [
+    "mixture",
+    "mixture_in_model",
+    "mixture_in_guide",
+    "mixture_conditional",
+    "mixture_conditional_wide",
+    "parts",
+    "nested",
+    "chain",
+]
+WITH_GAP = [
+    "linear_exact",
+    "linear_narrow",
+    "linear_wide",
+    "linear_shifted",
+    "linear_turned",
+    "line",
+    "hierarchy",
+    "plated",
+    "conditional",
+    "gamma_poisson",
+    "beta_binomial",
+    "stored",
+    "methods",
+    "pyro_modules",
+]
+
+__all__ = ["BUILDERS", "ENUMERATED", "EXACT", "LEARNT", "WITH_GAP", "Pair", "build", "line", "linear", "uniform"]
