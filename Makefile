@@ -3,6 +3,7 @@
 #   make run     train the default pair on the embedded digits and estimate log p(x); ARGS="..." goes to `ppvae run`
 #   make test    the tests; ARGS="..." goes to pytest
 #   make lint    ruff and mypy
+#   make bench   medians of a step of SVI and of a log weight, side by side with Pyro's own and plain torch
 #   make wheel   build the wheel, and import all of it from an environment away from this checkout
 
 SHELL := /bin/bash
@@ -11,7 +12,7 @@ BIN := .venv/bin
 ROOMS := ppvae models inference experiments
 INSTALLED := build/installed
 
-.PHONY: run test lint wheel
+.PHONY: run test lint bench wheel
 .DELETE_ON_ERROR:
 
 run: $(INSTALLED)
@@ -24,6 +25,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(ROOMS) tests
+
+bench: $(INSTALLED)
+	$(BIN)/python -m ppvae.experiments.bench
 
 # The fresh environment borrows the installed dependencies, so that only the wheel itself is on trial.
 wheel: $(INSTALLED)

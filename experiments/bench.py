@@ -1,0 +1,129 @@
+"""How fast are the two things that take the time, a step of SVI and a log weight?
+
+Each contender does the same work on the 784-200-200-50 tanh VAE; they take turns, so that a busy machine slows all of
+them alike, and what is reported is the ratio of medians. ``make bench`` runs it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import pyro
+import torch
+from pyro.infer import SVI, Trace_ELBO
+from pyro.infer.importance import vectorized_importance_weights
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from ppvae.inference import fit, importance_evidence
+from ppvae.models import VAE, Bernoulli
+
+
+@dataclass(frozen=True)
+class Config:
+    """How much work a turn is, and how many turns there are."""
+
+    batch_size: int = 100
+    steps: int = 50
+    num_data: int = 8
+    num_particles: int = 5000
+    turns: int = 7
+
+
+def contenders(config: Config) -> dict[str, dict[str, Callable[[], object]]]:
+    """For each task, who does it and how; the first of each is ours, the last plain torch."""
+    torch.manual_seed(0)
+    x = torch.bernoulli(torch.full((config.steps * config.batch_size, 784), 0.13))
+    few = x[: config.num_data]
+    ours, theirs, plain = (VAE.for_data(x, Bernoulli(), latent_dim=50, hidden=(200, 200)) for _ in range(3))
+    train = partial(fit, epochs=1, batch_size=config.batch_size, progress=False)
+    return {
+        f"{config.steps} steps of SVI, {config.batch_size} data each": {
+            "ppvae.inference.fit": lambda: train(ours.model, ours.guide, x),
+            "pyro.infer.SVI": lambda: _pyro_steps(theirs, x, config.batch_size),
+            "plain torch": lambda: _torch_steps(plain, x, config.batch_size),
+        },
+        f"{config.num_particles} weights of each of {config.num_data} data": {
+            "ppvae.inference.importance_evidence": lambda: importance_evidence(
+                ours.model, ours.guide, few, config.num_particles
+            ),
+            "pyro's weights, one datum at a time": lambda: _pyro_weights(theirs, few, config.num_particles),
+            "plain torch": lambda: _torch_weights(plain, few, config.num_particles),
+        },
+    }
+
+
+def _pyro_steps(pair: VAE, x: Tensor, batch_size: int) -> None:
+    pyro.clear_param_store()
+    svi = SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO())
+    for batch in x.split(batch_size):
+        svi.step(batch)
+    pyro.clear_param_store()
+
+
+def _torch_steps(pair: VAE, x: Tensor, batch_size: int) -> None:
+    optimizer = torch.optim.Adam(pair.parameters(), lr=1e-3)
+    for batch in x.split(batch_size):
+        optimizer.zero_grad()
+        (-_torch_log_w(pair, batch, 1).mean()).backward()
+        optimizer.step()
+
+
+def _pyro_weights(pair: VAE, x: Tensor, num_particles: int) -> None:
+    with torch.no_grad():
+        for datum in x.split(1):
+            vectorized_importance_weights(pair.model, pair.guide, datum, num_samples=num_particles, max_plate_nesting=1)
+    pyro.clear_param_store()
+
+
+def _torch_weights(pair: VAE, x: Tensor, num_particles: int) -> None:
+    with torch.no_grad():
+        for datum in x.split(1):
+            _torch_log_w(pair, datum, num_particles).logsumexp(0)
+
+
+def _torch_log_w(pair: VAE, x: Tensor, num_particles: int) -> Tensor:
+    """log w by hand, up to the constants of the Gaussians, which cancel."""
+    loc, scale = pair.encode(x)
+    noise = torch.randn(num_particles, *loc.shape)
+    z = loc + scale * noise
+    logits = pair.decoder(z)
+    log_likelihood = (x * logits - torch.nn.functional.softplus(logits)).sum(-1)
+    return log_likelihood + (0.5 * noise.square() - 0.5 * z.square() + scale.log()).sum(-1)
+
+
+def run(config: Config) -> dict[str, dict[str, float]]:
+    """Median seconds of every contender, by task."""
+    result = {}
+    for task, ways in contenders(config).items():
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for turn in range(config.turns + 1):
+            for name, way in ways.items():
+                started = time.perf_counter()
+                way()
+                if turn:  # the first turn warms up
+                    seconds[name].append(time.perf_counter() - started)
+        result[task] = {name: statistics.median(times) for name, times in seconds.items()}
+    return result
+
+
+def table(result: dict[str, dict[str, float]]) -> Table:
+    """The medians and their ratios to plain torch's."""
+    out = Table(title=f"Medians side by side, {torch.get_num_threads()} threads")
+    for column in ("task", "by", "seconds", "× plain torch"):
+        out.add_column(column, justify="right" if column in {"seconds", "× plain torch"} else "left")
+    for task, medians in result.items():
+        plain = medians["plain torch"]
+        for name, seconds in medians.items():
+            out.add_row(task, name, f"{seconds:.3f}", f"{seconds / plain:.2f}")
+        out.add_section()
+    return out
+
+
+if __name__ == "__main__":
+    Console().print(table(run(Config())))
