@@ -1,0 +1,102 @@
+"""Arrays in files of numpy, and arrays as rows: what every data set passes through, whoever wrote its file."""
+
+import csv
+import tokenize
+import zipfile
+import zlib
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppvae.errors import DatasetError
+
+# What the readers of numpy, pandas and the standard library raise over a file that is not what it should be.
+DAMAGE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,
+    csv.Error,
+)
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """Read the one array of a ``.npy`` file; pickled objects are never run.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The array.
+
+    Raises:
+        Exception: one of :data:`DAMAGE`, as numpy raises it: the file is not a ``.npy`` of a plain array.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "mine.npy"
+        >>> np.save(path, np.eye(3))
+        >>> read_npy(path).shape
+        (3, 3)
+    """
+    with path.open("rb") as file:  # a file that numpy opens by itself stays open when it is damaged
+        array = np.load(file, allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError("it is an archive of arrays, a .npz")
+    return array
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Read every array of a ``.npz`` archive; pickled objects are never run.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The arrays by name.
+
+    Raises:
+        DatasetError: the file is damaged or no archive of plain arrays, whatever numpy raises over it.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "mine.npz"
+        >>> np.savez(path, train=np.eye(3), test=np.ones(2))
+        >>> {name: array.shape for name, array in read_npz(path).items()}
+        {'train': (3, 3), 'test': (2,)}
+    """
+    try:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise ValueError("it is a single array, a .npy")
+            return {key: archive[key] for key in archive.files}
+    except DAMAGE as error:
+        raise DatasetError(f"{path} is damaged or no .npz of plain arrays ({error}): get or write it again.") from error
+
+
+def to_rows(array: np.ndarray) -> Tensor:
+    """Lay each datum flat, in torch's default floating-point type.
+
+    Args:
+        array: ``(num_data, ...)`` real numbers.
+
+    Returns:
+        ``(num_data, num_features)``, a copy; what is too large for the type becomes infinite.
+
+    Example:
+        >>> to_rows(np.zeros((10, 8, 8), dtype=np.uint8)).shape
+        torch.Size([10, 64])
+    """
+    dtype = torch.get_default_dtype()
+    with np.errstate(over="ignore"):  # what becomes infinite is reported as not finite, by row and column
+        # A copy, so that the tensor never writes into memory that another holds.
+        flat = np.array(array, dtype=np.float64 if dtype == torch.float64 else np.float32, order="C")
+    return torch.from_numpy(flat.reshape(len(flat), prod(array.shape[1:]))).to(dtype)
