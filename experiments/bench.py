@@ -16,6 +16,7 @@ import pyro
 import torch
 from pyro.infer import SVI, Trace_ELBO
 from pyro.infer.importance import vectorized_importance_weights
+from pyro.optim import PyroOptim
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -60,7 +61,7 @@ def contenders(config: Config) -> dict[str, dict[str, Callable[[], object]]]:
 
 def _pyro_steps(pair: VAE, x: Tensor, batch_size: int) -> None:
     pyro.clear_param_store()
-    svi = SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO())
+    svi = SVI(pair.model, pair.guide, PyroOptim(torch.optim.Adam, {"lr": 1e-3}), Trace_ELBO())
     for batch in x.split(batch_size):
         svi.step(batch)
     pyro.clear_param_store()

@@ -20,7 +20,7 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
-from ppvae.errors import PpvaeError
+from ppvae.errors import PpvaeError, first_line
 
 from .importance import finite_batch
 from .objective import elbo_for
@@ -114,8 +114,9 @@ def _undisturbed(model: Program, guide: Program) -> Iterator[None]:
 
 
 def _failure(code: str, what: str, error: Exception) -> Finding:
-    reason = (str(error).strip().splitlines() or [""])[0]
-    return Finding(code, "", f"{what} ({type(error).__name__}: {reason})", "run it by hand on a few data to see where")
+    return Finding(
+        code, "", f"{what} ({type(error).__name__}: {first_line(error)})", "run it by hand on a few data to see where"
+    )
 
 
 def _split(sentence: str) -> tuple[str, str]:

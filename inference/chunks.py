@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from ppvae.errors import OptionError
+from ppvae.errors import OptionError, PairError, first_line
 
 from .traces import Batch, Plates, Program, generator_kept, particle_traces, rows
 
@@ -41,8 +41,14 @@ def bytes_per_particle(model: Program, guide: Program, batch: Batch, plates: Pla
     totals = []
     for num_particles in (2, 34):
         with torch.no_grad(), generator_kept(), _Bytes() as counted:
-            for trace in particle_traces(model, guide, one, num_particles, plates):
-                trace.compute_log_prob()
+            try:
+                for trace in particle_traces(model, guide, one, num_particles, plates):
+                    trace.compute_log_prob()
+            except (RuntimeError, ValueError, IndexError) as error:
+                raise PairError(
+                    f"the pair does not run under an outer plate of particles ({first_line(error)}): let both programs "
+                    "broadcast over dimensions left of the data, and see what check(model, guide, x) finds."
+                ) from error
         totals.append(counted.total)
     return max((totals[1] - totals[0]) // 32, _FLOOR)
 

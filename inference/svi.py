@@ -32,7 +32,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ppvae.datasets import Dataset
-from ppvae.errors import NonFiniteError, OptionError
+from ppvae.errors import NonFiniteError, OptionError, first_line
 from ppvae.progress import Progress
 
 from .checkpoint import Keeper, check_fingerprint, read_checkpoint
@@ -40,7 +40,7 @@ from .interruption import interruption
 from .parameters import own_parameters
 from .source import Source
 from .traces import Batch, Program, seeded
-from .training import Training, first_line
+from .training import Training
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from ppvae.errors import CheckpointError, PairError
+from ppvae.errors import CheckpointError, PairError, first_line
 
 from .checkpoint import fingerprint, generator_state, set_generator_state
 from .objective import elbo_for
@@ -217,8 +217,3 @@ def precision_dtype(fabric: Fabric) -> torch.dtype | None:
     return {"64-true": torch.float64, "16-true": torch.float16, "bf16-true": torch.bfloat16}.get(
         str(fabric._precision.precision)
     )
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its type."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

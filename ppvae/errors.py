@@ -35,3 +35,8 @@ class RunError(PpvaeError):
 
 class NonFiniteError(PpvaeError):
     """A loss, a gradient or a log weight is not finite; the last good state was kept."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error, or its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

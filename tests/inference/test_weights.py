@@ -130,7 +130,7 @@ def test_the_scale_of_a_subsampling_plate_is_left_out():
 
 @pytest.mark.parametrize("by_handler", [False, True])
 def test_masked_features_do_not_count(by_handler):
-    """Missing entries, masked in the distribution or by `poutine.mask`: the evidence is of the entries that are there."""
+    """Missing entries, masked in the distribution or by `poutine.mask`: the evidence is that of the others."""
     weight, noise = torch.tensor([[1.0], [0.5], [-0.8]]), 0.25
     x = torch.tensor([[0.4, -1.0, 0.0], [0.0, 0.3, 1.1], [-0.5, 0.2, 0.9]])
     present = torch.tensor([[True, True, False], [False, True, True], [True, True, True]])
@@ -181,6 +181,7 @@ def test_no_gradient_is_kept():
 def test_refusals():
     pair = pairs.build("line")
     counts: list[Any] = [0, -3, 2.5]
+    a_list: Any = [0.0, 1.0]
     for count in counts:
         with pytest.raises(OptionError, match="num_particles"):
             log_weights(pair.model, pair.guide, pair.x, count)
@@ -189,7 +190,7 @@ def test_refusals():
     with pytest.raises(DataError):
         log_weights(pair.model, pair.guide, pair.x[:0], 2)
     with pytest.raises(DataError):
-        log_weights(pair.model, pair.guide, [0.0, 1.0], 2)  # type: ignore[arg-type]
+        log_weights(pair.model, pair.guide, a_list, 2)
 
 
 def test_a_pair_without_a_data_plate_is_refused():
@@ -311,3 +312,17 @@ def test_pictures_and_features_in_a_sequential_plate():
     truth = truths.gaussian_evidence(x.mT, *numbers).sum(-1)
     log_w = log_weights(model, guide, x, 3, seed=0)
     torch.testing.assert_close(log_w, truth.expand(3, -1), rtol=0, atol=1e-10)
+
+
+def test_a_decoder_that_knows_no_particles_is_refused():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(torch.einsum("ni->n", z), 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+
+    with pytest.raises(PairError, match="does not run under an outer plate of particles"):
+        log_weights(model, guide, torch.zeros(3), 2)

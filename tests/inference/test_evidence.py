@@ -1,0 +1,112 @@
+"""The record `Evidence`: its interval, its summary over data, its remarks, its xarray form."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pairs
+import pytest
+import torch
+import truths_inference as truths
+from replicates import replicates
+
+from ppvae.errors import OptionError
+from ppvae.inference import importance_evidence
+
+
+def test_the_record_is_frozen_and_of_double_precision():
+    pair = pairs.build("linear_wide")
+    evidence: Any = importance_evidence(pair.model, pair.guide, pair.x, 100, seed=0)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        evidence.elbo = evidence.log_evidence
+    for field in dataclasses.fields(evidence):
+        value = getattr(evidence, field.name)
+        if isinstance(value, torch.Tensor) and field.name != "bound_k":
+            assert value.dtype == torch.float64
+            assert value.shape[-1] == len(pair.x)
+    assert torch.equal(evidence.gap, evidence.log_evidence - evidence.elbo)
+
+
+def test_the_interval_widens_with_the_confidence():
+    pair = pairs.build("linear_shifted")
+    evidence = importance_evidence(pair.model, pair.guide, pair.x, 1000, seed=0)
+    inner, outer, default = evidence.interval(0.5), evidence.interval(0.99), evidence.interval()
+    assert ((outer[0] < inner[0]) & (inner[0] < evidence.log_evidence)).all()
+    assert ((evidence.log_evidence < inner[1]) & (inner[1] < outer[1])).all()
+    assert torch.equal(default[0], evidence.interval(0.95)[0])
+    for confidence in (0.0, 1.0, -0.1, 95):
+        with pytest.raises(OptionError, match="confidence"):
+            evidence.interval(confidence)
+
+
+def test_summary_of_identical_data_has_monte_carlo_error_alone():
+    """1000 copies of a datum: total = Monte Carlo within 10 % (its sd is 2.2 %), and little is left for the data."""
+    evidence, truth = replicates(pairs.linear(shift=0.6), 1000, 500, seed=15)
+    summary = evidence.summary()
+    for name in ("log_evidence", "elbo", "gap"):
+        total, chance = summary[f"{name}_standard_error"], summary[f"{name}_monte_carlo_error"]
+        assert total == pytest.approx(chance, rel=0.1)
+        assert summary[f"{name}_data_error"] < 0.5 * chance
+    assert abs(summary["log_evidence"] - truth) < truths.Z_LIMIT * summary["log_evidence_monte_carlo_error"] + 1e-3
+    assert summary["gap"] == pytest.approx(summary["log_evidence"] - summary["elbo"], abs=1e-12)
+
+
+def test_summary_with_the_exact_guide_has_data_error_alone():
+    pair = pairs.linear(num_data=40)
+    evidence = importance_evidence(pair.model, pair.guide, pair.x, 200, seed=0)
+    summary, truth = evidence.summary(), pair.truth
+    assert summary["log_evidence"] == pytest.approx(truth.mean().item(), abs=1e-9)
+    assert summary["log_evidence_monte_carlo_error"] == pytest.approx(0, abs=1e-7)
+    for error in ("standard_error", "data_error"):
+        assert summary[f"log_evidence_{error}"] == pytest.approx(truth.std().item() / math.sqrt(40), rel=1e-6)
+    assert summary["gap"] == pytest.approx(0, abs=1e-9)
+    assert summary["pareto_k_share_above_0_7"] == 0
+
+
+def test_summary_splits_the_error():
+    pair = pairs.linear(shift=0.6, num_data=40)
+    evidence = importance_evidence(pair.model, pair.guide, pair.x, 300, seed=0)
+    summary = evidence.summary()
+    for name, value, error in (
+        ("log_evidence", evidence.log_evidence, evidence.standard_error),
+        ("elbo", evidence.elbo, evidence.elbo_standard_error),
+        ("gap", evidence.gap, evidence.gap_standard_error),
+    ):
+        total, chance, data = (
+            summary[f"{name}_{kind}"] for kind in ("standard_error", "monte_carlo_error", "data_error")
+        )
+        assert summary[name] == pytest.approx(value.mean().item(), rel=1e-12)
+        assert chance == pytest.approx(error.norm().item() / 40, rel=1e-9)
+        assert total == pytest.approx(max(value.std().item() / math.sqrt(40), chance), rel=1e-9)
+        assert data == pytest.approx(math.sqrt(max(total**2 - chance**2, 0)), rel=1e-6, abs=1e-12)
+    assert summary["pareto_k_mean"] == pytest.approx(evidence.pareto_k.mean().item())
+    assert summary["num_data"] == 40
+    assert summary["num_particles"] == 300
+
+
+def test_summary_of_one_datum_has_no_spread_to_speak_of():
+    pair = pairs.linear(shift=0.6, num_data=1)
+    evidence = importance_evidence(pair.model, pair.guide, pair.x, 300, seed=0)
+    summary = evidence.summary()
+    assert summary["log_evidence_standard_error"] == pytest.approx(evidence.standard_error.item())
+    assert summary["log_evidence_monte_carlo_error"] == pytest.approx(evidence.standard_error.item())
+    assert not any(math.isnan(value) for key, value in summary.items() if not key.endswith("data_error"))
+
+
+def test_the_dataset_holds_the_same_numbers():
+    pair = pairs.build("linear_wide")
+    evidence = importance_evidence(pair.model, pair.guide, pair.x, 200, seed=0)
+    dataset = evidence.to_dataset()
+    for name in ("log_evidence", "standard_error", "jackknife", "elbo", "elbo_standard_error", "ess", "pareto_k"):
+        np.testing.assert_array_equal(dataset[name].values, getattr(evidence, name).numpy())
+        assert dataset[name].dims == ("datum",)
+    np.testing.assert_array_equal(dataset["bound"].values, evidence.bound.numpy())
+    assert dataset["bound"].dims == ("bound_k", "datum")
+    assert dataset["bound_k"].values.tolist() == evidence.bound_k.tolist()
+    assert dataset.sizes["datum"] == len(pair.x)
+
+
+def test_nothing_is_said_of_a_good_estimate():
+    pair = pairs.build("linear_wide")
+    assert importance_evidence(pair.model, pair.guide, pair.x, 5000, seed=0).remarks() == []
