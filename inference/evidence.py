@@ -32,8 +32,8 @@ class Evidence:
         ess: effective number of draws, (Σw)²/Σw².
         pareto_k: shape k̂ of the tail of the weights; above 0.7 the estimate must not be trusted.
         num_particles: draws per datum, K.
-        bound_k: sizes k of the K-sample bounds, ``(num_bounds,)``: 1, 2, 4, … up to K/8, above which too few blocks of k
-            draws are left to average, and K.
+        bound_k: sizes k of the K-sample bounds, ``(num_bounds,)``: 1, 2, 4, … up to K/8, above which too few blocks of
+            k draws are left to average, and K.
         bound: their estimates L_k, ``(num_bounds, num_data)``, unbiased for L_k; the first is ``elbo``, the last
             ``log_evidence``.
         bound_standard_error: of ``bound``.
@@ -71,7 +71,8 @@ class Evidence:
         Weights with a heavy tail are rarely drawn, so the plain interval misses almost always from below: for
         Gaussian guides with k̂ near 0.6 its nominal 95 % cover 70 to 85 %. The factor in k̂ widens the upper side
         alone; with it coverage is at least 94 % for K ≥ 300 where the tail's true shape is below 0.7 (measured for
-        Gaussian guides; held by ``tests/inference``). Where k̂ is 0.7 or more, or unknown, no upper end is stated (+inf).
+        Gaussian guides; held by ``tests/inference``). Where k̂ is 0.7 or more, or unknown, no upper
+        end is stated (+inf).
 
         Args:
             confidence: nominal coverage, in (0, 1).

@@ -165,8 +165,8 @@ def plates_of(model: Program, guide: Program, batch: Batch) -> Plates:
             find_plates(*plain_traces(model, guide, fewer), n - 1)
         except PairError as error:
             raise PairError(
-                f"the plate at dim -1, {plates.data!r}, keeps its size {plates.size} when the data are fewer, so it is not "
-                "the plate over the data: put that one, `pyro.plate('data', len(x))`, at dim -1, and others left of it."
+                f"the plate at dim -1, {plates.data!r}, keeps its size {plates.size} when the data are fewer, so it is "
+                "not the plate over the data: put that one, `pyro.plate('data', len(x))`, at dim -1, and others left of it."
             ) from error
     return plates
 
