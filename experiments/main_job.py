@@ -1,0 +1,242 @@
+"""The main job: how good is this pair on these data?
+
+Train by SVI → estimate log p(x) of every test datum by importance sampling from the guide → show the gap
+
+    log p(x) − ELBO = KL(q(z|x) ‖ p(z|x))
+
+with errors, figures and draws, all in one run directory. `run` does all of it, `evaluate` its second half once more.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+import xarray as xr
+from matplotlib.figure import Figure
+from rich.table import Table
+from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from ppvae.datasets import Dataset, load_dataset
+from ppvae.errors import OptionError, PpvaeError
+from ppvae.inference import Evidence, fit, importance_evidence
+from ppvae.inference.checkpoint import load_parameters
+from ppvae.pairs import make_pair
+from ppvae.provenance import data_hash, device_name, versions
+from ppvae.rundir import RunDirectory
+from ppvae.settings import Settings
+
+from . import figures, galleries
+from .preparation import Say, check_pair, device_of, report
+from .views import STEPS, Views, views
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run found out.
+
+    Attributes:
+        directory: where everything was written.
+        evidence: log p(x), ELBO and gap of every datum, in nats.
+        summary: the content of ``summary.json``.
+    """
+
+    directory: RunDirectory
+    evidence: Evidence
+    summary: dict[str, Any]
+
+    def table(self) -> Table:
+        """The numbers, to be printed by rich."""
+        numbers, training = self.summary["evidence"], self.summary["training"]
+        data = f"{numbers['num_data']} {self.summary['split']} data"
+        table = Table(title=f"{self.summary['pair']} on {self.summary['data']}: nats per datum, mean over {data}")
+        for column in ("", "mean ± standard error", "of which Monte Carlo"):
+            table.add_column(column, justify="right" if column else "left")
+        for name, label in (("elbo", "ELBO"), ("log_evidence", "log p(x)"), ("gap", "gap")):
+            error, monte_carlo = numbers[f"{name}_standard_error"], numbers[f"{name}_monte_carlo_error"]
+            table.add_row(label, f"{numbers[name]:.2f} ± {error:.2f}", f"{monte_carlo:.3f}")
+        table.add_section()
+        table.add_row("k-hat, mean", f"{numbers['pareto_k_mean']:.2f}", "")
+        table.add_row("data with k-hat ≥ 0.7", f"{numbers['pareto_k_share_above_0_7']:.0%}", "")
+        table.add_section()
+        seconds = self.summary["seconds"]
+        table.add_row("training", f"{training['seconds']:.0f} s", f"{training['epochs']} epochs")
+        table.add_row("evaluation", f"{seconds['evaluation']:.0f} s", f"{numbers['num_particles']} particles")
+        return table
+
+
+def run(settings: Settings, *, resume: RunDirectory | None = None, command: str = "", say: Say = print) -> Result:
+    """Train the pair that the settings name, evaluate it, and write the run directory.
+
+    Args:
+        settings: what to do.
+        resume: go on in this run directory, whose settings these are, from its checkpoint if it has one.
+        command: the command line, to be noted in the summary.
+        say: where to write findings and the path of the run directory.
+
+    Returns:
+        Result: the evidence and where it was written.
+
+    Raises:
+        PpvaeError: something that was given cannot be used; no run directory was made if it showed before training.
+        KeyboardInterrupt: Ctrl-C; its message says how to go on.
+    """
+    settings.check()
+    device = device_of(settings)
+    data = load_dataset(settings.data, data_dir=settings.data_dir)
+    pair = make_pair(settings, data)
+    report(check_pair(pair, data, settings.seed), settings, say)
+    directory = resume or RunDirectory.create(settings)
+    if resume is None:
+        directory.write_settings(settings)
+    say(f"run directory: {directory.path}")
+    try:
+        trained = fit(
+            pair.model,
+            pair.guide,
+            data,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            scheduler=partial(CosineAnnealingLR, T_max=settings.epochs) if settings.cosine else None,
+            patience=settings.patience,
+            seed=settings.seed,
+            checkpoint=directory.checkpoint,
+            resume=directory.checkpoint.is_file(),
+            accelerator=settings.accelerator,
+            precision=settings.precision,
+        )
+        directory.write_metrics(trained.history)
+        if trained.stopped == "interrupted":
+            raise KeyboardInterrupt
+        training = _training(trained.history, trained.steps, trained.seconds, trained.stopped)
+        x = _as_trained(data.test, trained.parameters, device)
+        return _evaluated(directory, settings, pair, data, x, "test", training, command)
+    except PpvaeError:
+        if resume is None:
+            directory.discard()
+        raise
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; the training is kept: `ppvae run --resume {directory.path}` goes on from there."
+        ) from None
+
+
+def evaluate(
+    directory: RunDirectory,
+    *,
+    num_particles: int | None = None,
+    split: str = "test",
+    seed: int | None = None,
+    command: str = "",
+) -> Result:
+    """Evaluate the pair of an earlier run again, and write evidence, posterior, figures and summary anew.
+
+    Args:
+        directory: of the run; its settings and its checkpoint give the pair.
+        num_particles: draws per datum; those of the run by default.
+        split: ``"test"`` or ``"validation"``.
+        seed: of the draws; that of the run by default.
+        command: the command line, to be noted in the summary.
+
+    Returns:
+        Result: as :func:`run` gives it.
+
+    Raises:
+        PpvaeError: the run, its data or its pair cannot be had; what it had stays as it was.
+    """
+    settings = directory.read_settings()
+    asked: dict[str, Any] = {"num_particles": num_particles, "seed": seed}
+    changed = replace(settings, **{name: value for name, value in asked.items() if value is not None}).check()
+    if split not in ("test", "validation"):
+        raise OptionError(f"split must be test or validation; it is {split!r}.")
+    device = device_of(settings)
+    data = load_dataset(settings.data, data_dir=settings.data_dir)
+    pair = make_pair(settings, data)
+    if isinstance(pair, torch.nn.Module):
+        pair.to(device)
+    known = load_parameters(directory.checkpoint, pair.model, pair.guide, data.validation[:2].to(device))
+    earlier = (directory.read_summary() or {}).get("training", {})
+    training = _training(known["history"], known["steps"], known["seconds"], earlier.get("stopped", "unfinished"))
+    x = _as_trained(data.validation if split == "validation" else data.test, known["parameters"], device)
+    return _evaluated(directory, changed, pair, data, x, split, training, command)
+
+
+def _as_trained(x: Tensor, parameters: dict[str, Tensor], device: torch.device) -> Tensor:
+    """Data in the type and the place of the trained parameters."""
+    dtypes = {p.dtype for p in parameters.values() if p.is_floating_point()}
+    return x.to(device=device, dtype=dtypes.pop() if len(dtypes) == 1 else x.dtype)
+
+
+def _training(history: list[dict[str, float]], steps: int, seconds: float, stopped: str) -> dict[str, Any]:
+    last = history[-1] if history else {"elbo": math.nan, "validation_elbo": math.nan}
+    return {
+        "stopped": stopped,
+        "epochs": len(history),
+        "steps": steps,
+        "seconds": seconds,
+        "last_elbo": last["elbo"],
+        "last_validation_elbo": last["validation_elbo"],
+        "history": history,
+    }
+
+
+def _evaluated(
+    directory: RunDirectory,
+    settings: Settings,
+    pair: Any,
+    data: Dataset,
+    x: Tensor,
+    split: str,
+    training: dict[str, Any],
+    command: str,
+) -> Result:
+    """Evidence → views → figures, each written as soon as it is known; the summary last."""
+    started = time.monotonic()
+    x = x[: settings.max_eval]
+    evidence = importance_evidence(pair.model, pair.guide, x, settings.num_particles, seed=settings.seed, progress=True)
+    seen = views(pair, x, settings.seed)
+    dataset = evidence.to_dataset()
+    dataset.attrs |= {"pair": settings.pair, "data": data.name, "split": split, "seed": settings.seed}
+    directory.write_netcdf("evidence", dataset)
+    directory.write_netcdf("posterior", xr.DataTree.from_dict({"posterior": seen.posterior}))
+    for name, figure in draw(evidence, seen, training["history"], data.event_shape).items():
+        directory.write_figure(name, figure)
+    summary = {
+        "pair": settings.pair,
+        "data": data.name,
+        "split": split,
+        "units": "nats",
+        "evidence": evidence.summary(),
+        "remarks": evidence.remarks(),
+        "training": {key: value for key, value in training.items() if key != "history"},
+        "seconds": {"training": training["seconds"], "evaluation": time.monotonic() - started},
+        "seed": settings.seed,
+        "data_sha256": data_hash(data),
+        "device": device_name(x.device),
+        "versions": versions(),
+        "command": command,
+    }
+    directory.write_summary(summary)
+    return Result(directory, evidence, summary)
+
+
+def draw(
+    evidence: Evidence, seen: Views, history: list[dict[str, float]], event_shape: tuple[int, ...]
+) -> dict[str, Figure]:
+    """Every figure there is for these results, by name."""
+    drawn = {"bound": figures.bound_curve(evidence), "gap": figures.gap_histogram(evidence)}
+    if history:
+        drawn["training"] = figures.training_curve(history)
+    if seen.reconstructions is not None:
+        drawn["reconstructions"] = galleries.reconstructions(seen.data, seen.reconstructions, event_shape)
+    if seen.prior is not None:
+        drawn["prior"] = galleries.prior_samples(seen.prior, event_shape)
+    if seen.traversal is not None:
+        drawn["traversal"] = galleries.latent_traversal(seen.traversal, event_shape, seen.dimensions, STEPS.tolist())
+    return drawn

@@ -1,0 +1,140 @@
+"""What a pair shows: reconstructions, draws from the prior, a walk through the latent space, draws of the guide.
+
+Everything is read off traces of the two programs, so that any pair can be shown; only the walk needs more, a pair with
+`decode(z)`. What is shown of p(x|z) is its mean where it has one, and a draw elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from pyro import poutine
+from pyro.poutine import Trace
+from torch import Tensor
+
+from ppvae.inference.parameters import evaluation_mode, own_parameters
+from ppvae.inference.traces import latents, particle_traces, plates_of, sample_sites, seeded
+
+NUM_SHOWN = 10
+NUM_PRIOR = 50
+MOST_DRAWS = MOST_DATA = 100
+# The walk goes over this many latent dimensions, through these values, all others being 0.
+MOST_DIMENSIONS = 8
+STEPS = torch.linspace(-2.5, 2.5, 11)
+
+
+@dataclass(frozen=True)
+class Views:
+    """What there is to be shown of a pair; None where the pair has no such view.
+
+    Attributes:
+        data: ``(n, D)``, the data that are reconstructed.
+        reconstructions: ``(n, D)``, E[x | z] for one z ~ q(z|x) each.
+        prior: ``(m, D)``, E[x | z] for z ~ p(z).
+        traversal: ``(dimensions, steps, D)``, E[x | z] along single latent dimensions, the busiest first.
+        dimensions: which latent dimensions these are.
+        posterior: draws of the guide, ``(chain, draw, datum, ...)`` for each latent site.
+    """
+
+    data: Tensor
+    reconstructions: Tensor | None
+    prior: Tensor | None
+    traversal: Tensor | None
+    dimensions: list[int]
+    posterior: xr.Dataset
+
+
+def views(pair: Any, x: Tensor, seed: int) -> Views:
+    """Look at a pair.
+
+    Args:
+        pair: an object with ``model(x)`` and ``guide(x)``, and ``decode(z)`` if it has one.
+        x: data, ``(num_data, D)``.
+        seed: of the draws; the global generators are left as they were.
+
+    Returns:
+        Views: tensors on the CPU.
+    """
+    model, guide = pair.model, pair.guide
+    with torch.no_grad(), seeded(seed), own_parameters(model, guide), evaluation_mode(model, guide):
+        shown = x[:NUM_SHOWN]
+        guide_trace = poutine.trace(guide).get_trace(shown)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(shown)
+        observed = [name for name, site in sample_sites(model_trace) if site["is_observed"]]
+        blank = x[:1].expand(NUM_PRIOR, *x.shape[1:]).contiguous()
+        prior_trace = poutine.trace(poutine.uncondition(model)).get_trace(blank)
+        posterior = guide_draws(pair, x[:MOST_DATA])
+        traversal, dimensions = _traversal(pair, posterior, x)
+        return Views(
+            data=shown.cpu(),
+            reconstructions=_seen(model_trace, observed, shown),
+            prior=_seen(prior_trace, observed, blank),
+            traversal=traversal,
+            dimensions=dimensions,
+            posterior=posterior,
+        )
+
+
+def guide_draws(pair: Any, x: Tensor) -> xr.Dataset:
+    """Draws of every latent site of the guide, as ArviZ lays them out: ``(chain, draw, datum, <site>_dim_0, ...)``.
+
+    Sites that the guide enumerates have no draws and are left out.
+    """
+    batch = (x,)
+    plates = plates_of(pair.model, pair.guide, batch)
+    _, guide_trace = particle_traces(pair.model, pair.guide, batch, MOST_DRAWS, plates)
+    variables = {}
+    for name, site in latents(guide_trace).items():
+        if site["infer"].get("_enumerate_dim") is not None:
+            continue
+        value, inner = site["value"], range(1, plates.nesting)
+        if value.dim() - site["fn"].event_dim != plates.nesting + 1:
+            continue  # it depends on an enumerated site, and so has a draw for each of its values
+        value = value.movedim(plates.nesting, 1)  # (draw, datum, inner plates, event)
+        own = {frame.dim for frame in site["cond_indep_stack"]}
+        for i in reversed(inner):
+            if i - plates.nesting - 1 not in own:
+                value = value.select(i + 1, 0)
+        dims = ["chain", "draw", "datum", *(f"{name}_dim_{i}" for i in range(value.dim() - 2))]
+        variables[name] = (dims, value.cpu().numpy()[None])
+    coords = {"chain": [0], "draw": range(MOST_DRAWS), "datum": range(len(x))}
+    return xr.Dataset(variables, coords=coords, attrs={"of": "the guide, q(z|x)", "independent_draws": 1})
+
+
+def _seen(trace: Trace, names: list[str], x: Tensor) -> Tensor | None:
+    """The mean of the site that makes x, ``(num_data, D)``."""
+    for name in names:
+        fn: Any = trace.nodes[name]["fn"]
+        value: Any = trace.nodes[name]["value"]
+        try:
+            mean = fn.mean
+        except (NotImplementedError, AttributeError):
+            mean = value
+        if not torch.isfinite(mean).all():  # some distributions have none and say so with NaN
+            mean = value
+        if mean.numel() == x.numel():
+            return mean.reshape(x.shape).cpu()
+    return None
+
+
+def _traversal(pair: Any, posterior: xr.Dataset, x: Tensor) -> tuple[Tensor | None, list[int]]:
+    """E[x | z] along the latent dimensions in which the posterior means differ most between the data."""
+    sites = list(posterior.data_vars)
+    if not callable(getattr(pair, "decode", None)) or len(sites) != 1 or posterior[sites[0]].ndim != 4:
+        return None, []
+    spread = posterior[sites[0]].mean(("chain", "draw")).var("datum").to_numpy()
+    dimensions = np.argsort(-spread)[:MOST_DIMENSIONS].tolist()
+    z = x.new_zeros(len(dimensions), len(STEPS), len(spread))
+    for row, dimension in enumerate(dimensions):
+        z[row, :, dimension] = STEPS.to(x)
+    try:
+        mean = pair.decode(z).mean
+    except Exception:  # a decode of another kind than ours: the walk is an extra, not worth a run
+        return None, []
+    if not isinstance(mean, Tensor) or mean.shape[:2] != z.shape[:2] or mean[0, 0].numel() != x[0].numel():
+        return None, []
+    return mean.reshape(*z.shape[:2], -1).cpu(), dimensions

@@ -1,0 +1,222 @@
+"""The command line, read off the signatures and docstrings of the functions that it calls.
+
+Exit codes: 0 all is well; 1 `ppvae check` has findings; 2 something given cannot be used, said in one sentence on
+stderr; 130 interrupted. What nobody foresaw keeps its traceback: it is a bug.
+
+Torch takes seconds to import, so it is imported where a command needs it, and `ppvae --help` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.table import Table
+
+import ppvae
+from ppvae.errors import OptionError, PpvaeError
+from ppvae.rundir import RunDirectory, all_runs
+from ppvae.settings import Settings
+from ppvae.specs import known_likelihoods, known_pairs, near
+from ppvae.usage import usage_sentence
+
+BAD_INPUT, FINDINGS, INTERRUPTED = 2, 1, 130
+
+
+def run(settings: Settings, resume: str | None, command: str) -> int:
+    """Train a pair, estimate log p(x) on the test data, show the gap, and write the run directory."""
+    from ppvae.experiments import main_job
+
+    directory = None
+    if resume is not None:
+        if settings != Settings():
+            raise OptionError("--resume takes every option from the run's config.yaml: give no other with it.")
+        directory = RunDirectory.open(resume)
+        settings = directory.read_settings()
+    return _show(main_job.run(settings, resume=directory, command=command, say=_say))
+
+
+def evaluate(
+    run: str,
+    num_particles: int | None = None,
+    split: Literal["test", "validation"] = "test",
+    seed: int | None = None,
+    *,
+    command: str = "",
+) -> int:
+    """Estimate log p(x) of an earlier run again, with other settings, in the same run directory.
+
+    Args:
+        run: the run directory.
+        num_particles: draws of the guide per datum; null takes those of the run.
+        split: the data to evaluate on.
+        seed: of the draws; null takes that of the run.
+        command: the command line, for the summary.
+    """
+    from ppvae.experiments import main_job
+
+    directory = RunDirectory.open(run)
+    return _show(main_job.evaluate(directory, num_particles=num_particles, split=split, seed=seed, command=command))
+
+
+def check(
+    pair: str,
+    data: str = "digits",
+    pair_args: dict[str, Any] = {},  # noqa: B006
+    data_dir: str | None = None,
+    likelihood: str | None = None,
+    likelihood_args: dict[str, Any] = {},  # noqa: B006
+) -> int:
+    """Say in which ways a pair breaks the contract; exit with 1 if there is one.
+
+    Args:
+        pair: the model/guide pair, as `ppvae run --pair` takes it.
+        data: what to run it on, as `ppvae run --data` takes it.
+        pair_args: arguments of the pair.
+        data_dir: folder that already holds the files of mnist and binarized_mnist.
+        likelihood: p(x|z), for a pair that takes one.
+        likelihood_args: arguments of the likelihood.
+    """
+    from ppvae.datasets import load_dataset
+    from ppvae.experiments.preparation import check_pair
+    from ppvae.pairs import make_pair
+
+    settings = Settings(
+        pair=pair, pair_args=pair_args, data=data, likelihood=likelihood, likelihood_args=likelihood_args
+    )
+    dataset = load_dataset(data, data_dir=data_dir)
+    findings = check_pair(make_pair(settings, dataset), dataset)
+    for finding in findings:
+        print(finding)
+    if not findings:
+        print(f"no findings: {pair} keeps the contract of a pair on {dataset.name}.")
+    return FINDINGS if findings else 0
+
+
+def list_(out: str = "runs") -> int:
+    """Show pairs, likelihoods, data sets and runs.
+
+    Args:
+        out: folder that holds the run directories.
+    """
+    from ppvae.datasets import DATASETS
+
+    likelihoods = {name: _first_sentence(c) for name, c in known_likelihoods().items()}
+    pairs = {name: _first_sentence(c) for name, c in known_pairs().items()}
+    for title, rows in (("pairs", pairs), ("likelihoods", likelihoods), ("data sets", DATASETS)):
+        table = Table(title=title, title_justify="left", show_header=False, min_width=60)
+        for name, what in rows.items():
+            table.add_row(name, what)
+        _print(table)
+    table = Table("run", "pair", "data", "log p(x)", "gap", title=f"runs in {out}", title_justify="left")
+    for directory in all_runs(out):
+        table.add_row(directory.path.name, *_row(directory))
+    _print(table if table.row_count else f"no runs in {out}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[..., int]] = {"run": run, "evaluate": evaluate, "check": check, "list": list_}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: the words after ``ppvae``; those of the process by default.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except PpvaeError as error:
+        return _fail(str(error), BAD_INPUT)
+    except argparse.ArgumentError as error:
+        return _fail(usage_sentence(error, words), BAD_INPUT)
+    except SystemExit as stop:  # --help, --version and --print_config
+        return int(stop.code or 0)
+    except KeyboardInterrupt as stop:
+        return _fail(str(stop) or "interrupted.", INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has left; nothing more is to be said, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or (not words[0].startswith("-") and words[0] not in COMMANDS):
+        what = f"there is no command {words[0]!r}{near(words[0], COMMANDS)}" if words else "a command is missing"
+        raise OptionError(f"{what}: give one of {', '.join(COMMANDS)}, or --help.")
+    parsed = _parser().parse_args(words)
+    name, line = parsed.subcommand, shlex.join(["ppvae", *words])
+    options = parsed[name].as_dict()
+    if name == "run":
+        options.pop("config")
+        return run(resume=options.pop("resume"), settings=Settings(**options), command=line)
+    if name == "evaluate":
+        return evaluate(**options, command=line)
+    return COMMANDS[name](**options)
+
+
+def _parser() -> ArgumentParser:
+    """The parser of all commands: `run` takes the fields of Settings, others the arguments of their functions."""
+    description = (ppvae.__doc__ or "").partition("\n")[0]
+    parser = ArgumentParser(prog="ppvae", description=description, version=ppvae.__version__, exit_on_error=False)
+    commands = parser.add_subcommands()
+    for name, function in COMMANDS.items():
+        command = ArgumentParser(description=_first_sentence(function), exit_on_error=False)
+        if name == "run":
+            command.add_argument("--config", action="config", help="YAML file of options, as --print_config prints it.")
+            command.add_class_arguments(Settings, as_group=False)
+            command.add_argument("--resume", metavar="RUN", help="go on with an earlier run, by its directory.")
+        else:
+            command.add_function_arguments(function, as_group=False, as_positional=True, skip={"command"})
+        commands.add_subcommand(name, command, help=_first_sentence(function))
+    return parser
+
+
+def _show(result: Any) -> int:
+    _print(result.table())
+    for remark in result.summary["remarks"]:
+        _say(f"Note: {remark}")
+    print(result.directory.path)
+    return 0
+
+
+def _row(directory: RunDirectory) -> list[str]:
+    """Pair, data and numbers of a run, for the list."""
+    try:
+        settings, summary = directory.read_settings(), directory.read_summary()
+    except PpvaeError as error:
+        return ["?", "?", str(error), ""]
+    if summary is None:
+        return [settings.pair, settings.data, "not evaluated", ""]
+    numbers = summary["evidence"]
+    values = [f"{numbers[k]:.2f} ± {numbers[k + '_standard_error']:.2f}" for k in ("log_evidence", "gap")]
+    return [summary["pair"], summary["data"], *values]
+
+
+def _first_sentence(thing: Any) -> str:
+    return (thing.__doc__ or "").strip().partition("\n")[0].rstrip(".:")
+
+
+def _print(what: Any) -> None:
+    """A rich table; on a narrow terminal it folds, in a file or a pipe it keeps its width."""
+    console = Console()
+    (console if console.is_terminal else Console(width=120)).print(what, highlight=False)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _fail(sentence: str, code: int) -> int:
+    print(f"ppvae: {sentence}", file=sys.stderr)
+    return code

@@ -1,0 +1,107 @@
+"""What a run was asked to do: the options of `ppvae run`, the content of its `config.yaml`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ppvae.errors import OptionError
+
+# numpy's global generator, which Pyro seeds too, takes no larger seed.
+_LARGEST_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of a run: train a pair, estimate log p(x), show the gap.
+
+    Args:
+        pair: the model/guide pair: a name from `ppvae list`, `my_file.py:MyPair`, `my_file.py`, or
+            `package.module:MyPair`.
+        pair_args: arguments of the pair, as in `--pair_args.latent_dim 10`; a class is named as in `torch.nn:ReLU`.
+        data: digits, mnist, binarized_mnist, or a .npy, .npz, .csv or .parquet file, one datum a row.
+        data_dir: folder that already holds the files of mnist and binarized_mnist.
+        likelihood: p(x|z), for a pair that takes one: a name from `ppvae list`, or a class of yours, named as for pair.
+            The data sets of known kind have a default: Binomial for digits, Bernoulli for mnist.
+        likelihood_args: arguments of the likelihood, as in `--likelihood_args.total_count 16`.
+        epochs: passes over the training data, at most.
+        batch_size: data per gradient step.
+        learning_rate: of Adam.
+        cosine: let the learning rate fall to 0 along half a cosine over the epochs.
+        patience: stop after so many epochs without a visible gain in the validation ELBO; null never stops early.
+        precision: of the arithmetic in training: 32-true, 64-true, bf16-mixed, and others of Lightning Fabric.
+        accelerator: where to compute: auto, cpu, cuda, and others of Lightning Fabric.
+        num_particles: draws of the guide per datum, K, from which log p(x) is estimated.
+        max_eval: evaluate on the first so many data only; null takes all.
+        seed: of all randomness in training and evaluation. The split of the data does not depend on it.
+        out: folder that holds the run directories.
+        name: of the run directory; null makes one of date, time, pair and data.
+    """
+
+    pair: str = "VAE"
+    pair_args: dict[str, Any] = field(default_factory=dict)
+    data: str = "digits"
+    data_dir: str | None = None
+    likelihood: str | None = None
+    likelihood_args: dict[str, Any] = field(default_factory=dict)
+    epochs: int = 300
+    batch_size: int = 200
+    learning_rate: float = 1e-3
+    cosine: bool = False
+    patience: int | None = 20
+    precision: str = "32-true"
+    accelerator: str = "auto"
+    num_particles: int = 5000
+    max_eval: int | None = None
+    seed: int = 0
+    out: str = "runs"
+    name: str | None = None
+
+    def check(self) -> Settings:
+        """The same settings, if every number in them can be used.
+
+        Raises:
+            OptionError: one cannot; found before any work is done.
+        """
+        for name in ("epochs", "batch_size", "patience", "num_particles", "max_eval"):
+            _check_count(name, getattr(self, name))
+        if not 0 < self.learning_rate < math.inf:
+            raise OptionError(f"learning_rate must be a positive number; it is {self.learning_rate}.")
+        check_seed(self.seed)
+        if self.name is not None and (self.name in {"", ".", ".."} or Path(self.name).name != self.name):
+            raise OptionError(
+                f"name must be the name of a new folder inside out, without a slash; it is {self.name!r}."
+            )
+        return self
+
+    def absolute(self) -> Settings:
+        """The same settings with the paths that they name made absolute, so that they hold from any folder."""
+        file, colon, attribute = self.pair.partition(":")
+        pair = f"{_absolute(file)}{colon}{attribute}" if file.endswith(".py") else self.pair
+        data = _absolute(self.data) if Path(self.data).suffix else self.data
+        return replace(self, pair=pair, data=data, data_dir=_absolute(self.data_dir) if self.data_dir else None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as plain values."""
+        return asdict(self)
+
+
+def _check_count(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise OptionError(f"{name} must be a whole number of at least 1; it is {value}.")
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that numpy would refuse.
+
+    Raises:
+        OptionError: it is negative or too large.
+    """
+    if not 0 <= seed <= _LARGEST_SEED:
+        raise OptionError(f"seed must lie between 0 and {_LARGEST_SEED}; it is {seed}.")
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())

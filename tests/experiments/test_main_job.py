@@ -1,0 +1,273 @@
+"""The main job at its smallest size: what it writes, that it repeats, goes on and stops as it says."""
+
+import csv
+import math
+import signal
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+import yaml
+from pairs import build
+
+from ppvae.datasets import Dataset, load_dataset
+from ppvae.errors import CheckpointError, OptionError, PairError
+from ppvae.experiments import main_job
+from ppvae.experiments.preparation import check_pair
+from ppvae.experiments.views import views
+from ppvae.inference import importance_evidence
+from ppvae.models import VAE, Binomial, LinearGaussian
+from ppvae.pairs import make_pair
+from ppvae.rundir import RunDirectory
+from ppvae.settings import Settings
+
+
+@pytest.fixture
+def counts(tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "counts.npy"
+    np.save(path, rng.binomial(4, rng.uniform(0.1, 0.9, size=(60, 1)), size=(60, 6)))
+    return path
+
+
+@pytest.fixture
+def settings(counts, tmp_path):
+    return Settings(
+        pair_args={"latent_dim": 2, "hidden": [5]},
+        data=str(counts),
+        likelihood="Binomial",
+        likelihood_args={"total_count": 4},
+        epochs=3,
+        batch_size=16,
+        num_particles=40,
+        out=str(tmp_path / "runs"),
+        accelerator="cpu",
+    )
+
+
+def said():
+    lines = []
+    return lines, lines.append
+
+
+def run(settings, **options):
+    return main_job.run(settings, say=said()[1], **options)
+
+
+class TestRun:
+    def test_writes_everything_once_and_whole(self, settings):
+        result = run(settings, command="ppvae run")
+        path = result.directory.path
+        assert sorted(file.name for file in path.iterdir()) == [
+            "checkpoint.pt",
+            "config.yaml",
+            "evidence.nc",
+            "figures",
+            "metrics.csv",
+            "posterior.nc",
+            "summary.json",
+        ]
+        pictures = {file.name for file in (path / "figures").iterdir()}
+        assert pictures == {f"{n}.png" for n in ("bound", "gap", "prior", "reconstructions", "training", "traversal")}
+        with (path / "metrics.csv").open() as file:
+            assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+
+    def test_the_files_say_what_the_evidence_says(self, settings):
+        result = run(settings)
+        with xr.open_dataset(result.directory.path / "evidence.nc", engine="h5netcdf") as saved:
+            np.testing.assert_array_equal(saved["log_evidence"], result.evidence.log_evidence)
+            assert saved.attrs["split"] == "test"
+        summary = result.directory.read_summary()
+        assert summary is not None
+        assert summary["evidence"]["elbo"] == pytest.approx(float(result.evidence.elbo.mean()))
+        assert summary["units"] == "nats"
+        assert summary["training"]["epochs"] == 3
+        assert summary["versions"]["torch"] == torch.__version__
+
+    def test_the_evidence_is_that_of_the_trained_pair_on_the_test_data(self, settings):
+        result = run(settings)
+        data, pair = load_dataset(settings.data), make_pair(settings, load_dataset(settings.data))
+        main_job.load_parameters(result.directory.checkpoint, pair.model, pair.guide, data.test)
+        evidence = importance_evidence(pair.model, pair.guide, data.test, 40, seed=0)
+        torch.testing.assert_close(evidence.log_evidence, result.evidence.log_evidence)
+
+    def test_repeats_from_its_config(self, settings):
+        first = run(settings)
+        second = run(Settings(**yaml.safe_load(first.directory.config.read_text())))
+        assert second.directory.path != first.directory.path
+        torch.testing.assert_close(second.evidence.elbo, first.evidence.elbo, rtol=0, atol=0)
+
+    def test_leaves_the_global_generator_as_it_was(self, settings):
+        state = torch.get_rng_state()
+        run(settings)
+        assert torch.equal(torch.get_rng_state(), state)
+
+    def test_max_eval_takes_the_first_data(self, settings, counts):
+        assert len(run(Settings(**settings.as_dict() | {"max_eval": 2})).evidence.elbo) == 2
+
+    def test_the_posterior_opens_in_arviz(self, settings):
+        import arviz
+
+        path = run(settings).directory.path
+        posterior = arviz.from_netcdf(path / "posterior.nc")["posterior"]
+        assert posterior["z"].dims == ("chain", "draw", "datum", "z_dim_0")
+        assert posterior["z"].shape == (1, 100, 6, 2)
+
+    def test_training_raises_the_elbo(self, settings):
+        result = run(Settings(**settings.as_dict() | {"epochs": 30, "learning_rate": 1e-2}))
+        with (result.directory.path / "metrics.csv").open() as file:
+            elbos = [float(row["elbo"]) for row in csv.DictReader(file)]
+        assert elbos[-1] > elbos[0] + 0.5
+
+    def test_the_table_holds_the_numbers_in_nats(self, settings, capsys):
+        import rich
+
+        result = run(settings)
+        rich.print(result.table())
+        shown = capsys.readouterr().out
+        assert "nats" in shown
+        for name in ("elbo", "log_evidence", "gap"):
+            assert f"{result.summary['evidence'][name]:.2f}" in shown
+
+
+class TestGoingOn:
+    def test_ctrl_c_keeps_the_training_and_says_how_to_go_on(self, settings, monkeypatch):
+        whole = run(settings)
+        epochs = []
+
+        def interrupted(dataset_draw):
+            def draw(self, rows):
+                epochs.append(1)
+                if len(epochs) == 6:
+                    signal.raise_signal(signal.SIGINT)
+                return dataset_draw(self, rows)
+
+            return draw
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Dataset, "draw", interrupted(Dataset.draw))
+            with pytest.raises(KeyboardInterrupt, match=r"ppvae run --resume .*half"):
+                run(Settings(**settings.as_dict() | {"name": "half"}))
+        directory = RunDirectory.open(f"{settings.out}/half")
+        assert directory.checkpoint.is_file()
+        assert directory.read_summary() is None
+        result = run(directory.read_settings(), resume=directory)
+        assert result.directory.path == directory.path
+        torch.testing.assert_close(result.evidence.elbo, whole.evidence.elbo, rtol=0, atol=0)
+
+    def test_a_run_killed_before_its_first_checkpoint_starts_anew(self, settings):
+        whole = run(settings)
+        directory = RunDirectory.create(settings)
+        directory.write_settings(settings)
+        result = run(directory.read_settings(), resume=directory)
+        torch.testing.assert_close(result.evidence.elbo, whole.evidence.elbo, rtol=0, atol=0)
+
+    def test_a_finished_run_is_only_evaluated_again(self, settings):
+        whole = run(settings)
+        again = run(settings, resume=whole.directory)
+        assert again.summary["training"]["steps"] == whole.summary["training"]["steps"]
+        torch.testing.assert_close(again.evidence.elbo, whole.evidence.elbo, rtol=0, atol=0)
+
+
+class TestEvaluate:
+    @pytest.mark.parametrize("precision", ["32-true", "64-true"])
+    def test_gives_the_same_numbers_again(self, settings, precision):
+        torch.set_default_dtype(torch.float32)  # as on the command line
+        whole = run(Settings(**settings.as_dict() | {"precision": precision}))
+        again = main_job.evaluate(whole.directory)
+        torch.testing.assert_close(again.evidence.log_evidence, whole.evidence.log_evidence, rtol=0, atol=0)
+        assert again.summary["training"] == whole.summary["training"]
+
+    def test_takes_the_best_parameters_of_early_stopping(self, settings):
+        whole = run(Settings(**settings.as_dict() | {"epochs": 40, "patience": 2, "learning_rate": 0.3}))
+        assert whole.summary["training"]["stopped"] == "plateau"
+        again = main_job.evaluate(whole.directory)
+        torch.testing.assert_close(again.evidence.elbo, whole.evidence.elbo, rtol=0, atol=0)
+
+    def test_other_settings(self, settings):
+        whole = run(settings)
+        again = main_job.evaluate(whole.directory, num_particles=70, split="validation", seed=5)
+        assert again.evidence.num_particles == 70
+        assert again.summary["split"] == "validation"
+        assert again.summary["seed"] == 5
+        assert not torch.equal(again.evidence.elbo, whole.evidence.elbo)
+        with xr.open_dataset(whole.directory.path / "evidence.nc", engine="h5netcdf") as saved:
+            assert saved.attrs["num_particles"] == 70
+        assert whole.directory.read_settings().num_particles == 40
+
+    def test_refuses_the_checkpoint_of_another_pair_and_changes_nothing(self, settings):
+        one = run(settings)
+        other = run(Settings(**settings.as_dict() | {"pair_args": {"latent_dim": 3, "hidden": [5]}}))
+        before = {file: file.read_bytes() for file in one.directory.path.rglob("*.*") if file.is_file()}
+        before[one.directory.checkpoint] = other.directory.checkpoint.read_bytes()
+        one.directory.checkpoint.write_bytes(other.directory.checkpoint.read_bytes())
+        with pytest.raises(CheckpointError, match="another pair"):
+            main_job.evaluate(one.directory)
+        assert {file: file.read_bytes() for file in before} == before
+
+    @pytest.mark.parametrize("options", [{"num_particles": 0}, {"seed": -1}, {"split": "train"}])
+    def test_refuses_options_without_meaning(self, settings, options):
+        directory = RunDirectory.create(settings)
+        directory.write_settings(settings)
+        with pytest.raises(OptionError, match=next(iter(options))):
+            main_job.evaluate(directory, **options)
+
+
+class TestPreparation:
+    def test_a_pair_that_breaks_the_contract_stops_before_a_run_directory_is_made(self, settings, tmp_path):
+        file = tmp_path / "broken.py"
+        file.write_text(
+            "import pyro, torch, pyro.distributions as dist\n"
+            "def model(x):\n"
+            "    z = pyro.sample('z', dist.Normal(0., 1.))\n"
+            "    with pyro.plate('data', len(x)):\n"
+            "        pyro.sample('x', dist.Normal(z, 1.).expand([1, 6]).to_event(1), obs=x)\n"
+            "def guide(x):\n"
+            "    pyro.sample('z', dist.Normal(pyro.param('loc', torch.tensor(0.)), 1.))\n"
+        )
+        with pytest.raises(PairError, match="breaks the contract"):
+            run(Settings(pair=str(file), data=settings.data, out=settings.out))
+        assert not list(tmp_path.glob("runs/*"))
+
+    def test_findings_come_from_data_as_a_step_sees_them(self):
+        grey = torch.rand(20, 4)
+        data = Dataset("grey", grey, grey.round(), grey.round(), (2, 2), binarise=True)
+        vae = VAE(4, latent_dim=2, hidden=(3,))
+        assert check_pair(vae, data) == []
+
+
+class TestViews:
+    def test_a_linear_pair_shows_its_means(self):
+        pair = LinearGaussian(num_features=3, latent_dim=2).set_exact_guide()
+        x = torch.randn(7, 3)
+        seen = views(pair, x, seed=0)
+        assert seen.traversal is None  # it has no decode
+        z = torch.as_tensor(seen.posterior["z"].to_numpy())[0]
+        posterior = pair.posterior(x)
+        # 42 normal averages of 100 draws, |error| < 5 standard errors: false alarm below 3e-5
+        error = (z.mean(0) - posterior.mean) / (posterior.stddev / math.sqrt(len(z)))
+        assert error.abs().max() < 5
+        assert seen.prior is not None
+        assert seen.prior.shape == (50, 3)
+
+    def test_the_walk_goes_along_the_busiest_dimension_first(self):
+        x = torch.randint(0, 5, (30, 6)).double()
+        vae = VAE.for_data(x, Binomial(4), latent_dim=3, hidden=(4,))
+        with torch.no_grad():
+            vae.encoder[-1].weight[:3] = torch.tensor([[0.1], [10.0], [1.0]]) * torch.ones(3, 4)
+        seen = views(vae, x, seed=0)
+        assert seen.dimensions[0] == 1
+        assert seen.traversal is not None
+        z = torch.zeros(3)
+        z[1] = -2.5
+        torch.testing.assert_close(seen.traversal[0, 0], vae.decode(z).mean.detach())
+
+    @pytest.mark.parametrize("name", ["hierarchy", "plated", "mixture", "mixture_in_guide", "nested", "gamma_poisson"])
+    def test_any_pair_can_be_shown(self, name):
+        pair = build(name)
+        seen = views(pair, pair.x, seed=0)
+        summed = {site for site in pair.summed if site in seen.posterior}
+        assert not summed
+        for site in seen.posterior.data_vars.values():
+            assert site.shape[:3] == (1, 100, len(pair.x))
