@@ -8,6 +8,7 @@ below exists because a published program broke the rule in silence.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from ppvae.errors import PpvaeError, first_line
 
 from .importance import finite_batch
 from .objective import elbo_for
-from .parameters import evaluation_mode, modules_of, named_parameters, own_parameters
+from .parameters import buffers_kept, evaluation_mode, modules_of, named_parameters, own_parameters
 from .structure import Finding, outside_plate, unmatched_sites
 from .traces import (
     Batch,
@@ -102,15 +103,17 @@ def check(model: Program, guide: Program, x: Tensor | Batch) -> list[Finding]:
 @contextmanager
 def _undisturbed(model: Program, guide: Program) -> Iterator[None]:
     """Run without validation, warnings, changes of buffers, or use of the global generators."""
-    buffers = [(b, b.clone()) for m in modules_of(model, guide) for b in m.buffers()]
-    with warnings.catch_warnings(), pyro.validation_enabled(False), generator_kept(0), own_parameters(model, guide):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for buffer, value in buffers:
-                    buffer.copy_(value)
+        for context in (
+            pyro.validation_enabled(False),
+            generator_kept(0),
+            own_parameters(model, guide),
+            buffers_kept(model, guide),
+        ):
+            stack.enter_context(context)
+        yield
 
 
 def _failure(code: str, what: str, error: Exception) -> Finding:

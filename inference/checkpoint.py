@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppvae.errors import CheckpointError
 from ppvae.files import atomic_path
@@ -25,7 +25,7 @@ from ppvae.files import atomic_path
 from .parameters import modules_of, named_parameters, own_parameters
 from .traces import Batch, Program, as_batch
 
-FORMAT = 1
+FORMAT = 2
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -121,6 +121,29 @@ def check_fingerprint(path: Path, saved: dict[str, str], present: dict[str, str]
         )
 
 
+def values_of(parameters: dict[str, Tensor], modules: list[nn.Module]) -> dict[str, Any]:
+    """Copies of all parameters and of the modules' buffers."""
+    return {
+        "parameters": {name: p.detach().clone() for name, p in parameters.items()},
+        "buffers": [{name: b.clone() for name, b in module.named_buffers()} for module in modules],
+    }
+
+
+def put_values(
+    parameters: dict[str, Tensor], modules: list[nn.Module], values: dict[str, Any], device: torch.device
+) -> None:
+    """Put what :func:`values_of` copied back in place, on a device.
+
+    Raises:
+        KeyError, ValueError: the values are of something else.
+    """
+    for name, parameter in parameters.items():
+        parameter.data = values["parameters"][name].to(device, copy=True)
+    for module, buffers in zip(modules, values["buffers"], strict=True):
+        for name, buffer in module.named_buffers():
+            buffer.data = buffers[name].to(device, copy=True)
+
+
 def load_parameters(path: str | Path, model: Program, guide: Program, x: Tensor | Batch) -> dict[str, Any]:
     """Put the trained values of a checkpoint into a pair, in place, as :func:`ppvae.inference.fit` would leave them.
 
@@ -157,13 +180,8 @@ def load_parameters(path: str | Path, model: Program, guide: Program, x: Tensor 
         parameters = named_parameters(model, guide, batch)
         try:
             check_fingerprint(Path(path), state["fingerprint"], {"pair": fingerprint(parameters, ())["pair"]})
-            values, place, sums = state["best"] or state["parameters"], state["place"], state["sums"]
-            for name, parameter in parameters.items():
-                parameter.data = values[name].to(batch[0].device)
-            for module, buffers in zip(modules_of(model, guide), state["buffers"], strict=True):
-                for name, buffer in module.named_buffers():
-                    buffer.data = buffers[name].to(batch[0].device)
-            told = {"history": state["history"], "steps": place[2], "seconds": sums[1]}
+            put_values(parameters, modules_of(model, guide), state["best"] or state["values"], batch[0].device)
+            told = {"history": state["history"], "steps": state["place"][2], "seconds": state["sums"][1]}
         except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
             if isinstance(error, CheckpointError):
                 raise

@@ -10,12 +10,13 @@ the value: a second ``pyro.module("vae", ...)`` overwrites the weights of its mo
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 import pyro
+import torch
 from pyro import poutine
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ from .traces import Batch, Program, generator_kept
 
 StoreState = Any  # Pyro's: {"params": {name: unconstrained leaf}, "constraints": {name: constraint}}
 
-_stores: WeakKeyDictionary[Any, WeakKeyDictionary[Any, StoreState]] = WeakKeyDictionary()
+_stores: dict[tuple[int, int], StoreState] = {}
 _entered: list[StoreState] = []
 
 
@@ -47,10 +48,13 @@ def own_parameters(model: Program, guide: Program, *, claim: bool = False) -> It
         guide: the guide.
         claim: give the pair a store of its own if it has none (training does).
     """
-    state = _stores.get(owner(model), WeakKeyDictionary()).get(owner(guide))
+    owners = owner(model), owner(guide)
+    key = id(owners[0]), id(owners[1])
+    state = _stores.get(key)
     if state is None and claim:
-        state = {"params": {}, "constraints": {}}
-        _stores.setdefault(owner(model), WeakKeyDictionary())[owner(guide)] = state
+        state = _stores[key] = {"params": {}, "constraints": {}}
+        for one in owners:  # by identity, since a pair need not be hashable, and for as long as the pair lives
+            weakref.finalize(one, _stores.pop, key, None).atexit = False
     if state is None:
         with _without_modules():
             yield
@@ -79,6 +83,18 @@ def _plain(state: StoreState) -> StoreState:
     """A store's state without ``nn.Parameter``s: those belong to modules, plain tensors to the store."""
     params = {name: leaf for name, leaf in state["params"].items() if not isinstance(leaf, nn.Parameter)}
     return {"params": params, "constraints": {name: state["constraints"][name] for name in params}}
+
+
+@contextmanager
+def buffers_kept(model: Program, guide: Program) -> Iterator[None]:
+    """Leave the buffers of the modules that the programs belong to (batch norm's statistics) as they were."""
+    buffers = [(buffer, buffer.clone()) for module in modules_of(model, guide) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
 
 
 @contextmanager

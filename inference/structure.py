@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from pyro.poutine import Trace
 
-from ppvae.errors import PairError
+from ppvae.errors import PairError, first_line
 
 from .objective import enumerated
-from .traces import Batch, Plates, Program, latents, plain_traces, plates_of, sample_sites
+from .traces import FAILURES, Batch, Plates, Program, latents, plain_traces, plates_of, sample_sites
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,15 @@ def sound_plates(model: Program, guide: Program, batch: Batch) -> Plates:
     """The plates of a pair whose structure allows weights.
 
     Raises:
-        PairError: it does not: there is no data plate, or a site is out of place.
+        PairError: it does not: it cannot be run on the data, there is no data plate, or a site is out of place.
     """
-    plates = plates_of(model, guide, batch)
-    traces = plain_traces(model, guide, batch)
+    try:
+        plates = plates_of(model, guide, batch)
+        traces = plain_traces(model, guide, batch)
+    except FAILURES as error:
+        if isinstance(error, PairError):
+            raise
+        raise PairError(f"the pair cannot be run on the data: {first_line(error)}") from error
     for finding in (*unmatched_sites(*traces), *outside_plate(plates, *traces)):
         raise PairError(str(finding))
     return plates

@@ -146,7 +146,7 @@ def fit(
     source = Source.of(data, validation, batch_size, seed)
     if patience is not None and source.validation is None:
         raise OptionError("patience needs validation data: give validation=, or leave patience out.")
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
+    fabric = _fabric(accelerator, precision)
     with seeded(seed), own_parameters(model, guide, claim=True), interruption() as interrupted:
         training = Training(model, guide, source, loss, fabric, optimizer, learning_rate, scheduler,
                              clip_norm, patience)  # fmt: skip
@@ -158,6 +158,13 @@ def fit(
             training.load_state_dict(state, path)
         keeper = Keeper(training, path, marks, checkpoint_seconds)
         return _train(training, epochs, keeper, interrupted, progress)
+
+
+def _fabric(accelerator: str, precision: Any) -> Fabric:
+    try:
+        return Fabric(accelerator=accelerator, devices=1, precision=precision)
+    except (ValueError, RuntimeError) as error:
+        raise OptionError(f"accelerator or precision cannot be used: {first_line(error)}") from error
 
 
 def svi_step(training: Training, batch: Batch) -> float:
@@ -218,7 +225,14 @@ def _train_epoch(training: Training, keeper: Keeper, interrupted: threading.Even
         keeper.if_due()
         if interrupted.is_set():
             return False
-    training.end_epoch(time.monotonic() - started)
+    try:
+        training.end_epoch(time.monotonic() - started)
+    except ValueError as error:  # Pyro refuses parameters that are not finite
+        keeper.now()
+        raise NonFiniteError(
+            f"the validation data cannot be scored after epoch {training.epoch + 1}: {first_line(error)}. Try a "
+            "smaller learning_rate, or clip_norm."
+        ) from error
     return True
 
 

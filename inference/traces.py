@@ -30,6 +30,9 @@ Batch = tuple[Any, ...]
 
 PARTICLES = "_ppvae_particles"
 
+# What a program raises when it does not fit the data it is run on.
+FAILURES = (ValueError, RuntimeError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError)
+
 
 @dataclass(frozen=True)
 class Plates:
@@ -166,7 +169,7 @@ def plates_of(model: Program, guide: Program, batch: Batch) -> Plates:
         except PairError as error:
             raise PairError(
                 f"the plate at dim -1, {plates.data!r}, keeps its size {plates.size} when the data are fewer, so it is "
-                "not the plate over the data: put that one, `pyro.plate('data', len(x))`, at dim -1, and others left of it."
+                "not the plate over the data: put `pyro.plate('data', len(x))` at dim -1, and other plates left of it."
             ) from error
     return plates
 

@@ -22,12 +22,12 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ppvae.errors import CheckpointError, PairError, first_line
 
-from .checkpoint import fingerprint, generator_state, set_generator_state
+from .checkpoint import fingerprint, generator_state, put_values, set_generator_state, values_of
 from .objective import elbo_for
-from .parameters import modules_of, named_parameters
+from .parameters import buffers_kept, modules_of, named_parameters
 from .plateau import Plateau
 from .source import Source
-from .traces import Batch, Plates, Program, find_plates, generator_kept, plain_traces, sample_sites
+from .traces import FAILURES, Batch, Plates, Program, find_plates, generator_kept, plain_traces, sample_sites
 from .weights import log_weights
 
 # Validation draws at least so many weights in all: a small validation set gets more particles per datum.
@@ -58,14 +58,15 @@ class Training:
         for module in self.modules:
             fabric.setup_module(module)  # moves and converts the module itself; its wrapper is not needed
         first = self._first_batch()
-        plates, self.parameters = self._first_run(first)
+        with buffers_kept(model, guide):
+            plates, self.parameters = self._first_run(first)
         # A subsampling plate scales the loss of a batch up to the whole data set.
         self._whole = plates.size if plates.size != len(first[0]) else None
         self._optimizer = optimizer(list(self.parameters.values()), lr=learning_rate)
         self.optimizer: Any = fabric.setup_optimizers(self._optimizer)
         self.scheduler = scheduler(self._optimizer) if scheduler else None
         self.plateau = Plateau(patience) if patience is not None else None
-        self.best: dict[str, Tensor] | None = None
+        self.best: dict[str, Any] | None = None
         self.history: list[dict[str, float]] = []
         self.epoch = self.batch_number = self.steps = 0
         self.epoch_sum = self.seconds = 0.0
@@ -84,7 +85,7 @@ class Training:
             with torch.no_grad(), generator_kept(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self._elbo.loss(self.model, self.guide, *batch)
-        except (ValueError, RuntimeError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+        except FAILURES as error:
             if isinstance(error, PairError):
                 raise
             raise PairError(f"the pair cannot be run on the data: {first_line(error)}") from error
@@ -134,7 +135,7 @@ class Training:
         elif self.scheduler is not None:
             self.scheduler.step()
         if self.plateau is not None and self.plateau.improves(scores):
-            self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
+            self.best = values_of(self.parameters, self.modules)
         self.epoch, self.batch_number, self.epoch_sum = self.epoch + 1, 0, 0.0
 
     def _validation_scores(self) -> Tensor:
@@ -148,9 +149,7 @@ class Training:
     def restore_best(self) -> None:
         """Go back to the parameters that scored best on the validation data."""
         if self.best is not None:
-            with torch.no_grad():
-                for name, parameter in self.parameters.items():
-                    parameter.copy_(self.best[name])
+            put_values(self.parameters, self.modules, self.best, self._fabric.device)
 
     def broken_sites(self, batch: Batch) -> str:
         """The sites whose log density is not finite on a batch, in words."""
@@ -175,8 +174,7 @@ class Training:
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on."""
         return {
-            "parameters": {name: p.detach() for name, p in self.parameters.items()},
-            "buffers": [{name: b for name, b in m.named_buffers()} for m in self.modules],
+            "values": values_of(self.parameters, self.modules),
             "optimizer": self._optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "plateau": self.plateau.state_dict() if self.plateau else None,
@@ -190,12 +188,7 @@ class Training:
     def load_state_dict(self, state: dict[str, Any], path: Path) -> None:
         """Go on from :meth:`state_dict`."""
         try:
-            with torch.no_grad():
-                for name, parameter in self.parameters.items():
-                    parameter.copy_(state["parameters"][name])
-                for module, buffers in zip(self.modules, state["buffers"], strict=True):
-                    for name, buffer in module.named_buffers():
-                        buffer.copy_(buffers[name])
+            put_values(self.parameters, self.modules, state["values"], self._fabric.device)
             self._optimizer.load_state_dict(state["optimizer"])
             if self.scheduler is not None and state["scheduler"] is not None:
                 self.scheduler.load_state_dict(state["scheduler"])

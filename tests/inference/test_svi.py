@@ -1,5 +1,6 @@
 """Training: the same steps as Pyro's own SVI, known optima, isolation of pairs, and nothing lost on the way."""
 
+import dataclasses
 import functools
 import os
 import random
@@ -462,3 +463,37 @@ def test_mixed_precision_trains():
     pair = Module().float()
     result = quiet(pair.model, pair.guide, data().float(), epochs=30, learning_rate=0.05, precision="bf16-mixed")
     assert result.history[-1]["elbo"] > result.history[0]["elbo"]
+
+
+def test_a_pair_need_not_be_hashable():
+    @dataclasses.dataclass
+    class Pair:
+        name: str = "a dataclass compares by value and has no hash"
+
+        def model(self, x):
+            plain_model(x)
+
+        def guide(self, x):
+            plain_guide(x)
+
+    one, other = Pair(), Pair()
+    quiet(one.model, one.guide, data(), epochs=2, learning_rate=0.1)
+    before = log_weights(one.model, one.guide, data(), 2, seed=0)
+    quiet(other.model, other.guide, data() + 5, epochs=2, learning_rate=0.1)
+    assert torch.equal(before, log_weights(one.model, one.guide, data(), 2, seed=0))
+    assert not torch.equal(before, log_weights(other.model, other.guide, data(), 2, seed=0))
+
+
+def test_early_stopping_returns_to_the_buffers_too():
+    pair = noisy_pair()
+    result = quiet(pair.model, pair.guide, grey_data(), epochs=30, learning_rate=0.5, batch_size=30, patience=2)
+    assert result.stopped == "plateau"
+    assert pair.norm.num_batches_tracked < result.steps
+
+
+def test_what_fails_in_validation_is_said_in_a_sentence():
+    pair = Module()
+    with pytest.raises(NonFiniteError, match="learning_rate"):
+        quiet(pair.model, pair.guide, data(), epochs=3, batch_size=40, learning_rate=1e30, validation=data(5))
+    with pytest.raises(OptionError, match="accelerator or precision"):
+        quiet(pair.model, pair.guide, data(), precision="7-true")

@@ -14,6 +14,7 @@ from scipy import stats
 
 from ppvae.errors import DataError, OptionError, PairError
 from ppvae.inference import log_weights
+from ppvae.models import VAE
 
 
 def test_a_seed_fixes_the_draws_and_leaves_the_global_generator_alone():
@@ -326,3 +327,9 @@ def test_a_decoder_that_knows_no_particles_is_refused():
 
     with pytest.raises(PairError, match="does not run under an outer plate of particles"):
         log_weights(model, guide, torch.zeros(3), 2)
+
+
+def test_data_of_the_wrong_width_are_refused():
+    pair = VAE(num_features=4, latent_dim=2, hidden=(3,))
+    with pytest.raises(PairError, match="cannot be run on the data"):
+        log_weights(pair.model, pair.guide, torch.ones(3, 5), 2)
