@@ -25,7 +25,14 @@ from ppvae.errors import PpvaeError, first_line
 
 from .importance import finite_batch
 from .objective import elbo_for
-from .parameters import buffers_kept, evaluation_mode, modules_of, named_parameters, own_parameters
+from .parameters import (
+    buffers_kept,
+    evaluation_mode,
+    modules_of,
+    named_parameters,
+    own_parameters,
+    where_parameters_are,
+)
 from .structure import Finding, outside_plate, unmatched_sites
 from .traces import (
     Batch,
@@ -79,7 +86,7 @@ def check(model: Program, guide: Program, x: Tensor | Batch) -> list[Finding]:
         ...     print(finding.code, finding.site)
         support-of-data x
     """
-    batch = finite_batch(as_batch(x))
+    batch = where_parameters_are(model, guide, finite_batch(as_batch(x)))
     with _undisturbed(model, guide):
         try:
             model_trace, guide_trace = plain_traces(model, guide, batch)

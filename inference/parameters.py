@@ -85,6 +85,14 @@ def _plain(state: StoreState) -> StoreState:
     return {"params": params, "constraints": {name: state["constraints"][name] for name in params}}
 
 
+def where_parameters_are(model: Program, guide: Program, batch: Batch) -> Batch:
+    """The batch on the device of the modules that the programs belong to: training may have moved them."""
+    parameter = next((p for module in modules_of(model, guide) for p in module.parameters()), None)
+    if parameter is None:
+        return batch
+    return tuple(part.to(parameter.device) if isinstance(part, Tensor) else part for part in batch)
+
+
 @contextmanager
 def buffers_kept(model: Program, guide: Program) -> Iterator[None]:
     """Leave the buffers of the modules that the programs belong to (batch norm's statistics) as they were."""

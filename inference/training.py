@@ -108,18 +108,21 @@ class Training:
     def loss(self, batch: Batch) -> float:
         """The per-datum mean loss of a batch; its gradients are left in the parameters."""
         size = self._whole or len(batch[0])
+        if not hasattr(self._elbo, "differentiable_loss"):
+            return self._loss_and_grads(batch, size)
         with self._fabric.autocast():
-            if hasattr(self._elbo, "differentiable_loss"):
-                loss = self._elbo.differentiable_loss(self.model, self.guide, *batch) / size
-        if hasattr(self._elbo, "differentiable_loss"):
-            self._fabric.backward(loss)
-            return loss.item()
-        with self._fabric.autocast():  # ELBOs that only know how to leave gradients behind
-            value = self._elbo.loss_and_grads(self.model, self.guide, *batch) / size
+            loss = self._elbo.differentiable_loss(self.model, self.guide, *batch) / size
+        self._fabric.backward(loss)
+        return loss.item()
+
+    def _loss_and_grads(self, batch: Batch, size: int) -> float:
+        """For ELBOs that only leave gradients behind, of the sum over the data (RenyiELBO, TraceGraph_ELBO)."""
+        with self._fabric.autocast():
+            loss = self._elbo.loss_and_grads(self.model, self.guide, *batch)
         for parameter in self.parameters.values():
             if parameter.grad is not None:
                 parameter.grad.div_(size)
-        return float(value)
+        return float(loss) / size
 
     def end_epoch(self, seconds: float) -> None:
         """Validate, write the row of history, step the scheduler, judge the plateau."""

@@ -29,7 +29,7 @@ from ppvae.errors import OptionError
 
 from .chunks import bytes_per_particle, chunks
 from .contraction import has_enumerated, sum_out
-from .parameters import evaluation_mode, own_parameters
+from .parameters import evaluation_mode, own_parameters, where_parameters_are
 from .structure import sound_plates
 from .traces import Batch, Plates, Program, as_batch, particle_traces, rows, sample_sites, seeded
 
@@ -100,6 +100,7 @@ def weight_chunks(
     model: Program, guide: Program, batch: Batch, num_particles: int, memory_mb: float
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     """The log weights piece by piece: ``(data, particles, log_w)``, data outermost, in bounded memory."""
+    batch = where_parameters_are(model, guide, batch)
     with torch.no_grad(), own_parameters(model, guide), evaluation_mode(model, guide):
         plates = sound_plates(model, guide, batch)
         bytes_each = bytes_per_particle(model, guide, batch, plates)
