@@ -33,7 +33,7 @@ from ppvae.settings import Settings
 
 from . import figures, galleries
 from .preparation import Say, check_pair, device_of, report
-from .views import STEPS, Views, views
+from .views import STEPS, Views, spread, views
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def _evaluated(
 ) -> Result:
     """Evidence → views → figures, each written as soon as it is known; the summary last."""
     started = time.monotonic()
-    x = x[: settings.max_eval]
+    x = spread(x, settings.max_eval)
     evidence = importance_evidence(pair.model, pair.guide, x, settings.num_particles, seed=settings.seed, progress=True)
     seen = views(pair, x, settings.seed)
     dataset = evidence.to_dataset()

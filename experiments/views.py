@@ -27,6 +27,13 @@ MOST_DIMENSIONS = 8
 STEPS = torch.linspace(-2.5, 2.5, 11)
 
 
+def spread(x: Tensor, most: int | None) -> Tensor:
+    """At most so many data, evenly spread over all: test data are often sorted by class."""
+    if most is None or most >= len(x):
+        return x
+    return x[torch.linspace(0, len(x) - 1, most).round().long()]
+
+
 @dataclass(frozen=True)
 class Views:
     """What there is to be shown of a pair; None where the pair has no such view.
@@ -61,13 +68,14 @@ def views(pair: Any, x: Tensor, seed: int) -> Views:
     """
     model, guide = pair.model, pair.guide
     with torch.no_grad(), seeded(seed), own_parameters(model, guide), evaluation_mode(model, guide):
-        shown = x[:NUM_SHOWN]
+        shown = spread(x, NUM_SHOWN)
         guide_trace = poutine.trace(guide).get_trace(shown)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(shown)
         observed = [name for name, site in sample_sites(model_trace) if site["is_observed"]]
         blank = x[:1].expand(NUM_PRIOR, *x.shape[1:]).contiguous()
         prior_trace = poutine.trace(poutine.uncondition(model)).get_trace(blank)
-        posterior = guide_draws(pair, x[:MOST_DATA])
+        which = spread(torch.arange(len(x)), MOST_DATA)
+        posterior = guide_draws(pair, x[which]).assign_coords(datum=which.numpy())
         traversal, dimensions = _traversal(pair, posterior, x)
         return Views(
             data=shown.cpu(),
@@ -126,9 +134,9 @@ def _traversal(pair: Any, posterior: xr.Dataset, x: Tensor) -> tuple[Tensor | No
     sites = list(posterior.data_vars)
     if not callable(getattr(pair, "decode", None)) or len(sites) != 1 or posterior[sites[0]].ndim != 4:
         return None, []
-    spread = posterior[sites[0]].mean(("chain", "draw")).var("datum").to_numpy()
-    dimensions = np.argsort(-spread)[:MOST_DIMENSIONS].tolist()
-    z = x.new_zeros(len(dimensions), len(STEPS), len(spread))
+    variance = posterior[sites[0]].mean(("chain", "draw")).var("datum").to_numpy()
+    dimensions = np.argsort(-variance)[:MOST_DIMENSIONS].tolist()
+    z = x.new_zeros(len(dimensions), len(STEPS), len(variance))
     for row, dimension in enumerate(dimensions):
         z[row, :, dimension] = STEPS.to(x)
     try:

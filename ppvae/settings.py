@@ -34,7 +34,7 @@ class Settings:
         precision: of the arithmetic in training: 32-true, 64-true, bf16-mixed, and others of Lightning Fabric.
         accelerator: where to compute: auto, cpu, cuda, and others of Lightning Fabric.
         num_particles: draws of the guide per datum, K, from which log p(x) is estimated.
-        max_eval: evaluate on the first so many data only; null takes all.
+        max_eval: evaluate on so many data only, evenly spread over all, which may be sorted; null takes all.
         seed: of all randomness in training and evaluation. The split of the data does not depend on it.
         out: folder that holds the run directories.
         name: of the run directory; null makes one of date, time, pair and data.

@@ -15,7 +15,7 @@ from ppvae.datasets import Dataset, load_dataset
 from ppvae.errors import CheckpointError, OptionError, PairError
 from ppvae.experiments import main_job
 from ppvae.experiments.preparation import check_pair
-from ppvae.experiments.views import views
+from ppvae.experiments.views import spread, views
 from ppvae.inference import importance_evidence
 from ppvae.models import VAE, Binomial, LinearGaussian
 from ppvae.pairs import make_pair
@@ -103,8 +103,10 @@ class TestRun:
         run(settings)
         assert torch.equal(torch.get_rng_state(), state)
 
-    def test_max_eval_takes_the_first_data(self, settings, counts):
+    def test_max_eval_spreads_over_the_data(self, settings, counts):
         assert len(run(Settings(**settings.as_dict() | {"max_eval": 2})).evidence.elbo) == 2
+        assert spread(torch.arange(10), 4).tolist() == [0, 3, 6, 9]
+        assert spread(torch.arange(3), None).tolist() == spread(torch.arange(3), 5).tolist() == [0, 1, 2]
 
     def test_the_posterior_opens_in_arviz(self, settings):
         import arviz
