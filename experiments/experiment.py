@@ -22,8 +22,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from ppvae.errors import OptionError
+from ppvae.errors import OptionError, RunError
 from ppvae.files import atomic_path, write_json, write_text
+from ppvae.specs import near
 
 EXPERIMENTS: tuple[str, ...] = ()
 
@@ -67,6 +68,20 @@ class Result:
                 figure.savefig(temporary, dpi=150)
 
 
+def folder_of(out: str, name: str) -> Path:
+    """The folder for what an experiment finds, made if need be.
+
+    Raises:
+        RunError: it cannot be made.
+    """
+    folder = Path(out) / f"experiment-{name}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"the folder {folder} cannot be made ({error.strerror}): give another --out.") from error
+    return folder
+
+
 def find(name: str) -> ModuleType:
     """The module of an experiment.
 
@@ -74,7 +89,9 @@ def find(name: str) -> ModuleType:
         OptionError: there is no such experiment.
     """
     if name not in EXPERIMENTS:
-        raise OptionError(f"there is no experiment {name!r}: give one of {', '.join(EXPERIMENTS)}.")
+        raise OptionError(
+            f"there is no experiment {name!r}{near(name, EXPERIMENTS)}: give one of {', '.join(EXPERIMENTS)}."
+        )
     return importlib.import_module(f"ppvae.experiments.{name}")
 
 

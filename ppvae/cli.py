@@ -100,16 +100,19 @@ def check(
 
 
 def list_(out: str = "runs") -> int:
-    """Show pairs, likelihoods, data sets and runs.
+    """Show pairs, likelihoods, data sets, experiments and runs.
 
     Args:
         out: folder that holds the run directories.
     """
     from ppvae.datasets import DATASETS
+    from ppvae.experiments.experiment import EXPERIMENTS, find
 
     likelihoods = {name: _first_sentence(c) for name, c in known_likelihoods().items()}
     pairs = {name: _first_sentence(c) for name, c in known_pairs().items()}
-    for title, rows in (("pairs", pairs), ("likelihoods", likelihoods), ("data sets", DATASETS)):
+    questions = {name: _first_sentence(find(name)) for name in EXPERIMENTS}
+    shown = {"pairs": pairs, "likelihoods": likelihoods, "data sets": DATASETS, "experiments": questions}
+    for title, rows in shown.items():
         table = Table(title=title, title_justify="left", show_header=False, min_width=60)
         for name, what in rows.items():
             table.add_row(name, what)
@@ -121,7 +124,27 @@ def list_(out: str = "runs") -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[..., int]] = {"run": run, "evaluate": evaluate, "check": check, "list": list_}
+def experiment(name: str, config: Any, out: str = "runs") -> int:
+    """Ask one of the experiments' questions; see `ppvae list` and `ppvae experiment NAME --help`."""
+    from ppvae.experiments.experiment import find, folder_of
+
+    folder = folder_of(out, name)  # before the work, so that a folder that cannot be written loses nothing
+    result = find(name).run(config)
+    result.write(folder, config)
+    _print(result.table())
+    for sentence in result.conclusions:
+        print(sentence)
+    print(folder)
+    return 0
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "run": run,
+    "evaluate": evaluate,
+    "check": check,
+    "experiment": experiment,
+    "list": list_,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -154,6 +177,8 @@ def _dispatch(words: list[str]) -> int:
     if not words or (not words[0].startswith("-") and words[0] not in COMMANDS):
         what = f"there is no command {words[0]!r}{near(words[0], COMMANDS)}" if words else "a command is missing"
         raise OptionError(f"{what}: give one of {', '.join(COMMANDS)}, or --help.")
+    if words[0] == "experiment" and len(words) > 1 and not words[1].startswith("-"):
+        return _dispatch_experiment(words[1], words[2:])
     parsed = _parser().parse_args(words)
     name, line = parsed.subcommand, shlex.join(["ppvae", *words])
     options = parsed[name].as_dict()
@@ -163,6 +188,20 @@ def _dispatch(words: list[str]) -> int:
     if name == "evaluate":
         return evaluate(**options, command=line)
     return COMMANDS[name](**options)
+
+
+def _dispatch_experiment(name: str, words: list[str]) -> int:
+    """An experiment has options of its own: the fields of its Config."""
+    from ppvae.experiments.experiment import find
+
+    module = find(name)
+    parser = ArgumentParser(prog=f"ppvae experiment {name}", description=_first_sentence(module), exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML file of options, as --print_config prints it.")
+    parser.add_class_arguments(module.Config, as_group=False)
+    parser.add_argument("--out", default="runs", help="folder in which the experiment's own is made.")
+    options = parser.parse_args(words).as_dict()
+    options.pop("config")
+    return experiment(name, out=options.pop("out"), config=module.Config(**options))
 
 
 def _parser() -> ArgumentParser:
@@ -176,6 +215,8 @@ def _parser() -> ArgumentParser:
             command.add_argument("--config", action="config", help="YAML file of options, as --print_config prints it.")
             command.add_class_arguments(Settings, as_group=False)
             command.add_argument("--resume", metavar="RUN", help="go on with an earlier run, by its directory.")
+        elif name == "experiment":
+            command.add_argument("name", help="of an experiment, whose own options follow it.")
         else:
             command.add_function_arguments(function, as_group=False, as_positional=True, skip={"command"})
         commands.add_subcommand(name, command, help=_first_sentence(function))

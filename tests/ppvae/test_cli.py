@@ -1,14 +1,18 @@
 """The command line: what it prints, where it writes, with which code it ends."""
 
+import dataclasses
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 from ppvae.cli import main
 from ppvae.rundir import RunDirectory, all_runs
@@ -202,3 +206,65 @@ class TestHelp:
     def test_is_quick_because_torch_is_not_imported(self):
         program = "import sys; from ppvae.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", program], stdout=subprocess.DEVNULL, check=False).returncode == 0
+
+
+class TestExperiment:
+    @pytest.fixture
+    def question(self, monkeypatch):
+        """An experiment that doubles a number."""
+        from ppvae.experiments import experiment
+
+        @dataclasses.dataclass(frozen=True)
+        class Config:
+            """How large.
+
+            Args:
+                number: to be doubled.
+            """
+
+            number: int = 2
+
+        def ask(config):
+            figure = Figure()
+            figure.subplots().plot([0, config.number])
+            rows = [{"number": str(config.number), "double": 2.0 * config.number}]
+            return experiment.Result("doubles", rows, ["It doubles."], {"line": figure})
+
+        module = types.SimpleNamespace(__doc__="What is twice a number?", Config=Config, run=ask)
+        monkeypatch.setattr(experiment, "EXPERIMENTS", ("doubling",))
+        monkeypatch.setitem(sys.modules, "ppvae.experiments.doubling", module)
+
+    def test_writes_table_figures_and_conclusions(self, question, tmp_path, capsys):
+        assert main(["experiment", "doubling", "--number", "21", "--out", str(tmp_path)]) == 0
+        printed = capsys.readouterr().out
+        assert "42" in printed
+        assert "It doubles." in printed
+        folder = tmp_path / "experiment-doubling"
+        assert sorted(file.name for file in folder.iterdir()) == ["line.png", "summary.json", "table.csv"]
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["config"] == {"number": 21}
+        assert summary["rows"] == [{"number": "21", "double": 42.0}]
+
+    def test_is_listed(self, question, capsys):
+        assert main(["list"]) == 0
+        assert "What is twice a number?" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("words", "what"),
+        [
+            (["doublin"], "there is no experiment 'doublin' (did you mean 'doubling'?)"),
+            (["doubling", "--numbr", "3"], "--numbr"),
+            (["doubling", "--number", "x"], "number"),
+            ([], "missing"),
+        ],
+    )
+    def test_bad_words(self, question, words, what, capsys):
+        assert main(["experiment", *words]) == 2
+        said = capsys.readouterr().err
+        assert what in said
+        assert said.count("\n") == 1
+
+    def test_a_folder_that_cannot_be_made(self, question, tmp_path, capsys):
+        (tmp_path / "file").write_text("")
+        assert main(["experiment", "doubling", "--out", str(tmp_path / "file")]) == 2
+        assert "cannot be made" in capsys.readouterr().err
