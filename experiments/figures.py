@@ -24,7 +24,7 @@ def training_curve(history: Sequence[dict[str, float]]) -> Figure:
     Args:
         history: the rows of ``Fit.history``.
     """
-    figure, axes = _figure(3.6)
+    figure, axes = new_figure(3.6)
     epochs = [row["epoch"] for row in history]
     train = np.array([row["elbo"] for row in history])
     validation = np.array([row["validation_elbo"] for row in history])
@@ -34,7 +34,7 @@ def training_curve(history: Sequence[dict[str, float]]) -> Figure:
     if np.isfinite(validation).any():
         axes.plot(epochs, validation, color=ORANGE, label="validation ± standard error", marker=marker)
         axes.fill_between(epochs, validation - error, validation + error, color=ORANGE, alpha=0.25, linewidth=0)
-    axes.set_ylim(_limits(train, validation - error, validation + error))
+    axes.set_ylim(limits(train, validation - error, validation + error))
     axes.set(xlabel="epoch", ylabel="ELBO per datum (nats)")
     axes.legend(loc="lower right")
     return figure
@@ -45,7 +45,7 @@ def bound_curve(evidence: Evidence) -> Figure:
 
     The band is ± two Monte Carlo standard errors.
     """
-    figure, axes = _figure(3.6)
+    figure, axes = new_figure(3.6)
     known = evidence.bound.isfinite().all(0) & evidence.bound_standard_error.isfinite().all(0)
     k, bound = evidence.bound_k.numpy(), evidence.bound[:, known]
     mean = bound.mean(1).numpy()
@@ -62,7 +62,7 @@ def bound_curve(evidence: Evidence) -> Figure:
 
 def gap_histogram(evidence: Evidence) -> Figure:
     """The gap of every datum, log p(x) − ELBO, with the data whose k-hat is too high marked."""
-    figure, axes = _figure(3.6)
+    figure, axes = new_figure(3.6)
     known = evidence.gap.isfinite()
     gap, doubtful = evidence.gap[known].numpy(), ~evidence.reliable[known].numpy()
     if len(gap):
@@ -80,21 +80,38 @@ def gap_histogram(evidence: Evidence) -> Figure:
     return figure
 
 
-def _figure(height: float) -> tuple[Figure, Axes]:
+def new_figure(height: float) -> tuple[Figure, Axes]:
+    """A figure as wide as a page's text, and its axes.
+
+    Args:
+        height: in inches.
+    """
+    figure, (axes,) = new_panels(height, 1)
+    return figure, axes
+
+
+def new_panels(height: float, columns: int) -> tuple[Figure, list[Axes]]:
+    """A figure as wide as a page's text, and its axes side by side.
+
+    Args:
+        height: in inches.
+        columns: number of axes.
+    """
     # Without pyplot: nothing to close, no window, and any thread may do it.
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="0.9", linewidth=0.6)
-    axes.set_axisbelow(True)
-    return figure, axes
+    panels = list(figure.subplots(1, columns, squeeze=False)[0])
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="0.9", linewidth=0.6)
+        axes.set_axisbelow(True)
+    return figure, panels
 
 
 def _number(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
 
 
-def _limits(*curves: np.ndarray) -> tuple[float, float]:
+def limits(*curves: np.ndarray) -> tuple[float, float]:
     """Limits that show the upper half of all values and every curve's end, whatever the first epochs were."""
     values = np.concatenate(curves)
     values = values[np.isfinite(values)]

@@ -3,8 +3,8 @@
     encoder   z = f_φ(x)
     decoder   x̂ = g_θ(z) = g_θ(f_φ(x))
 
-    model   z ~ anywhere,  x ~ p(x | g(z))         a flat prior, of no finite mass: its density is left out
-    guide   z = f(x)                               a point mass (pyro's Delta), whose density is left out too
+    model   z ~ N(0, I),  x ~ p(x | g(z))      a prior in name: its density is left out (masked)
+    guide   z = f(x)                           a point mass (pyro's Delta), its density left out too
 
 so that Pyro's Trace_ELBO is the reconstruction's log-likelihood and nothing else,
 
@@ -18,9 +18,10 @@ lower rank", Eckart & Young, 1936, Psychometrika 1). Gradient descent finds it, 
 saddles: "Neural networks and principal component analysis" (Baldi & Hornik, 1989), Neural Networks 2.
 With d ≥ D (overcomplete) the identity is among the maps, and the error alone teaches nothing.
 
-**This pair has no evidence.** There is no density over z, hence none over x: no prior predictive can be drawn, and the
-log weights are log p(x | g(f(x))), the quality of a copy, comparable with other autoencoders of the same likelihood but
-with no log p(x). What it takes to make them one is the VAE's prior.
+**This pair has no evidence.** No density over z was trained, hence none over x: the log weights are log p(x | g(f(x))),
+the quality of a copy, comparable with other autoencoders of the same likelihood but with no log p(x), and what the
+decoder makes of draws from N(0, I), codes that no encoder need ever have sent, is no sample of anything. What is
+missing is the VAE's KL to the prior.
 """
 
 from typing import Any, Self
@@ -28,7 +29,6 @@ from typing import Any, Self
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.distributions import constraints
 from torch import Tensor, nn
 
 from .likelihoods import Likelihood, Normal
@@ -58,8 +58,9 @@ class Autoencoder(nn.Module):
         >>> _ = torch.manual_seed(0)
         >>> x = torch.randn(10, 5)
         >>> autoencoder = Autoencoder(num_features=5, latent_dim=2)
-        >>> loss = 0.5 * (x - autoencoder.reconstruct(x)).square().sum() + 10 * 5 * 0.5 * math.log(2 * math.pi)
-        >>> math.isclose(Trace_ELBO().loss(autoencoder.model, autoencoder.guide, x), loss, rel_tol=1e-5)
+        >>> error = (x - autoencoder.reconstruct(x)).square().sum().item()
+        >>> loss = Trace_ELBO().loss(autoencoder.model, autoencoder.guide, x)
+        >>> math.isclose(loss, 0.5 * error + 10 * 5 * 0.5 * math.log(2 * math.pi), rel_tol=1e-5)
         True
     """
 
@@ -139,21 +140,18 @@ class Autoencoder(nn.Module):
         return self.likelihood.mean(self.decoder(self.encode(x)))
 
     def model(self, x: Tensor) -> Tensor:
-        """The decoder's program: a code from anywhere, then p(x | g(z)).
+        """The decoder's program: a code whose density does not count, then p(x | g(z)).
 
         Args:
             x: a batch, `(num_data, num_features)`.
 
         Returns:
-            x.
-
-        Raises:
-            NotImplementedError: a code is to be drawn: there is no density over codes to draw it from.
+            x; under `poutine.uncondition`, what the decoder makes of codes drawn from N(0, I).
         """
         pyro.module("autoencoder", self)
-        anywhere = dist.ImproperUniform(constraints.real_vector, (), (self.latent_dim,))
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", anywhere.mask(False))
+            prior = dist.Normal(x.new_zeros(self.latent_dim), 1.0).to_event(1)
+            z = pyro.sample("z", prior.mask(False))
             return pyro.sample("x", self.decode(z), obs=x)
 
     def guide(self, x: Tensor) -> Tensor:

@@ -2,10 +2,12 @@
 
     h¹ = φ(W¹ x + b¹),   …,   h^{L−1} = φ(W^{L−1} h^{L−2} + b^{L−1}),   ŷ = g(W^L h^{L−1} + b^L)
 
-    model   y ~ p(y | ŷ)            g and p are the likelihood's: identity and Normal, sigmoid and Bernoulli, softmax and
-    guide   nothing is hidden                                                                             Categorical
+    model   y ~ p(y | ŷ)
+    guide   nothing: nothing is hidden
 
-With nothing hidden, every log weight is log p(y | x) and Pyro's Trace_ELBO is minus the loss of the data,
+where g and p are the likelihood's: identity and Normal, sigmoid and Bernoulli, softmax and Categorical.
+
+Hence every log weight is log p(y | x) and Pyro's Trace_ELBO is minus the loss of the data,
 
     −ELBO / N = (1/N) Σ_i L(f_θ(x_i), y_i),      L(ŷ, y) = −log p(y | ŷ),
 

@@ -11,7 +11,7 @@ from .discrete import chain, mixture, mixture_conditional, mixture_in_guide, mix
 from .forms import methods, pyro_modules, stored
 from .gaussian import conditional, hierarchy, line, linear, plated
 from .pair import Pair
-from .project import linear_gaussian, vae_bernoulli, vae_binomial
+from .project import autoencoder, feed_forward, linear_gaussian, vae_bernoulli, vae_binomial
 
 # Only pairs whose weights have a finite variance: these can be held to their standard errors.
 BUILDERS: dict[str, Callable[[], Pair]] = {
@@ -46,6 +46,8 @@ BUILDERS: dict[str, Callable[[], Pair]] = {
     "linear_gaussian_diagonal": partial(linear_gaussian, diagonal=True),
     "vae_bernoulli": vae_bernoulli,
     "vae_binomial": vae_binomial,
+    "feed_forward": feed_forward,
+    "autoencoder": autoencoder,
 }
 
 
@@ -60,6 +62,8 @@ EXACT = [name for name in BUILDERS if name.endswith("_exact")] + [
     "nested",
     "chain",
     "linear_gaussian",
+    "feed_forward",
+    "autoencoder",
 ]
 LEARNT = [
     "stored",
@@ -69,6 +73,8 @@ LEARNT = [
     "linear_gaussian_diagonal",
     "vae_bernoulli",
     "vae_binomial",
+    "feed_forward",
+    "autoencoder",
 ]
 ENUMERATED = [
     "mixture",

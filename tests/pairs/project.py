@@ -8,7 +8,7 @@ import torch
 import truths_inference as truths
 from torch import Tensor, nn
 
-from ppvae.models import VAE, Bernoulli, Binomial, Likelihood, LinearGaussian
+from ppvae.models import VAE, Autoencoder, Bernoulli, Binomial, Categorical, FeedForward, Likelihood, LinearGaussian
 
 from .pair import Pair
 
@@ -60,3 +60,41 @@ def vae_bernoulli() -> Pair:
 def vae_binomial() -> Pair:
     """A VAE of counts up to 16, as the project's digits are."""
     return _vae(Binomial(16), torch.tensor([[0.0, 3, 8], [5, 9, 8], [2, 7, 12]]))
+
+
+def feed_forward() -> Pair:
+    """A classifier: nothing is hidden, so that the evidence is log p(y | x) itself."""
+    x = torch.tensor([[0.1, -1.2], [1.4, 0.2], [-0.9, 0.5], [0.3, 2.0]])
+    y = torch.tensor([[0.0], [2.0], [1.0], [2.0]])
+    net: Any = _seeded(FeedForward.for_data, y, x, Categorical(3), hidden=(4,))
+
+    def log_evidence(y: Tensor, x: Tensor) -> Tensor:
+        W1, b1, W2, b2 = net.parameters()
+        logits = torch.tanh((x - net.input_shift) / net.input_scale @ W1.T + b1) @ W2.T + b2
+        return logits.log_softmax(-1).gather(-1, y.long())[:, 0]
+
+    return Pair(
+        net.model,
+        net.guide,
+        y,
+        context=(x,),
+        log_evidence=log_evidence,
+        exact=True,
+        latents=frozenset(),
+        modules=(net,),
+    )
+
+
+def autoencoder() -> Pair:
+    """An autoencoder has no evidence; log p(x | g(f(x))) stands in its place, the same for every particle."""
+    x = torch.tensor([[0.0, 1, 1, 0, 1], [1, 1, 0, 0, 1], [0, 0, 0, 1, 0]])
+    net: Any = _seeded(Autoencoder.for_data, x, 2, Bernoulli(), hidden=(4,))
+
+    def log_copy(x: Tensor) -> Tensor:
+        E1, e1, E2, e2 = net.encoder.parameters()
+        G1, g1, G2, g2 = net.decoder.parameters()
+        z = torch.tanh((x - net.input_shift) / net.input_scale @ E1.T + e1) @ E2.T + e2
+        p = torch.sigmoid(torch.tanh(z @ G1.T + g1) @ G2.T + g2)
+        return (x * p.log() + (1 - x) * (1 - p).log()).sum(-1)
+
+    return Pair(net.model, net.guide, x, log_evidence=log_copy, exact=True, modules=(net,))
