@@ -26,7 +26,7 @@ from ppvae.errors import OptionError, RunError
 from ppvae.files import atomic_path, write_json, write_text
 from ppvae.specs import near
 
-EXPERIMENTS: tuple[str, ...] = ()
+EXPERIMENTS: tuple[str, ...] = ("gradient_descent", "linear_autoencoder_is_pca")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,297 @@
+"""Is a linear VAE, trained by SVI from a random start, probabilistic PCA?
+
+    model   z ~ N(0, I_d),  x ~ N(W z + b, σ² I)        guide   q(z|x) = N(V x + c, S)
+
+Claim: yes, where the guide's family holds the posterior. Its evidence, its σ² and the space of its W are those of the
+closed form of Tipping & Bishop, and the gap log p(x) − ELBO vanishes. A diagonal S does as well, since it turns W to
+the one rotation whose posterior is diagonal; keep W elsewhere and the gap is ½ (Σ_i log M_ii − log|M|), with
+M = I + WᵀW/σ². A guide held at the prior's covariance, S = I, bends the model: with t = 1/σ, A = Σ_{i≤d} √λ_i and
+L = Σ_{j>d} λ_j its best ELBO is in closed form too,
+
+    −½ [D log 2π − 2 D log t + 2 A t + L t² − d],    t = (√(A² + 4 L D) − A) / (2 L),    |w_i|² = σ √λ_i − σ².
+
+A column of W that has collapsed to zero stays there if and only if σ² exceeds the eigenvalue λ that it leaves out. The
+likelihood itself says so, and the ELBO crosses zero at the same σ² (`experiments/collapse.py`).
+
+Along the way ELBO ≤ log p(x), for every datum in every epoch. Lucas et al. print a log likelihood of 941.654 nats
+below their ELBO of 941.94 for 1000 pictures of 784 pixels: np.cov divides by N − 1, which takes ½ D log(N / (N − 1)) =
+0.392 off the formula's value; divided by N it is 942.046.
+
+"Probabilistic Principal Component Analysis" (Tipping & Bishop, 1999), J. R. Stat. Soc. B 61(3); "Don't Blame the ELBO!
+A Linear VAE Perspective on Posterior Collapse" (Lucas, Tucker, Grosse & Norouzi, 2019), arXiv:1911.02469.
+
+The reader should see two trainings fall to the closed form and the third level off where its own closed form says.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from matplotlib.figure import Figure
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from scipy.linalg import subspace_angles
+from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from ppvae.datasets import load_dataset
+from ppvae.inference import fit
+from ppvae.models import LinearGaussian
+from ppvae.progress import Progress
+
+from .collapse import growth_rates, left_out, rates_in_closed_form, spectrum, stability_figure
+from .experiment import Result
+from .figures import BLACK, BLUE, GREEN, ORANGE, new_figure
+
+# By the guide's covariance S: how a figure names it, and its colour.
+_LOOKS = {"full": ("full", BLUE), "diagonal": ("diagonal", GREEN), "the prior's": ("= I", ORANGE)}
+
+
+@dataclass(frozen=True)
+class Config:
+    """How large the experiment is.
+
+    Args:
+        latent_dim: d.
+        epochs: passes over the digits.
+        batch_size: digits a step.
+        learning_rate: Adam's at the start; it falls to zero by half a cosine.
+        num_particles: draws of the guide a digit and step.
+        noise_ratios: the σ² at which a collapsed column is examined, over the eigenvalue left out.
+        seed: of the start and the training.
+    """
+
+    latent_dim: int = 8
+    epochs: int = 200
+    batch_size: int = 100
+    learning_rate: float = 0.03
+    num_particles: int = 4
+    noise_ratios: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.05, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0)
+    seed: int = 0
+
+
+SMALL = Config(latent_dim=4, epochs=20, learning_rate=0.05, noise_ratios=(0.5, 0.99, 1.01, 2.0))
+
+
+class PriorScale(LinearGaussian):
+    """A pair whose guide is of the wrong family: q(z|x) = N(V x + c, I), as wide as the prior whatever is seen."""
+
+    def guide(self, x: Tensor) -> Tensor:
+        """The proposal; the scales of the parent stay where they start, at one."""
+        pyro.module("linear_gaussian", self)
+        with pyro.plate("data", len(x)):
+            loc = x @ self.guide_weight.T + self.guide_bias
+            return pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+
+
+def run(config: Config = Config()) -> Result:
+    """Train linear VAEs with three families of guides on the digits and hold them against their closed forms.
+
+    Args:
+        config: the size.
+
+    Returns:
+        A row per guide, in nats per datum, and the pictures ``training`` and ``stability``.
+    """
+    counts = load_dataset("digits").train.double()
+    # About the mean and in units of 16: W and V are then of one size, and one learning rate serves both.
+    x = (counts - counts.mean(0)) / 16
+    d = config.latent_dim
+    best = LinearGaussian.maximum_likelihood(x, d)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        pairs = {
+            "full": LinearGaussian.for_data(x, d),
+            "diagonal": LinearGaussian.for_data(x, d, full_covariance=False),
+            "the prior's": PriorScale.for_data(x, d, full_covariance=False),
+        }
+        turned = rotated(best, torch.linalg.qr(torch.randn(d, d, dtype=x.dtype)).Q)
+    optima = {"full": best, "diagonal": best, "the prior's": best_with_prior_scale(x, d)}
+    histories = {name: train(pair, x, config, name) for name, pair in pairs.items()}
+    rows = [_row(name, pair, optima[name], x, histories[name]) for name, pair in pairs.items()]
+    rows.append(_row("diagonal, W kept turned", turned, best, x, [_state(turned, x)], family_gap(turned)))
+    rates = {ratio: growth_rates(x, d, ratio) for ratio in config.noise_ratios}
+    figures = {
+        "training": training_figure(histories, _mean(best.log_evidence(x)), optima, x),
+        "stability": stability_figure(rates, left_out(x, d)),
+    }
+    title = f"Linear VAE on {len(x)} digits, D = {x.shape[1]}, d = {d}: nats per datum, by the guide's covariance"
+    return Result(title, rows, _conclusions(rows, x, d, rates), figures)
+
+
+def train(pair: LinearGaussian, x: Tensor, config: Config, name: str) -> list[dict[str, float]]:
+    """Train by SVI; the exact evidence and ELBO after each epoch.
+
+    The training is stopped after each epoch and resumed from its checkpoint, which changes no bit of it.
+    """
+    # The KL of two diagonal Gaussians is known in closed form, which makes the gradient quieter.
+    estimator = Trace_ELBO if pair.full_covariance else TraceMeanField_ELBO
+    loss = estimator(num_particles=config.num_particles, vectorize_particles=True, max_plate_nesting=1)
+    history = [_state(pair, x)]
+    with tempfile.TemporaryDirectory() as folder, Progress(f"SVI, {name}", config.epochs, "epochs") as bar:
+        for epoch in range(config.epochs):
+            fit(pair.model, pair.guide, x, loss=loss, epochs=epoch + 1, batch_size=config.batch_size,
+                learning_rate=config.learning_rate, seed=config.seed, checkpoint=Path(folder) / "state",
+                resume=epoch > 0, scheduler=lambda optimizer: CosineAnnealingLR(optimizer, config.epochs),
+                accelerator="cpu", precision="64-true", progress=False)  # fmt: skip
+            history.append(_state(pair, x))
+            bar.advance(1, f"ELBO {history[-1]['elbo']:.2f} nats")
+    return history
+
+
+@torch.no_grad()
+def _state(pair: LinearGaussian, x: Tensor) -> dict[str, float]:
+    """Means over the data, and the largest excess of the ELBO over log p(x), which a bound never has."""
+    evidence, elbo = pair.log_evidence(x), pair.exact_elbo(x)
+    return {"evidence": _mean(evidence), "elbo": _mean(elbo), "excess": float((elbo - evidence).max())}
+
+
+@torch.no_grad()
+def best_with_prior_scale(x: Tensor, latent_dim: int) -> PriorScale:
+    """The pair of the highest ELBO whose guide is held at S = I, in closed form; see the module's docstring.
+
+    Each direction i ≤ d has the expected loss λ_i t² / (1 + a) + a, a = |w_i|² / σ², which is least at 1 + a = t √λ_i.
+    """
+    eigenvalues, directions = spectrum(x)
+    D, kept, rest = x.shape[1], eigenvalues[:latent_dim].sqrt(), eigenvalues[latent_dim:].sum()
+    t = ((kept.sum() ** 2 + 4 * rest * D).sqrt() - kept.sum()) / (2 * rest)
+    pair = PriorScale.for_data(x, latent_dim, full_covariance=False)
+    pair.weight.copy_(directions[:, :latent_dim] * (kept * t - 1).clamp(min=0).sqrt() / t)
+    pair.log_noise_scale.fill_(-t.log())
+    pair.set_best_guide().guide_log_scale.zero_()
+    return pair
+
+
+@torch.no_grad()
+def rotated(pair: LinearGaussian, rotation: Tensor) -> LinearGaussian:
+    """A pair of the same evidence, with W Q for W, and the best guide of diagonal covariance.
+
+    Args:
+        pair: the pair, which stays as it is.
+        rotation: Q, orthogonal ``(d, d)``.
+    """
+    out = LinearGaussian(pair.num_features, pair.latent_dim, full_covariance=False).to(pair.weight)
+    out.weight.copy_(pair.weight @ rotation)
+    out.bias.copy_(pair.bias)
+    out.log_noise_scale.copy_(pair.log_noise_scale)
+    return out.set_best_guide()
+
+
+@torch.no_grad()
+def family_gap(pair: LinearGaussian) -> float:
+    """½ (Σ_i log M_ii − log|M|): the least gap of any guide with a diagonal covariance, in nats."""
+    M = torch.eye(pair.latent_dim, dtype=torch.float64) + pair.weight.T @ pair.weight / (2 * pair.log_noise_scale).exp()
+    return float(M.diagonal().log().sum() - torch.logdet(M)) / 2
+
+
+def formula(x: Tensor, latent_dim: int, ddof: int) -> float:
+    """−½ [D log 2π + Σ_{i≤d} log λ_i + (D − d) log σ² + D], the maximum of the mean evidence if ddof = 0.
+
+    The last term, D, is the trace of C⁻¹ times the covariance that the data have, the one divided by N. With np.cov's
+    own N − 1 the formula takes the λ_i of another covariance, and is no likelihood of any parameters.
+    """
+    D = x.shape[1]
+    eigenvalues = np.linalg.eigvalsh(np.cov(x.numpy().T, ddof=ddof))[::-1]
+    noise = eigenvalues[latent_dim:].mean()
+    log_det = np.log(eigenvalues[:latent_dim]).sum() + (D - latent_dim) * math.log(noise)
+    return float(-0.5 * (D * math.log(2 * math.pi) + log_det + D))
+
+
+def _row(
+    name: str,
+    pair: LinearGaussian,
+    optimum: LinearGaussian,
+    x: Tensor,
+    history: Sequence[Mapping[str, float]],
+    gap: float | None = None,
+) -> dict[str, Any]:
+    """One pair against its optimum; the closed form of the gap is the optimum's own unless it is given."""
+    end, known = history[-1], _state(optimum, x)
+    known_gap = known["evidence"] - known["elbo"] if gap is None else gap
+    noise = (2 * (pair.log_noise_scale - optimum.log_noise_scale)).exp().item()
+    angles = subspace_angles(pair.weight.detach().numpy(), optimum.weight.detach().numpy())
+    return {
+        "guide's covariance": name,
+        "log p(x)": end["evidence"],
+        "closed form": known["evidence"],
+        "ELBO": end["elbo"],
+        "best ELBO, closed form": known["evidence"] - known_gap,
+        "gap": end["evidence"] - end["elbo"],
+        "gap, closed form": known_gap,
+        "σ² / closed form": noise,
+        "angle to PCA (°)": float(np.degrees(angles.max())),
+        "largest ELBO − log p(x)": max(state["excess"] for state in history),
+    }
+
+
+def _conclusions(
+    rows: Sequence[Mapping[str, Any]], x: Tensor, d: int, rates: Mapping[float, tuple[float, float]]
+) -> list[str]:
+    full, diagonal, wrong, turned = rows
+    elbo, right, trap = full["ELBO"], formula(x, d, 0), formula(x, d, 1)
+    grow = max((ratio for ratio, pair in rates.items() if min(pair) > 0), default=math.nan)
+    die = min((ratio for ratio, pair in rates.items() if max(pair) < 0), default=math.nan)
+    eigenvalue = left_out(x, d)
+    errors = [
+        abs(found / known - 1)
+        for ratio, pair in rates.items()
+        for found, known in zip(pair, rates_in_closed_form(eigenvalue, ratio * eigenvalue), strict=True)
+    ]
+    return [
+        f"SVI comes within {right - full['log p(x)']:.4f} (full covariance) and {right - diagonal['log p(x)']:.4f} "
+        f"(diagonal) nats per datum of the maximum {right:.3f}; the gap that is left is {full['gap']:.4f} and "
+        f"{diagonal['gap']:.4f}.",
+        f"Held at the prior's covariance, the guide costs {full['log p(x)'] - wrong['log p(x)']:.2f} nats of evidence "
+        f"and leaves a gap of {wrong['gap']:.2f}, {wrong['gap, closed form']:.2f} in closed form; a diagonal guide of "
+        f"W turned at random leaves {turned['gap']:.2f}, {turned['gap, closed form']:.2f} in closed form.",
+        f"The largest ELBO − log p(x) of any datum after any epoch is "
+        f"{max(row['largest ELBO − log p(x)'] for row in rows):.1g} nats.",
+        f"With np.cov's N − 1 the formula gives {trap:.4f} nats, {elbo - trap:.4f} below the trained ELBO of "
+        f"{elbo:.4f}; with N it gives {right:.4f}, {right - elbo:.4f} above it.",
+        f"A collapsed column grows at σ² up to {grow:g} λ and dies from {die:g} λ on (λ = {eigenvalue:.4f} left out), "
+        f"by the evidence and by the ELBO alike; the rates agree with the closed form to a relative {max(errors):.0e}.",
+    ]
+
+
+def training_figure(
+    histories: Mapping[str, Sequence[Mapping[str, float]]],
+    best: float,
+    optima: Mapping[str, LinearGaussian],
+    x: Tensor,
+) -> Figure:
+    """How far the evidence and the ELBO are below the closed-form maximum, against epochs, on a logarithmic axis.
+
+    Args:
+        histories: by guide, a state per epoch, the start first.
+        best: the maximum of the mean evidence, in nats.
+        optima: the pairs that the trainings should end at.
+        x: the data.
+    """
+    figure, axes = new_figure(4.0)
+    for name, history in histories.items():
+        short, colour = _LOOKS[name]
+        for key, what, style in (("evidence", r"$\log p(x)$", "-"), ("elbo", "ELBO", "--")):
+            below = [best - state[key] for state in history]
+            axes.plot(below, color=colour, linestyle=style, lw=1.3, label=f"{what}, S {short}")
+    known = _state(optima["the prior's"], x)
+    for key in ("evidence", "elbo"):
+        axes.axhline(best - known[key], color=BLACK, linestyle=":", lw=1)
+    axes.plot([], [], color=BLACK, linestyle=":", lw=1, label="closed form for S = I")
+    trap = x.shape[1] / 2 * math.log(len(x) / (len(x) - 1))
+    axes.axhline(trap, color="0.55", lw=1, label="what N − 1 for N would hide")
+    axes.set_yscale("log")
+    axes.set(xlabel="epoch", ylabel="below the closed-form maximum\n(nats per datum, mean)")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return figure
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.detach().mean())
