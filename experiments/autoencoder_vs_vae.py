@@ -34,7 +34,6 @@ from matplotlib.figure import Figure
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
-from torch.distributions import MultivariateNormal
 
 from ppvae.datasets import Dataset, load_dataset
 from ppvae.inference import Evidence, fit, importance_evidence
@@ -48,7 +47,7 @@ from .galleries import _gallery as gallery
 NUM_SHOWN = 10
 CONTROL, AE, AE_FITTED = "other real data", "autoencoder, z ~ N(0, I)", "autoencoder, fitted Gaussian"
 VAE_PRIOR, VAE_FITTED = "VAE, its prior N(0, I)", "VAE, fitted Gaussian"
-CLASSIFIERS = {"5-NN": KNeighborsClassifier(5), "forest": RandomForestClassifier(200, random_state=0)}
+CLASSIFIERS = {"5-NN": KNeighborsClassifier(5), "forest": RandomForestClassifier(100, random_state=0)}
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class Config:
     seed: int = 0
 
 
-SMALL = Config(settings=(Setting("digits", 400, 200, 4, (32,), 40, 50),), patch_epochs=3, patch_particles=500)
+SMALL = Config(settings=(Setting("digits", 300, 200, 4, (16,), 25, 50),), patch_epochs=3, patch_particles=500)
 
 
 @dataclass(frozen=True)
@@ -221,10 +220,9 @@ def with_prior(pair: Autoencoder | VAE, codes: Tensor | None, x: Tensor, setting
         setting: the sizes of the guide.
     """
     place = nn.Linear(setting.latent_dim, setting.latent_dim)
-    mean, root = x.new_zeros(setting.latent_dim), torch.eye(setting.latent_dim)
+    mean, root = torch.zeros(setting.latent_dim), torch.eye(setting.latent_dim)
     if codes is not None:
-        prior = MultivariateNormal(codes.mean(0), torch.cov(codes.T))
-        mean, root = prior.loc, prior.scale_tril
+        mean, root = codes.mean(0), torch.linalg.cholesky(torch.cov(codes.T).reshape(root.shape))
     with torch.no_grad():
         place.weight.copy_(root)
         place.bias.copy_(mean)

@@ -122,15 +122,19 @@ def run(config: Config = Config()) -> Result:
     digits = data.labels["test"][: config.num_digits].tolist() if data.labels else []
     vae = trained(train, config)
     grid = on_grid(vae, x, config.half_width, config.points)
-    # Wider by one and finer by a third: what it changes is the error of the first, cut and mesh.
-    finer_points = round((config.points - 1) * 1.5 * (config.half_width + 1) / config.half_width) + 1
-    finer = on_grid(vae, x, config.half_width + 1, finer_points)
+    finer = on_grid(vae, x, *refined(config))
     sampled = importance_evidence(vae.model, vae.guide, x, config.num_particles, seed=config.seed)
     rows = _rows(digits, grid, finer, elbo(vae, x, config.order), divergence(vae, x, grid), sampled)
     with torch.no_grad():
         figure = posterior_panels(grid, *vae.encode(x), x.reshape(-1, *data.event_shape), digits)
     title = f"Two latents, {len(x)} digits: q(z|x) against the true posterior, in nats"
     return Result(title, rows, _conclusions(rows, config), {"posterior": figure})
+
+
+def refined(config: Config) -> tuple[float, int]:
+    """Half-width and points of a grid wider by one and finer by a third: it shows both errors, of cut and of mesh."""
+    half_width = config.half_width + 1
+    return half_width, round(1.5 * (config.points - 1) * half_width / config.half_width) + 1
 
 
 def trained(x: Tensor, config: Config) -> VAE:

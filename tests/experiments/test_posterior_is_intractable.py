@@ -117,6 +117,12 @@ def test_a_coarse_or_narrow_grid_is_found_out(gaussian):
     assert (experiment.on_grid(vae, x, 1.0, 121).log_evidence - good).abs().max() > 1e-3
 
 
+def test_the_second_grid_is_wider_and_finer():
+    half_width, points = experiment.refined(experiment.Config(half_width=6.0, points=601))
+    assert half_width == 7
+    assert 2 * half_width / (points - 1) == pytest.approx(0.02 / 1.5)
+
+
 def test_levels_of_a_gaussian_are_its_ellipses():
     """Of a Gaussian the densest 39, 86 and 99 % lie within one, two and three standard deviations."""
     axis = np.linspace(-5, 5, 401)
