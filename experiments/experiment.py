@@ -26,7 +26,14 @@ from ppvae.errors import OptionError, RunError
 from ppvae.files import atomic_path, write_json, write_text
 from ppvae.specs import near
 
-EXPERIMENTS: tuple[str, ...] = ("gradient_descent", "linear_autoencoder_is_pca")
+EXPERIMENTS: tuple[str, ...] = (
+    "autoencoder_vs_vae",
+    "bound_gap",
+    "gradient_descent",
+    "linear_autoencoder_is_pca",
+    "linear_vae_is_ppca",
+    "posterior_is_intractable",
+)
 
 
 @dataclass(frozen=True)

@@ -46,10 +46,12 @@ def bound_curve(evidence: Evidence) -> Figure:
     The band is ± two Monte Carlo standard errors.
     """
     figure, axes = new_figure(3.6)
-    known = evidence.bound.isfinite().all(0) & evidence.bound_standard_error.isfinite().all(0)
+    known = evidence.bound.isfinite().all(0)
     k, bound = evidence.bound_k.numpy(), evidence.bound[:, known]
     mean = bound.mean(1).numpy()
-    error = 2 * (evidence.bound_standard_error[:, known].square().sum(1).sqrt() / max(int(known.sum()), 1)).numpy()
+    # One particle has no error that could be estimated, and so no band.
+    errors = evidence.bound_standard_error[:, known].nan_to_num(0.0)
+    error = 2 * (errors.square().sum(1).sqrt() / max(int(known.sum()), 1)).numpy()
     axes.fill_between(k, mean - error, mean + error, color=BLUE, alpha=0.25, linewidth=0)
     axes.plot(k, mean, color=BLUE, marker="o", markersize=3.5, label="K-sample bound ± 2 Monte Carlo errors")
     axes.axhline(mean[-1], color=GREEN, linestyle="--", label=rf"$\log \hat p(x)$ = {_number(mean[-1])}")

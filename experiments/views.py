@@ -13,9 +13,11 @@ import numpy as np
 import torch
 import xarray as xr
 from pyro import poutine
+from pyro.infer import TraceEnum_ELBO
 from pyro.poutine import Trace
 from torch import Tensor
 
+from ppvae.inference.objective import enumerated
 from ppvae.inference.parameters import evaluation_mode, own_parameters
 from ppvae.inference.traces import latents, particle_traces, plates_of, sample_sites, seeded
 
@@ -70,7 +72,7 @@ def views(pair: Any, x: Tensor, seed: int) -> Views:
     with torch.no_grad(), seeded(seed), own_parameters(model, guide), evaluation_mode(model, guide):
         shown = spread(x, NUM_SHOWN)
         guide_trace = poutine.trace(guide).get_trace(shown)
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(shown)
+        model_trace = _completed(pair, guide_trace, shown)
         observed = [name for name, site in sample_sites(model_trace) if site["is_observed"]]
         blank = x[:1].expand(NUM_PRIOR, *x.shape[1:]).contiguous()
         prior_trace = poutine.trace(poutine.uncondition(model)).get_trace(blank)
@@ -85,6 +87,18 @@ def views(pair: Any, x: Tensor, seed: int) -> Views:
             dimensions=dimensions,
             posterior=posterior,
         )
+
+
+def _completed(pair: Any, guide_trace: Trace, x: Tensor) -> Trace:
+    """The model on the guide's draws; what the model enumerates is drawn from its exact posterior given those."""
+    trace = poutine.trace(poutine.replay(pair.model, trace=guide_trace)).get_trace(x)
+    summed = [name for name, site in latents(trace).items() if enumerated(site) and name not in guide_trace]
+    if not summed or any(map(enumerated, latents(guide_trace).values())):
+        return trace  # nothing was left to the prior
+    nesting = plates_of(pair.model, pair.guide, (x,)).nesting
+    with poutine.trace() as captured:
+        TraceEnum_ELBO(max_plate_nesting=nesting).sample_posterior(pair.model, pair.guide, x)
+    return captured.trace
 
 
 def guide_draws(pair: Any, x: Tensor) -> xr.Dataset:

@@ -124,9 +124,11 @@ def _undisturbed(model: Program, guide: Program) -> Iterator[None]:
 
 
 def _failure(code: str, what: str, error: Exception) -> Finding:
-    return Finding(
-        code, "", f"{what} ({type(error).__name__}: {first_line(error)})", "run it by hand on a few data to see where"
-    )
+    message = f"{what} ({type(error).__name__}: {first_line(error)})"
+    remedy = "run it by hand on a few data to see where"
+    if "Shape mismatch inside plate" in message:
+        remedy = "the site has dimensions that no plate stands for: make them its event, as with .to_event(1)"
+    return Finding(code, "", message, remedy)
 
 
 def _split(sentence: str) -> tuple[str, str]:

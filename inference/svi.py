@@ -231,7 +231,7 @@ def _train_epoch(training: Training, keeper: Keeper, interrupted: threading.Even
         keeper.now()
         raise NonFiniteError(
             f"the validation data cannot be scored after epoch {training.epoch + 1}: {first_line(error)}. Try a "
-            "smaller learning_rate, or clip_norm."
+            "smaller learning_rate, or the clip_norm of fit."
         ) from error
     return True
 
@@ -246,7 +246,7 @@ def _guarded_step(training: Training, batch: Batch, keeper: Keeper) -> float:
         raise NonFiniteError(
             f"training stopped in epoch {training.epoch + 1}, step {training.batch_number + 1} of "
             f"{training.source.num_batches}: {reason}; the parameters are those of the last good step. Try a smaller "
-            "learning_rate, clip_norm, or data on a smaller scale."
+            "learning_rate, data on a smaller scale, or the clip_norm of fit."
         ) from error
 
 

@@ -35,8 +35,6 @@ def run(settings: Settings, resume: str | None, command: str) -> int:
 
     directory = None
     if resume is not None:
-        if settings != Settings():
-            raise OptionError("--resume takes every option from the run's config.yaml: give no other with it.")
         directory = RunDirectory.open(resume)
         settings = directory.read_settings()
     return _show(main_job.run(settings, resume=directory, command=command, say=_say))
@@ -157,6 +155,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    # Threads that wait by spinning take the cores from each other on a busy machine. Read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return _dispatch(words)
     except PpvaeError as error:
@@ -184,6 +184,9 @@ def _dispatch(words: list[str]) -> int:
     options = parsed[name].as_dict()
     if name == "run":
         options.pop("config")
+        others = [word for word in words[1:] if word.startswith("--") and word.partition("=")[0] != "--resume"]
+        if options["resume"] is not None and others:
+            raise OptionError("--resume takes every option from the run's config.yaml: give no other with it.")
         return run(resume=options.pop("resume"), settings=Settings(**options), command=line)
     if name == "evaluate":
         return evaluate(**options, command=line)

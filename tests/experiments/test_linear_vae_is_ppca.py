@@ -188,6 +188,18 @@ def test_growth_rates_are_second_differences_of_the_likelihood(x, ratio):
     np.testing.assert_allclose((found, of_the_elbo), known, rtol=1e-9)
 
 
+@pytest.mark.parametrize("ratio", [0.7, 1.3])
+def test_a_collapsed_column_is_a_stationary_point(x, ratio):
+    pair = collapse._collapsed(x, d, ratio * collapse.left_out(x, d))
+    assert not pair.weight[:, -1].any()
+    assert pair.weight[:, : d - 1].norm(dim=0).min() > 0.1
+    free = [parameter for name, parameter in pair.named_parameters() if name != "log_noise_scale"]
+    for gradient in torch.autograd.grad(pair.exact_elbo(x).mean(), free):
+        np.testing.assert_allclose(gradient, 0, atol=1e-10)
+    (gradient,) = torch.autograd.grad(pair.log_evidence(x).mean(), [pair.weight])
+    np.testing.assert_allclose(gradient, 0, atol=1e-10)
+
+
 def test_the_growth_rate_is_zero_at_the_left_out_eigenvalue(x):
     assert collapse.left_out(x, d) == pytest.approx(eigenvalues(x)[d - 1], rel=1e-10)
     np.testing.assert_allclose(collapse.growth_rates(x, d, 1.0), 0, atol=1e-10)

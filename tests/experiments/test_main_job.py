@@ -3,8 +3,11 @@
 import csv
 import math
 import signal
+import types
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 import xarray as xr
@@ -13,7 +16,7 @@ from pairs import build
 
 from ppvae.datasets import Dataset, load_dataset
 from ppvae.errors import CheckpointError, OptionError, PairError
-from ppvae.experiments import main_job
+from ppvae.experiments import figures, main_job
 from ppvae.experiments.preparation import check_pair
 from ppvae.experiments.views import spread, views
 from ppvae.inference import importance_evidence
@@ -273,3 +276,23 @@ class TestViews:
         assert not summed
         for site in seen.posterior.data_vars.values():
             assert site.shape[:3] == (1, 100, len(pair.x))
+
+
+def test_a_class_that_the_model_sums_out_is_seen_as_the_posterior_has_it():
+    """Two classes far apart: the reconstruction of a datum is the mean of its own class, not of one from the prior."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", dist.Categorical(torch.ones(2)), infer={"enumerate": "parallel"})
+            pyro.sample("x", dist.Normal(20.0 * c.unsqueeze(-1) * torch.ones(3), 1.0).to_event(1), obs=x)
+
+    pair = types.SimpleNamespace(model=model, guide=lambda x: None)
+    x = torch.tensor([0.0, 20.0]).repeat(10).unsqueeze(-1).expand(20, 3)
+    seen = views(pair, x, 0)
+    assert torch.equal(seen.reconstructions, seen.data)
+
+
+def test_one_particle_draws_its_curve_too():
+    pair = VAE(num_features=3, latent_dim=1, hidden=(2,))
+    evidence = importance_evidence(pair.model, pair.guide, torch.ones(4, 3), 1, seed=0)
+    assert figures.bound_curve(evidence).axes[0].get_xlabel() == "particles per datum, K"

@@ -268,3 +268,8 @@ class TestExperiment:
         (tmp_path / "file").write_text("")
         assert main(["experiment", "doubling", "--out", str(tmp_path / "file")]) == 2
         assert "cannot be made" in capsys.readouterr().err
+
+
+def test_resume_takes_no_other_option_even_at_its_default(tmp_path, capsys):
+    assert main(["run", "--resume", str(tmp_path), "--epochs", str(Settings().epochs)]) == 2
+    assert "--resume takes every option" in capsys.readouterr().err
