@@ -42,7 +42,7 @@ from ppvae.models import VAE, Autoencoder, Bernoulli, Binomial, Likelihood
 
 from .experiment import Result
 from .figures import BLUE, GREEN, ORANGE, new_figure, new_panels
-from .galleries import _gallery as gallery
+from .galleries import gallery
 
 NUM_SHOWN = 10
 CONTROL, AE, AE_FITTED = "other real data", "autoencoder, z ~ N(0, I)", "autoencoder, fitted Gaussian"

@@ -25,7 +25,7 @@ def reconstructions(data: Tensor, means: Tensor, event_shape: tuple[int, ...]) -
         means: ``(n, D)``.
         event_shape: the shape of a picture, or ``(D,)`` for curves.
     """
-    return _gallery(torch.stack([data, means]), event_shape, ["data", "E[x|z],\nz ~ q(z|x)"], "Reconstructions")
+    return gallery(torch.stack([data, means]), event_shape, ["data", "E[x|z],\nz ~ q(z|x)"], "Reconstructions")
 
 
 def prior_samples(means: Tensor, event_shape: tuple[int, ...]) -> Figure:
@@ -37,7 +37,7 @@ def prior_samples(means: Tensor, event_shape: tuple[int, ...]) -> Figure:
     """
     columns = min(10, len(means))
     rows = means[: len(means) // columns * columns].reshape(-1, columns, means.shape[1])
-    return _gallery(rows, event_shape, [""] * len(rows), "Samples: E[x|z], z ~ p(z)")
+    return gallery(rows, event_shape, [""] * len(rows), "Samples: E[x|z], z ~ p(z)")
 
 
 def latent_traversal(
@@ -52,7 +52,7 @@ def latent_traversal(
         steps: the values that they take, a column each.
     """
     title = "E[x|z] along single latent dimensions, all others 0"
-    return _gallery(
+    return gallery(
         means,
         event_shape,
         [f"$z_{{{i}}}$" for i in dimensions],
@@ -61,7 +61,7 @@ def latent_traversal(
     )
 
 
-def _gallery(
+def gallery(
     rows: Tensor,
     event_shape: tuple[int, ...],
     row_labels: Sequence[str],

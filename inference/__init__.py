@@ -4,7 +4,18 @@ from .check import check
 from .evidence import Evidence
 from .importance import importance_evidence
 from .structure import Finding
+from .surgery import Surgery, elbo_surgery
 from .svi import Fit, fit
 from .weights import log_weights
 
-__all__ = ["Evidence", "Finding", "Fit", "check", "fit", "importance_evidence", "log_weights"]
+__all__ = [
+    "Evidence",
+    "Finding",
+    "Fit",
+    "Surgery",
+    "check",
+    "elbo_surgery",
+    "fit",
+    "importance_evidence",
+    "log_weights",
+]
