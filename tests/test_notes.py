@@ -37,3 +37,9 @@ def test_every_formula_has_code_and_a_test(notes):
         *_, code, _, held = (cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1])
         assert "](../" in code, row
         assert "](../tests/" in held, row
+
+
+def test_every_picture_exists(notes, repository):
+    pictures = re.findall(r"!\[[^\]]+\]\(([\w/.]+)\)", notes)
+    assert len(pictures) > 5
+    assert not [path for path in pictures if not (repository / "docs" / path).is_file()]
