@@ -94,7 +94,7 @@ def test_rows_of_the_components_picture_are_alike(result):
 @pytest.mark.slow
 @pytest.mark.skipif("PPVAE_DATA" not in os.environ, reason="needs MNIST in the folder that PPVAE_DATA names")
 def test_mnist_too():
-    config = experiment.Config(digits_dims=(), mnist_dims=(4,), mnist_epochs=4, hidden=(32,))
+    config = experiment.Config(digits_dims=(), mnist_dims=(4,), mnist_epochs=8, hidden=(32,))
     (row,) = experiment.run(config).rows
     assert row["angle (°)"] < 2
     assert -1e-4 < row["excess (%)"] < 0.1
