@@ -98,7 +98,7 @@ def check(model: Program, guide: Program, x: Tensor | Batch) -> list[Finding]:
             *_scales(model_trace),
         ]
         try:
-            plates = plates_of(model, guide, batch)
+            plates = plates_of(model, guide, batch, (model_trace, guide_trace))
         except PpvaeError as error:
             return [*found, Finding("no-data-plate", "", *_split(str(error)))]
         found += outside_plate(plates, model_trace, guide_trace)

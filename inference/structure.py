@@ -43,8 +43,8 @@ def sound_plates(model: Program, guide: Program, batch: Batch) -> Plates:
         PairError: it does not: it cannot be run on the data, there is no data plate, or a site is out of place.
     """
     try:
-        plates = plates_of(model, guide, batch)
         traces = plain_traces(model, guide, batch)
+        plates = plates_of(model, guide, batch, traces)
     except FAILURES as error:
         if isinstance(error, PairError):
             raise

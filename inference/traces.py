@@ -154,14 +154,14 @@ def _visible(frame: Any, *traces: Trace) -> int | None:
     return None
 
 
-def plates_of(model: Program, guide: Program, batch: Batch) -> Plates:
-    """Run the pair and find its plates.
+def plates_of(model: Program, guide: Program, batch: Batch, traces: tuple[Trace, Trace] | None = None) -> Plates:
+    """Find the plates of a pair in its :func:`plain_traces`, which are made if they are not given.
 
     Run again on all data but the last, it must show the same plate with one less: another plate may happen to be as
     long as the data are.
     """
     n = len(batch[0])
-    plates = find_plates(*plain_traces(model, guide, batch), n)
+    plates = find_plates(*(traces or plain_traces(model, guide, batch)), n)
     if n > 1:
         fewer = rows(batch, slice(0, n - 1))
         try:
