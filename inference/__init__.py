@@ -1,5 +1,6 @@
 """One algorithm a file, over ``(model, guide, x, ...)``: any pair of Pyro programs, never a class of ours."""
 
+from .ais import annealed_evidence
 from .check import check
 from .evidence import Evidence
 from .importance import importance_evidence
@@ -13,6 +14,7 @@ __all__ = [
     "Finding",
     "Fit",
     "Surgery",
+    "annealed_evidence",
     "check",
     "elbo_surgery",
     "fit",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import torch
 import xarray as xr
@@ -14,6 +14,8 @@ from ppvae.errors import OptionError
 
 # Above this shape of the weights' tail, importance sampling is not to be trusted (Vehtari et al., 2024, §3).
 PARETO_K_LIMIT = 0.7
+# What all data of a record have in common.
+SHARED = ("num_particles", "bound_k", "method")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Evidence:
         bound: their estimates L_k, ``(num_bounds, num_data)``, unbiased for L_k; the first is ``elbo``, the last
             ``log_evidence``.
         bound_standard_error: of ``bound``.
+        method: how log p(x) was estimated. ``"importance"``: the weights are those of draws of the guide;
+            ``"annealing"``: of chains from the guide or the prior to the posterior, so that ``ess``, ``pareto_k`` and
+            ``bound`` speak of chains, and the first bound lies between the ELBO and log p(x); ``"adaptive"``: by
+            whichever settled the datum.
+        details: further facts of the method, ``(num_data,)`` each; see the function that made the record.
     """
 
     log_evidence: Tensor
@@ -52,6 +59,8 @@ class Evidence:
     bound_k: Tensor
     bound: Tensor
     bound_standard_error: Tensor
+    method: str = "importance"
+    details: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def gap(self) -> Tensor:
@@ -142,27 +151,31 @@ class Evidence:
         variables: dict[str, tuple[tuple[str, ...], object]] = {
             f.name: (("datum",), getattr(self, f.name).numpy())
             for f in fields(self)
-            if f.name not in {"num_particles", "bound_k", "bound", "bound_standard_error"}
+            if f.name not in {*SHARED, "bound", "bound_standard_error", "details"}
         }
+        variables |= {name: (("datum",), values.numpy()) for name, values in self.details.items()}
         variables["gap"] = (("datum",), self.gap.numpy())
         for name in ("bound", "bound_standard_error"):
             variables[name] = (("bound_k", "datum"), getattr(self, name).numpy())
         coords = {"bound_k": self.bound_k.numpy(), "datum": range(len(self.elbo))}
-        dataset = xr.Dataset(variables, coords=coords, attrs={"num_particles": self.num_particles})
+        attributes = {"num_particles": self.num_particles, "method": self.method}
+        dataset = xr.Dataset(variables, coords=coords, attrs=attributes)
         for name in variables:
-            if name not in {"ess", "pareto_k"}:
+            if name not in {"ess", "pareto_k", *self.details}:
                 dataset[name].attrs["units"] = "nats"
         return dataset
 
     @staticmethod
     def concatenate(parts: Sequence[Evidence]) -> Evidence:
-        """One record for the data of several, in order; all from the same number of particles."""
+        """One record for the data of several, in order; all by the same method from the same number of particles."""
         per_datum = {
             f.name: torch.cat([getattr(p, f.name) for p in parts], dim=-1)
             for f in fields(Evidence)
-            if f.name not in {"num_particles", "bound_k"}
+            if f.name not in {*SHARED, "details"}
         }
-        return Evidence(num_particles=parts[0].num_particles, bound_k=parts[0].bound_k, **per_datum)
+        shared = {name: getattr(parts[0], name) for name in SHARED}
+        details = {name: torch.cat([p.details[name] for p in parts]) for name in parts[0].details}
+        return Evidence(**per_datum, **shared, details=details)
 
 
 def mean_with_errors(values: Tensor, errors: Tensor) -> dict[str, float]:

@@ -118,7 +118,7 @@ def weigh(model_trace: Trace, guide_trace: Trace, plates: Plates, num_particles:
         return sum_out(terms, model_trace, guide_trace, plates.data, num_particles, num_data)
     total = torch.zeros(num_particles, num_data, dtype=torch.float64, device=_device(terms))
     for _, term in terms:
-        total = total + _sum_plates(term, plates).expand(num_particles, num_data)
+        total = total + sum_plates(term, plates).expand(num_particles, num_data)
     return total
 
 
@@ -133,7 +133,7 @@ def site_log_prob(site: dict[str, Any]) -> Tensor:
     return scale_and_mask(log_prob, 1.0, site["mask"]).double()
 
 
-def _sum_plates(term: Tensor, plates: Plates) -> Tensor:
+def sum_plates(term: Tensor, plates: Plates) -> Tensor:
     """Sum a log density over the pair's inner plates: ``(..., num_data)`` → ``(num_particles, num_data)``."""
     term = term.reshape((1,) * (plates.nesting + 1 - term.dim()) + tuple(term.shape))
     inner = tuple(range(plates.particle_dim + 1, -1))
