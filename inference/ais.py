@@ -158,7 +158,7 @@ def _anneal(density: Density, run: Run, memory_mb: float, bar: Progress) -> dict
     """The weights of some data's chains, and how the chains fared."""
     tuning = tune(density, run.start, run.num_distributions, run.schedule, run.num_steps)
     log_w, acceptance = [], torch.zeros(density.num_data, dtype=torch.float64)
-    for _, chains in chunks(run.num_chains, density.num_data, density.bytes_each * density.num_data, memory_mb):
+    for _, chains in chunks(run.num_chains, 1, density.bytes_each * density.num_data, memory_mb):
         count = chains.stop - chains.start
         units = count * density.num_data
         part, _, accepted = forward(density, tuning, run.start, count, run.num_steps, partial(bar.advance, units))

@@ -27,6 +27,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -40,7 +41,7 @@ from .hmc import TARGET_ACCEPTANCE, transition
 Schedule = Literal["adaptive", "sigmoid", "linear"]
 
 # Short trajectories: at the same cost, more temperatures bring more than longer moves at each.
-LEAPFROG_STEPS = 2
+LEAPFROG_STEPS = 3
 PILOT_CHAINS = 8
 # The pilot's transitions at every temperature, and more of them before it leaves the start.
 PILOT_TRANSITIONS = 4
@@ -49,8 +50,15 @@ PILOT_WARM_UP = 12
 PILOT_STRIDE = 1.0
 # However far the end is, a step of the pilot leads to at least this temperature, or this factor beyond the last.
 LEAST_BETA, LEAST_FACTOR = 1e-8, 1.1
+# However near it seems, a step leads at most over this share of what remains, until so little of it remains: a bridge
+# from a narrow guide widens only shortly before its end.
+MOST_SHARE, LAST_REMAINDER = 0.3, 0.02
 # How fast log ε follows the acceptance, and how many draws the last scale counts for when a new one is estimated.
 STEP_RATE, SCALE_PRIOR = 0.7, 16
+# ε at the start, in units of the start's own standard deviations.
+FIRST_STEP = 0.5
+# A quarter of the period of a Gaussian of scale s: beyond it a trajectory turns back.
+LONGEST = math.pi / 2
 # Of the sigmoid schedule: σ(4(2t/T − 1)), rescaled to [0, 1] (Wu et al., 2017, §4.1).
 SIGMOID_SLOPE = 4.0
 
@@ -108,10 +116,9 @@ def tune(
     """
     terms = density.path(start)
     point = evaluate(terms, density.draw(start, PILOT_CHAINS))
-    log_scale = density.draw(start, 8 * PILOT_CHAINS).double().std(0).clamp(min=1e-8).log()
-    log_step = torch.full((density.num_data,), -0.7 - max(density.dim, 1) ** 0.25 * 0.1, dtype=torch.float64)
-    beta = torch.zeros_like(log_step)
-    length = torch.zeros_like(log_step)
+    log_scale = _variance(density.draw(start, 8 * PILOT_CHAINS)).clamp(min=1e-16).log() / 2
+    beta = torch.zeros_like(point.values[0, 0])
+    length, log_step = torch.zeros_like(beta), torch.full_like(beta, FIRST_STEP).log()
     nodes: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     while True:
         count = PILOT_TRANSITIONS if nodes else PILOT_WARM_UP
@@ -119,8 +126,7 @@ def tune(
         nodes.append((beta, log_step, log_scale, length))
         if bool((beta >= 1).all()):
             break
-        least = torch.maximum(beta * LEAST_FACTOR, torch.full_like(beta, LEAST_BETA))
-        further = torch.maximum(beta + PILOT_STRIDE / speed, least).clamp(max=1.0)
+        further = _next_beta(beta, speed)
         length = length + (further - beta) * speed
         beta = further
     node_betas, log_steps, log_scales, lengths = (torch.stack(list(part)) for part in zip(*nodes, strict=True))
@@ -214,18 +220,37 @@ def _linger(
     for _ in range(count):
         point, info = transition(terms, point, coefficients, log_step.exp(), log_scale.exp(), num_steps)
         log_step = log_step + STEP_RATE * (info.acceptance.mean(0) - TARGET_ACCEPTANCE)
-        places.append(point.u.double())
+        log_step = log_step.clamp(max=math.log(LONGEST / num_steps))
+        places.append(point.u)
         increments.append(point.values[1] - point.values[0])
-    variance = torch.cat(places).var(0)
+    variance = _variance(torch.cat(places))
     n = count * PILOT_CHAINS / 2  # successive states are not independent
     blended = (n * variance + SCALE_PRIOR * (2 * log_scale).exp()) / (n + SCALE_PRIOR)
+    new_scale = blended.clamp(min=1e-16).log() / 2
+    # ε was tuned with the old scale: what a step covers stays the same on average.
+    log_step = log_step - (new_scale - log_scale).sum(-1) / max(log_scale.shape[-1], 1)
+    log_step = log_step.clamp(max=math.log(LONGEST / num_steps))
     speed = torch.cat(increments).std(0).nan_to_num(1e-8, 1e-8, 1e-8).clamp(min=1e-8)
-    return point, log_step, blended.clamp(min=1e-16).log() / 2, speed
+    return point, log_step, new_scale, speed
+
+
+def _variance(u: Tensor) -> Tensor:
+    """Over the first dim, in float64; there may be no latents at all."""
+    u = u.double()
+    return (u - u.mean(0)).square().mean(0)
+
+
+def _next_beta(beta: Tensor, speed: Tensor) -> Tensor:
+    """Where the pilot goes next."""
+    least = (beta * LEAST_FACTOR).clamp(min=LEAST_BETA)
+    remains = 1 - beta
+    most = torch.where(remains > LAST_REMAINDER, beta + MOST_SHARE * remains, 1.0)
+    return torch.minimum(torch.maximum(beta + PILOT_STRIDE / speed, least), most).clamp(max=1.0)
 
 
 def _betas(node_betas: Tensor, lengths: Tensor, num_distributions: int, schedule: Schedule) -> Tensor:
     """The temperatures of a schedule, ``(T + 1, num_data)``."""
-    share = torch.linspace(0, 1, num_distributions + 1, dtype=torch.float64)
+    share = torch.linspace(0, 1, num_distributions + 1, dtype=torch.float64, device=lengths.device)
     if schedule == "adaptive":
         wanted = share[:, None] * lengths[-1]
         betas = _mix(node_betas, *_between(lengths, wanted))

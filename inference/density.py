@@ -140,6 +140,11 @@ class Density:
 
         return terms
 
+    def ends(self, u: Tensor) -> Tensor:
+        """log q(u|x), log p(u) and log p(x, u), ``(3, num_chains, num_data)``."""
+        log_joint, log_prior, log_jacobian, z = self._joint(u, want_prior=True)
+        return torch.stack([self._log_guide(z, len(u)) + log_jacobian, log_prior, log_joint])
+
     def draw(self, start: Start, num_chains: int) -> Tensor:
         """Independent draws of the guide or of the prior, ``(num_chains, num_data, dim)``.
 
@@ -354,8 +359,8 @@ def _demand_density(name: str, model_trace: Trace, guide_trace: Trace, start: St
     fns = [_layers(trace.nodes[name]["fn"])[-1] for trace in (model_trace, guide_trace) if name in trace.nodes]
     if any(fn.support.is_discrete for fn in fns if not isinstance(fn, dist.Delta)):
         raise PairError(
-            f"{name!r} is discrete and has no gradient: mark it infer={{'enumerate': 'parallel'}}, so that it is "
-            "summed out, or estimate with importance_evidence."
+            f"{name!r} is discrete and has no gradient: mark it infer={{'enumerate': 'parallel'}} in both "
+            "programs, so that it is summed out, or estimate with importance_evidence."
         )
     if any(isinstance(fn, dist.Delta) for fn in fns):
         raise PairError(f"{name!r} is a point mass (Delta) and has no density: give it a distribution with a density.")

@@ -36,11 +36,13 @@ class Info(NamedTuple):
         acceptance: min(1, exp(−energy_error)); 0 where the energy is not a number.
         accepted: whether the end of the trajectory was taken.
         energy_error: H at the end − H at the beginning, in nats.
+        energy: H at the beginning, with its fresh momentum, in nats.
     """
 
     acceptance: Tensor
     accepted: Tensor
     energy_error: Tensor
+    energy: Tensor
 
 
 def log_density(point: Point, coefficients: Tensor) -> Tensor:
@@ -121,15 +123,16 @@ def transition(
     end, final = leapfrog(terms, point, momentum, coefficients, step_size * jitter, scale, num_steps)
     after = _energy(end, final, coefficients, scale)
     error = after - before
-    # From a place of zero density, H = +inf, any place of positive density is taken, and no other such place.
+    # From a place without a density, H = +inf, any place with one is taken, and no other such place.
     acceptance = (-error).exp().clamp(max=1.0).nan_to_num(0.0)
     accepted = torch.rand_like(acceptance) < acceptance
-    return _choose(accepted, end, point), Info(acceptance, accepted, error)
+    return _choose(accepted, end, point), Info(acceptance, accepted, error, before)
 
 
 def _energy(point: Point, momentum: Tensor, coefficients: Tensor, scale: Tensor) -> Tensor:
     energy = (momentum * scale).double().square().sum(-1) / 2 - log_density(point, coefficients)
-    return torch.where(energy.isnan(), torch.inf, energy)
+    # An infinite density is an underflow (Gamma(½) at eᵘ = 0), which would hold a chain for ever.
+    return torch.where(energy > -torch.inf, energy, torch.inf)
 
 
 def _choose(accepted: Tensor, new: Point, old: Point) -> Point:
