@@ -12,6 +12,8 @@ v = 0 and S_ii = 1, has the second derivatives
     [ λ/σ²    −λ   ]        along (w, v),
 
 whose larger eigenvalue has the sign of λ − σ² too: the ELBO makes no column collapse that the likelihood does not.
+Here the rates are second derivatives of a pair's own evidence and ELBO; the closed form they must agree with is
+`ppvae.inference.stability`'s.
 
 "Don't Blame the ELBO! A Linear VAE Perspective on Posterior Collapse" (Lucas, Tucker, Grosse & Norouzi, 2019),
 arXiv:1911.02469, theorem 1 and section 4.
@@ -27,6 +29,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ppvae.inference.stability import column_growth
 from ppvae.models import LinearGaussian
 
 from .figures import BLACK, BLUE, ORANGE, new_panels
@@ -90,12 +93,6 @@ def _curvature(value: Tensor, parameters: Sequence[Tensor], directions: Sequence
     return torch.stack(rows)
 
 
-def rates_in_closed_form(eigenvalue: float, noise: float) -> tuple[float, float]:
-    """What :func:`growth_rates` must find: (λ − σ²)/σ⁴, and the larger eigenvalue of [[−1/σ², λ/σ²], [λ/σ², −λ]]."""
-    middle, product = -(1 / noise + eigenvalue) / 2, eigenvalue / noise * (1 - eigenvalue / noise)
-    return (eigenvalue - noise) / noise**2, middle + math.sqrt(middle**2 - product)
-
-
 def stability_figure(rates: Mapping[float, tuple[float, float]], eigenvalue: float) -> Figure:
     """The growth rate of a collapsed column against σ², with the closed form and its zero at the left-out eigenvalue.
 
@@ -105,7 +102,7 @@ def stability_figure(rates: Mapping[float, tuple[float, float]], eigenvalue: flo
     """
     figure, panels = new_panels(3.2, 2)
     ratios = np.linspace(min(rates), max(rates), 200)
-    known = np.array([rates_in_closed_form(eigenvalue, ratio * eigenvalue) for ratio in ratios])
+    known = np.array([column_growth(eigenvalue, ratio * eigenvalue) for ratio in ratios])
     found = np.array(list(rates.values()))
     titles = ("evidence: along w", "ELBO: along w and v together")
     for i, (axes, title, colour) in enumerate(zip(panels, titles, (BLUE, ORANGE), strict=True)):

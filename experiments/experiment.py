@@ -27,8 +27,11 @@ from ppvae.files import atomic_path, write_json, write_text
 from ppvae.specs import near
 
 EXPERIMENTS: tuple[str, ...] = (
+    "ais_vs_importance",
     "autoencoder_vs_vae",
     "bound_gap",
+    "certificate_width",
+    "gap_attribution",
     "gradient_descent",
     "linear_autoencoder_is_pca",
     "linear_vae_is_ppca",

@@ -44,10 +44,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ppvae.datasets import load_dataset
 from ppvae.inference import fit
+from ppvae.inference.stability import column_growth
 from ppvae.models import LinearGaussian
 from ppvae.progress import Progress
 
-from .collapse import growth_rates, left_out, rates_in_closed_form, spectrum, stability_figure
+from .collapse import growth_rates, left_out, spectrum, stability_figure
 from .experiment import Result
 from .figures import BLACK, BLUE, GREEN, ORANGE, new_figure
 
@@ -244,7 +245,7 @@ def _conclusions(
     errors = [
         abs(found / known - 1)
         for ratio, pair in rates.items()
-        for found, known in zip(pair, rates_in_closed_form(eigenvalue, ratio * eigenvalue), strict=True)
+        for found, known in zip(pair, column_growth(eigenvalue, ratio * eigenvalue), strict=True)
     ]
     return [
         f"SVI comes within {right - full['log p(x)']:.4f} (full covariance) and {right - diagonal['log p(x)']:.4f} "

@@ -4,19 +4,18 @@ Train by SVI → estimate log p(x) of every test datum by importance sampling fr
 
     log p(x) − ELBO = KL(q(z|x) ‖ p(z|x))
 
-with errors, figures and draws, all in one run directory. `run` does all of it, `evaluate` its second half once more.
+with errors, figures and draws, all in one run directory. `run` does all of it, `evaluate` its second half once more,
+by importance sampling or by a method that reaches farther.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
-import torch
-import xarray as xr
 from matplotlib.figure import Figure
 from rich.table import Table
 from torch import Tensor
@@ -24,8 +23,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ppvae.datasets import Dataset, load_dataset
 from ppvae.errors import OptionError, PpvaeError
-from ppvae.inference import Evidence, fit, importance_evidence
-from ppvae.inference.checkpoint import load_parameters
+from ppvae.inference import Evidence, annealed_evidence, estimate_evidence, fit, importance_evidence
 from ppvae.pairs import make_pair
 from ppvae.provenance import data_hash, device_name, versions
 from ppvae.rundir import RunDirectory
@@ -33,7 +31,15 @@ from ppvae.settings import Settings
 
 from . import figures, galleries
 from .preparation import Say, check_pair, device_of, report
+from .reopened import as_trained, earlier_summary, reopen, told_of
 from .views import STEPS, Views, spread, views
+
+Method = Literal["importance", "ais", "auto"]
+Estimate = Callable[..., Evidence]
+# What other commands add to a summary, and a new evaluation leaves there.
+ADDED = ("certificate", "gap_attribution")
+# Chains per datum, where no number of them is asked for.
+NUM_CHAINS = 32
 
 
 @dataclass(frozen=True)
@@ -114,9 +120,10 @@ def run(settings: Settings, *, resume: RunDirectory | None = None, command: str 
         directory.write_metrics(trained.history)
         if trained.stopped == "interrupted":
             raise KeyboardInterrupt
-        training = _training(trained.history, trained.steps, trained.seconds, trained.stopped)
-        x = _as_trained(data.test, trained.parameters, device)
-        return _evaluated(directory, settings, pair, data, x, "test", training, command)
+        training = told_of(trained.history, trained.steps, trained.seconds, trained.stopped)
+        x = spread(as_trained(data.test, trained.parameters, device), settings.max_eval)
+        estimate = partial(_by_importance, settings.num_particles)
+        return _evaluated(directory, settings, pair, data, x, "test", training, command, estimate)
     except PpvaeError:
         if resume is None:
             directory.discard()
@@ -130,7 +137,11 @@ def run(settings: Settings, *, resume: RunDirectory | None = None, command: str 
 def evaluate(
     directory: RunDirectory,
     *,
+    method: Method = "importance",
     num_particles: int | None = None,
+    num_distributions: int = 200,
+    tolerance: float = 0.1,
+    max_eval: int | None = None,
     split: str = "test",
     seed: int | None = None,
     command: str = "",
@@ -139,7 +150,12 @@ def evaluate(
 
     Args:
         directory: of the run; its settings and its checkpoint give the pair.
-        num_particles: draws per datum; those of the run by default.
+        method: ``"importance"``, ``"ais"`` or ``"auto"``: by :func:`ppvae.inference.importance_evidence`,
+            :func:`ppvae.inference.annealed_evidence` or :func:`ppvae.inference.estimate_evidence`.
+        num_particles: draws per datum, those of the run by default; with ``"ais"`` chains per datum, 32 by default.
+        num_distributions: of annealing, with ``"ais"``.
+        tolerance: in nats, with ``"auto"``.
+        max_eval: how many data to evaluate on, evenly spread over all; as the run by default.
         split: ``"test"`` or ``"validation"``.
         seed: of the draws; that of the run by default.
         command: the command line, to be noted in the summary.
@@ -150,40 +166,22 @@ def evaluate(
     Raises:
         PpvaeError: the run, its data or its pair cannot be had; what it had stays as it was.
     """
-    settings = directory.read_settings()
-    asked: dict[str, Any] = {"num_particles": num_particles, "seed": seed}
-    changed = replace(settings, **{name: value for name, value in asked.items() if value is not None}).check()
-    if split not in ("test", "validation"):
-        raise OptionError(f"split must be test or validation; it is {split!r}.")
-    device = device_of(settings)
-    data = load_dataset(settings.data, data_dir=settings.data_dir)
-    pair = make_pair(settings, data)
-    if isinstance(pair, torch.nn.Module):
-        pair.to(device)
-    known = load_parameters(directory.checkpoint, pair.model, pair.guide, data.validation[:2].to(device))
-    earlier = (directory.read_summary() or {}).get("training", {})
-    training = _training(known["history"], known["steps"], known["seconds"], earlier.get("stopped", "unfinished"))
-    x = _as_trained(data.validation if split == "validation" else data.test, known["parameters"], device)
-    return _evaluated(directory, changed, pair, data, x, split, training, command)
+    if method not in get_args(Method):
+        raise OptionError(f"method must be importance, ais or auto; it is {method!r}.")
+    chains = num_particles or NUM_CHAINS
+    if method == "ais":
+        num_particles = None
+    run = reopen(directory, split=split, num_particles=num_particles, seed=seed, max_eval=max_eval)
+    estimate: Estimate = {
+        "importance": partial(_by_importance, run.settings.num_particles),
+        "ais": partial(annealed_evidence, num_chains=chains, num_distributions=num_distributions, progress=True),
+        "auto": partial(estimate_evidence, tolerance=tolerance, progress=True),
+    }[method]
+    return _evaluated(run.directory, run.settings, run.pair, run.data, run.x, split, run.training, command, estimate)
 
 
-def _as_trained(x: Tensor, parameters: dict[str, Tensor], device: torch.device) -> Tensor:
-    """Data in the type and the place of the trained parameters."""
-    dtypes = {p.dtype for p in parameters.values() if p.is_floating_point()}
-    return x.to(device=device, dtype=dtypes.pop() if len(dtypes) == 1 else x.dtype)
-
-
-def _training(history: list[dict[str, float]], steps: int, seconds: float, stopped: str) -> dict[str, Any]:
-    last = history[-1] if history else {"elbo": math.nan, "validation_elbo": math.nan}
-    return {
-        "stopped": stopped,
-        "epochs": len(history),
-        "steps": steps,
-        "seconds": seconds,
-        "last_elbo": last["elbo"],
-        "last_validation_elbo": last["validation_elbo"],
-        "history": history,
-    }
+def _by_importance(num_particles: int, model: Any, guide: Any, x: Tensor, *, seed: int) -> Evidence:
+    return importance_evidence(model, guide, x, num_particles, seed=seed, progress=True)
 
 
 def _evaluated(
@@ -195,16 +193,17 @@ def _evaluated(
     split: str,
     training: dict[str, Any],
     command: str,
+    estimate: Estimate,
 ) -> Result:
     """Evidence → views → figures, each written as soon as it is known; the summary last."""
     started = time.monotonic()
-    x = spread(x, settings.max_eval)
-    evidence = importance_evidence(pair.model, pair.guide, x, settings.num_particles, seed=settings.seed, progress=True)
+    evidence = estimate(pair.model, pair.guide, x, seed=settings.seed)
     seen = views(pair, x, settings.seed)
     dataset = evidence.to_dataset()
     dataset.attrs |= {"pair": settings.pair, "data": data.name, "split": split, "seed": settings.seed}
     directory.write_netcdf("evidence", dataset)
-    directory.write_netcdf("posterior", xr.DataTree.from_dict({"posterior": seen.posterior}))
+    seen.draws.attrs |= {"pair": settings.pair, "data": data.name, "split": split}
+    directory.write_netcdf("posterior", seen.draws)
     for name, figure in draw(evidence, seen, training["history"], data.event_shape).items():
         directory.write_figure(name, figure)
     summary = {
@@ -212,6 +211,7 @@ def _evaluated(
         "data": data.name,
         "split": split,
         "units": "nats",
+        "method": evidence.method,
         "evidence": evidence.summary(),
         "remarks": evidence.remarks(),
         "training": {key: value for key, value in training.items() if key != "history"},
@@ -222,6 +222,8 @@ def _evaluated(
         "versions": versions(),
         "command": command,
     }
+    earlier = earlier_summary(directory)
+    summary |= {name: earlier[name] for name in ADDED if name in earlier}
     directory.write_summary(summary)
     return Result(directory, evidence, summary)
 

@@ -17,13 +17,15 @@ from pyro.infer import TraceEnum_ELBO
 from pyro.poutine import Trace
 from torch import Tensor
 
+from ppvae.inference.datatree import to_datatree
 from ppvae.inference.objective import enumerated
 from ppvae.inference.parameters import evaluation_mode, own_parameters
-from ppvae.inference.traces import latents, particle_traces, plates_of, sample_sites, seeded
+from ppvae.inference.traces import latents, plates_of, sample_sites, seeded
 
 NUM_SHOWN = 10
 NUM_PRIOR = 50
 MOST_DRAWS = MOST_DATA = 100
+NUM_CHAINS = 4
 # The walk goes over this many latent dimensions, through these values, all others being 0.
 MOST_DIMENSIONS = 8
 STEPS = torch.linspace(-2.5, 2.5, 11)
@@ -46,7 +48,7 @@ class Views:
         prior: ``(m, D)``, E[x | z] for z ~ p(z).
         traversal: ``(dimensions, steps, D)``, E[x | z] along single latent dimensions, the busiest first.
         dimensions: which latent dimensions these are.
-        posterior: draws of the guide, ``(chain, draw, datum, ...)`` for each latent site.
+        draws: draws of the guide with their densities, in ArviZ's schema; without drawn data, which would be large.
     """
 
     data: Tensor
@@ -54,7 +56,12 @@ class Views:
     prior: Tensor | None
     traversal: Tensor | None
     dimensions: list[int]
-    posterior: xr.Dataset
+    draws: xr.DataTree
+
+    @property
+    def posterior(self) -> xr.Dataset:
+        """Draws of the guide, ``(chain, draw, datum, ...)`` for each latent site."""
+        return self.draws["posterior"].to_dataset()
 
 
 def views(pair: Any, x: Tensor, seed: int) -> Views:
@@ -77,15 +84,24 @@ def views(pair: Any, x: Tensor, seed: int) -> Views:
         blank = x[:1].expand(NUM_PRIOR, *x.shape[1:]).contiguous()
         prior_trace = poutine.trace(poutine.uncondition(model)).get_trace(blank)
         which = spread(torch.arange(len(x)), MOST_DATA)
-        posterior = guide_draws(pair, x[which]).assign_coords(datum=which.numpy())
-        traversal, dimensions = _traversal(pair, posterior, x)
+        draws = to_datatree(
+            model,
+            guide,
+            x[which],
+            num_draws=MOST_DRAWS // NUM_CHAINS,
+            num_chains=NUM_CHAINS,
+            predictive=False,
+            coords={"datum": which.tolist()},
+            seed=seed,
+        )
+        traversal, dimensions = _traversal(pair, draws["posterior"].to_dataset(), x)
         return Views(
             data=shown.cpu(),
             reconstructions=_seen(model_trace, observed, shown),
             prior=_seen(prior_trace, observed, blank),
             traversal=traversal,
             dimensions=dimensions,
-            posterior=posterior,
+            draws=draws,
         )
 
 
@@ -99,32 +115,6 @@ def _completed(pair: Any, guide_trace: Trace, x: Tensor) -> Trace:
     with poutine.trace() as captured:
         TraceEnum_ELBO(max_plate_nesting=nesting).sample_posterior(pair.model, pair.guide, x)
     return captured.trace
-
-
-def guide_draws(pair: Any, x: Tensor) -> xr.Dataset:
-    """Draws of every latent site of the guide, as ArviZ lays them out: ``(chain, draw, datum, <site>_dim_0, ...)``.
-
-    Sites that the guide enumerates have no draws and are left out.
-    """
-    batch = (x,)
-    plates = plates_of(pair.model, pair.guide, batch)
-    _, guide_trace = particle_traces(pair.model, pair.guide, batch, MOST_DRAWS, plates)
-    variables = {}
-    for name, site in latents(guide_trace).items():
-        if site["infer"].get("_enumerate_dim") is not None:
-            continue
-        value, inner = site["value"], range(1, plates.nesting)
-        if value.dim() - site["fn"].event_dim != plates.nesting + 1:
-            continue  # it depends on an enumerated site, and so has a draw for each of its values
-        value = value.movedim(plates.nesting, 1)  # (draw, datum, inner plates, event)
-        own = {frame.dim for frame in site["cond_indep_stack"]}
-        for i in reversed(inner):
-            if i - plates.nesting - 1 not in own:
-                value = value.select(i + 1, 0)
-        dims = ["chain", "draw", "datum", *(f"{name}_dim_{i}" for i in range(value.dim() - 2))]
-        variables[name] = (dims, value.cpu().numpy()[None])
-    coords = {"chain": [0], "draw": range(MOST_DRAWS), "datum": range(len(x))}
-    return xr.Dataset(variables, coords=coords, attrs={"of": "the guide, q(z|x)", "independent_draws": 1})
 
 
 def _seen(trace: Trace, names: list[str], x: Tensor) -> Tensor | None:

@@ -1,23 +1,38 @@
 """One algorithm a file, over ``(model, guide, x, ...)``: any pair of Pyro programs, never a class of ours."""
 
+from .adaptive import estimate_evidence
 from .ais import annealed_evidence
+from .certificate import Certificate
+from .certify import certify
 from .check import check
 from .evidence import Evidence
+from .gap import GapAttribution, attribute_gap
 from .importance import importance_evidence
+from .refine import Refinement, refine
+from .simulation import Simulation, simulate
 from .structure import Finding
 from .surgery import Surgery, elbo_surgery
 from .svi import Fit, fit
 from .weights import log_weights
 
 __all__ = [
+    "Certificate",
     "Evidence",
     "Finding",
     "Fit",
+    "GapAttribution",
+    "Refinement",
+    "Simulation",
     "Surgery",
     "annealed_evidence",
+    "attribute_gap",
+    "certify",
     "check",
     "elbo_surgery",
+    "estimate_evidence",
     "fit",
     "importance_evidence",
     "log_weights",
+    "refine",
+    "simulate",
 ]

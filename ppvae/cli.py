@@ -42,7 +42,11 @@ def run(settings: Settings, resume: str | None, command: str) -> int:
 
 def evaluate(
     run: str,
+    method: Literal["importance", "ais", "auto"] = "importance",
     num_particles: int | None = None,
+    num_distributions: int = 200,
+    tolerance: float = 0.1,
+    max_eval: int | None = None,
     split: Literal["test", "validation"] = "test",
     seed: int | None = None,
     *,
@@ -52,15 +56,110 @@ def evaluate(
 
     Args:
         run: the run directory.
-        num_particles: draws of the guide per datum; null takes those of the run.
+        method: importance (draws of the guide), ais (annealed chains from the guide to the posterior), or auto (for
+            each datum what brings it within the tolerance).
+        num_particles: draws of the guide per datum, null takes those of the run; with ais chains per datum, null
+            takes 32.
+        num_distributions: of ais, from the guide to the posterior.
+        tolerance: of auto, in nats.
+        max_eval: evaluate on so many data only, evenly spread over all; null takes those of the run.
         split: the data to evaluate on.
         seed: of the draws; null takes that of the run.
         command: the command line, for the summary.
     """
     from ppvae.experiments import main_job
 
-    directory = RunDirectory.open(run)
-    return _show(main_job.evaluate(directory, num_particles=num_particles, split=split, seed=seed, command=command))
+    result = main_job.evaluate(
+        RunDirectory.open(run),
+        method=method,
+        num_particles=num_particles,
+        num_distributions=num_distributions,
+        tolerance=tolerance,
+        max_eval=max_eval,
+        split=split,
+        seed=seed,
+        command=command,
+    )
+    return _show(result)
+
+
+def certify(
+    run: str,
+    split: Literal["test", "validation", "model"] = "test",
+    num_data: int = 100,
+    confidence: float = 0.95,
+    width: float = 0.1,
+    start: Literal["guide", "prior"] = "guide",
+    num_chains: int = 16,
+    max_distributions: int = 2048,
+    seed: int | None = None,
+    *,
+    command: str = "",
+) -> int:
+    """Say between which numbers log p(x) of an earlier run lies, and with what confidence.
+
+    Args:
+        run: the run directory.
+        split: the data; of model, data drawn from the model, the upper bound is certain too.
+        num_data: how many data, evenly spread over all.
+        confidence: with which the bounds of the mean hold.
+        width: of the mean's interval, in nats; no more is computed once it is reached.
+        start: of the annealed chains.
+        num_chains: per datum.
+        max_distributions: the budget, between the start and the posterior.
+        seed: of all draws; null takes that of the run.
+        command: the command line, for the summary.
+    """
+    from ppvae.experiments import examine
+
+    found = examine.certify_run(
+        RunDirectory.open(run),
+        split=split,
+        num_data=num_data,
+        confidence=confidence,
+        width=width,
+        start=start,
+        num_chains=num_chains,
+        max_distributions=max_distributions,
+        seed=seed,
+        command=command,
+    )
+    return _show(found)
+
+
+def gap(
+    run: str,
+    split: Literal["test", "validation"] = "test",
+    num_data: int = 100,
+    tolerance: float = 0.1,
+    steps: int = 2000,
+    seed: int | None = None,
+    *,
+    command: str = "",
+) -> int:
+    """Say whose fault the gap of an earlier run is: the guide's family, or its amortisation.
+
+    Args:
+        run: the run directory.
+        split: the data.
+        num_data: how many data, evenly spread over all.
+        tolerance: to which log p(x) is estimated, in nats.
+        steps: the budget of a datum's local optimisation, in each family.
+        seed: of all draws; null takes that of the run.
+        command: the command line, for the summary.
+    """
+    from ppvae.experiments import examine
+
+    found = examine.attribute_run(
+        RunDirectory.open(run),
+        split=split,
+        num_data=num_data,
+        tolerance=tolerance,
+        steps=steps,
+        seed=seed,
+        command=command,
+    )
+    return _show(found)
 
 
 def check(
@@ -139,10 +238,16 @@ def experiment(name: str, config: Any, out: str = "runs") -> int:
 COMMANDS: dict[str, Callable[..., int]] = {
     "run": run,
     "evaluate": evaluate,
+    "certify": certify,
+    "gap": gap,
     "check": check,
     "experiment": experiment,
     "list": list_,
 }
+
+
+# They note their command line in the summary.
+NOTED = ("evaluate", "certify", "gap")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -188,8 +293,8 @@ def _dispatch(words: list[str]) -> int:
         if options["resume"] is not None and others:
             raise OptionError("--resume takes every option from the run's config.yaml: give no other with it.")
         return run(resume=options.pop("resume"), settings=Settings(**options), command=line)
-    if name == "evaluate":
-        return evaluate(**options, command=line)
+    if name in NOTED:
+        return COMMANDS[name](**options, command=line)
     return COMMANDS[name](**options)
 
 

@@ -16,7 +16,6 @@ _KINDS = {
     "str": "a text",
     "str | None": "a text or null",
     "dict": "names with values, as in --pair_args.latent_dim 10",
-    "Literal['test', 'validation']": "test or validation",
 }
 
 
@@ -34,10 +33,18 @@ def usage_sentence(error: argparse.ArgumentError, words: list[str]) -> str:
     if key and value:
         expected = get_type_hints(Settings).get(key[1]) or (re.search(r"Expected a (.*?)\.? Got", text) or ["", ""])[1]
         kind = getattr(expected, "__name__", None) or str(expected).replace("typing.", "")
-        return f"{key[1]} must be {_KINDS.get(kind, kind)}; it is {value[1]!r}."
+        return f"{key[1]} must be {_choices(kind) or _KINDS.get(kind, kind)}; it is {value[1]!r}."
     missing = re.search(r"arguments are required: (.*)", text)
     if missing:
         return (
             f"{missing[1].replace(words[0] + '.', '').upper()} is missing: `ppvae {words[0]} --help` says what it is."
         )
     return re.sub(r'^Parser key "([^"]+)":', r"\1:", " ".join(text.split())).rstrip(".") + "."
+
+
+def _choices(kind: str) -> str:
+    """The words of a Literal, the last after "or"; empty for other types."""
+    if not kind.startswith("Literal["):
+        return ""
+    *first, last = re.findall(r"'([^']*)'", kind)
+    return f"{', '.join(first)} or {last}" if first else last

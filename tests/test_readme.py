@@ -47,3 +47,14 @@ def test_what_the_readme_points_to_exists(readme, repository):
     paths = set(re.findall(r"`((?:ppvae|models|inference|experiments|tests)/[\w/.]+)`", readme))
     assert len(paths) > 10
     assert not [path for path in paths if not (repository / path).exists()]
+
+
+def test_the_estimators_program_shows_what_its_comments_say(readme, capsys):
+    scope = {}
+    exec(blocks(readme)[2], scope)
+    evidence, pair, x = scope["evidence"], scope["pair"], scope["x"]
+    assert ((evidence.log_evidence - pair.log_evidence(x)).abs() < 5 * evidence.standard_error).all()
+    assert scope["silent"].kind == "simulated"
+    assert scope["silent"].mean_lower < pair.log_evidence(scope["silent"].x).mean() < scope["silent"].mean_upper
+    assert abs(scope["parts"]["family"]) < 0.05 < scope["parts"]["amortisation"]
+    assert capsys.readouterr().out.count("\n") >= 3

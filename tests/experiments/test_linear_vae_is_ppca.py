@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 from ppvae.datasets import load_dataset
 from ppvae.experiments import collapse
 from ppvae.experiments import linear_vae_is_ppca as experiment
+from ppvae.inference.stability import column_growth
 from ppvae.models import LinearGaussian
 
 D, d = 64, experiment.SMALL.latent_dim
@@ -182,7 +183,7 @@ def test_growth_rates_are_second_differences_of_the_likelihood(x, ratio):
     found, of_the_elbo = collapse.growth_rates(x, d, ratio)
     assert found == pytest.approx(second, rel=1e-3)
     assert (found > 0) == (of_the_elbo > 0) == (ratio < 1)
-    known = collapse.rates_in_closed_form(values[d - 1], noise)
+    known = column_growth(values[d - 1], noise)
     matrix = np.array([[-1 / noise, values[d - 1] / noise], [values[d - 1] / noise, -values[d - 1]]])
     assert known[1] == pytest.approx(np.linalg.eigvalsh(matrix)[-1], rel=1e-9)
     np.testing.assert_allclose((found, of_the_elbo), known, rtol=1e-9)

@@ -115,9 +115,12 @@ class TestRun:
         import arviz
 
         path = run(settings).directory.path
-        posterior = arviz.from_netcdf(path / "posterior.nc")["posterior"]
+        opened = arviz.from_netcdf(path / "posterior.nc")
+        assert {"sample_stats", "log_likelihood", "prior", "observed_data"} < set(opened.groups())
+        assert opened.attrs["split"] == "test"
+        posterior = opened["posterior"]
         assert posterior["z"].dims == ("chain", "draw", "datum", "z_dim_0")
-        assert posterior["z"].shape == (1, 100, 6, 2)
+        assert posterior["z"].shape == (4, 25, 6, 2)
 
     def test_training_raises_the_elbo(self, settings):
         result = run(Settings(**settings.as_dict() | {"epochs": 30, "learning_rate": 1e-2}))
@@ -248,7 +251,7 @@ class TestViews:
         x = torch.randn(7, 3)
         seen = views(pair, x, seed=0)
         assert seen.traversal is None  # it has no decode
-        z = torch.as_tensor(seen.posterior["z"].to_numpy())[0]
+        z = torch.as_tensor(seen.posterior["z"].to_numpy()).flatten(0, 1)
         posterior = pair.posterior(x)
         # 42 normal averages of 100 draws, |error| < 5 standard errors: false alarm below 3e-5
         error = (z.mean(0) - posterior.mean) / (posterior.stddev / math.sqrt(len(z)))
@@ -275,7 +278,7 @@ class TestViews:
         summed = {site for site in pair.summed if site in seen.posterior}
         assert not summed
         for site in seen.posterior.data_vars.values():
-            assert site.shape[:3] == (1, 100, len(pair.x))
+            assert site.shape[:3] == (4, 25, len(pair.x))
 
 
 def test_a_class_that_the_model_sums_out_is_seen_as_the_posterior_has_it():

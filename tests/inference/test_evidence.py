@@ -12,7 +12,8 @@ import truths_inference as truths
 from replicates import replicates
 
 from ppvae.errors import OptionError
-from ppvae.inference import importance_evidence
+from ppvae.inference import Evidence, importance_evidence
+from ppvae.inference.running import Running
 
 
 def test_the_record_is_frozen_and_of_double_precision():
@@ -110,3 +111,57 @@ def test_the_dataset_holds_the_same_numbers():
 def test_nothing_is_said_of_a_good_estimate():
     pair = pairs.build("linear_wide")
     assert importance_evidence(pair.model, pair.guide, pair.x, 5000, seed=0).remarks() == []
+
+
+def chains(log_w: torch.Tensor) -> Evidence:
+    """The record of annealed chains with these log weights, ``(num_chains, num_data)``."""
+    running = Running(*log_w.shape)
+    running.add(log_w)
+    return dataclasses.replace(running.evidence(), method="annealing")
+
+
+@pytest.mark.parametrize("num_chains", [8, 16, 64])
+@pytest.mark.parametrize("spread", [0.1, 0.5, 1.0, 1.4])
+def test_the_interval_of_chains_covers(spread, num_chains):
+    """log w ~ N(−σ²/2, σ²), so that log E[w] = 0: 95 % in 1500 replicates, held to 94 % (alarm below 1e-4)."""
+    torch.manual_seed(num_chains)
+    evidence = chains(spread * torch.randn(num_chains, 1500) - spread**2 / 2)
+    lower, upper = evidence.interval()
+    hits = int(((lower <= 0) & (upper >= 0)).sum())
+    assert truths.binomial_alarm(hits, 1500, 0.94) > 1e-4
+    plain = (evidence.log_evidence.abs() <= 1.96 * evidence.standard_error).double().mean()
+    assert spread < 1 or plain < 0.935  # what the rule is there for
+
+
+def test_the_interval_of_chains_is_students_where_they_agree():
+    """SE = sd(log w)/√C to first order, and the quantile is Student's with C − 1 degrees of freedom."""
+    log_w = 1e-3 * torch.randn(10, 1, generator=torch.Generator().manual_seed(0))
+    lower, upper = chains(log_w).interval(0.9)
+    half = 1.833 * float(log_w.std()) / math.sqrt(10)
+    assert float(upper - lower) == pytest.approx(2 * half, rel=2e-3)
+
+
+def test_chains_that_spread_too_far_have_no_upper_end_and_say_so():
+    torch.manual_seed(0)
+    wild, tame = 3 * torch.randn(40, 1), 0.3 * torch.randn(40, 1)
+    evidence = chains(torch.cat([wild, tame], 1))
+    assert evidence.reliable.tolist() == [False, True]
+    assert evidence.interval()[1].isinf().tolist() == [True, False]
+    (remark,) = evidence.remarks()
+    assert "spread over 1.5 nats or more for 1 of 2 data" in remark
+    assert chains(tame).remarks() == []
+    (few,) = chains(tame[:5]).remarks()
+    assert "5 chains are too few" in few
+
+
+def test_chains_that_do_not_move_say_so():
+    evidence = chains(0.1 * torch.randn(40, 2, generator=torch.Generator().manual_seed(0)))
+    evidence = dataclasses.replace(evidence, details={"acceptance": torch.tensor([0.02, 0.7])})
+    (remark,) = evidence.remarks()
+    assert "hardly moved for 1 of 2 data" in remark
+
+
+def test_one_chain_claims_no_precision():
+    lower, upper = chains(torch.zeros(1, 3)).interval()
+    assert lower.isneginf().all()
+    assert upper.isposinf().all()

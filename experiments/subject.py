@@ -1,0 +1,39 @@
+"""What an experiment on evidence examines: a pair that an earlier run has trained, or a VAE of the digits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppvae.datasets import load_dataset
+from ppvae.inference import fit
+from ppvae.models import VAE, Binomial
+from ppvae.rundir import RunDirectory
+
+from .reopened import reopen
+from .views import spread
+
+
+def subject(run: str | None, num_data: int, epochs: int, seed: int) -> tuple[Any, Tensor, str]:
+    """A trained pair, test data evenly spread over all, and what both are, in words.
+
+    Args:
+        run: directory of an earlier run; None trains the VAE that ``ppvae run`` trains by default, on the digits.
+        num_data: how many data.
+        epochs: of that training.
+        seed: of that training.
+
+    Raises:
+        PpvaeError: the run, its data or its pair cannot be had.
+    """
+    if run is not None:
+        found = reopen(RunDirectory.open(run), max_eval=num_data)
+        return found.pair, found.x, f"{found.settings.pair} on {found.data.name}"
+    data = load_dataset("digits")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        pair = VAE.for_data(data.train, Binomial(16))
+    fit(pair.model, pair.guide, data, epochs=epochs, batch_size=200, seed=seed, accelerator="cpu")
+    return pair, spread(data.test, num_data), "VAE on digits"

@@ -1,0 +1,77 @@
+"""Figures of what lies between the ELBO and log p(x): a waterfall of the gap's causes, and certified intervals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ppvae.inference import Certificate
+
+from .figures import BLACK, BLUE, GREEN, ORANGE, new_figure
+
+GREY = "0.6"
+
+
+def gap_waterfall(numbers: dict[str, Any]) -> Figure:
+    """From the ELBO up to log p(x), a step for each cause, with ± two standard errors.
+
+    Args:
+        numbers: ``GapAttribution.summary()``.
+    """
+    figure, axes = new_figure(3.8)
+    steps = [
+        ("amortisation", "amortisation", ORANGE),
+        ("covariance", "no\ncovariance", BLUE),
+        ("flow", "no flow", "#56B4E9"),
+        ("rest", "the rest", GREY),
+    ]
+    level, labels = numbers["elbo"], ["ELBO"]
+    axes.plot([-0.4, 0.4], [level, level], color=BLACK)
+    for i, (name, label, colour) in enumerate(steps, start=1):
+        value, error = numbers[name], 2 * numbers[f"{name}_standard_error"]
+        axes.bar(i, value, bottom=level, width=0.8, color=colour)
+        axes.plot([i - 1.4, i + 0.4], [level, level], color=BLACK, linewidth=0.8, linestyle=":")
+        axes.errorbar(i, level + value, yerr=error, color=BLACK, capsize=3, linewidth=1)
+        axes.annotate(f"{value:+.2f}", (i, level + value / 2), ha="center", va="center", fontsize=9, color="white")
+        labels.append(label)
+        level += value
+    last = len(steps) + 1
+    axes.plot([last - 0.4, last + 0.4], [level, level], color=BLACK)
+    top, bottom = numbers["log_evidence"], numbers["elbo"]
+    for i, value in ((0, bottom), (last, top)):
+        axes.annotate(f"{value:.2f}", (i, value), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=9)
+    axes.axvspan(1.5, last - 0.5, color=BLUE, alpha=0.06, zorder=0)
+    axes.annotate(
+        "the guide's family", (last / 2 + 0.5, 0.02), xycoords=("data", "axes fraction"), ha="center", color=BLUE
+    )
+    axes.set_xticks(range(last + 1), [*labels, r"$\log p(x)$"])
+    margin = 0.15 * max(top - bottom, 0.1)
+    axes.set_ylim(bottom - margin, top + margin)
+    axes.set_ylabel("mean over the data (nats)")
+    return figure
+
+
+def certificate_intervals(certificate: Certificate) -> Figure:
+    """The bounds of every datum, in the order of the estimate, and those of the mean."""
+    figure, axes = new_figure(3.8)
+    order = certificate.log_evidence.argsort()
+    middle, lower, upper = (getattr(certificate, name)[order].numpy() for name in ("log_evidence", "lower", "upper"))
+    known = np.isfinite(middle)
+    place = np.arange(len(middle))[known]
+    low = np.where(np.isfinite(lower[known]), lower[known], middle[known])
+    high = np.where(np.isfinite(upper[known]), upper[known], middle[known])
+    certain = "certified" if certificate.kind != "real" else "estimated"
+    confidence = f"{certificate.confidence:.0%}"
+    axes.vlines(
+        place, low, middle[known], color=GREEN, linewidth=2, label=f"down to the lower bound, certified ({confidence})"
+    )
+    axes.vlines(place, middle[known], high, color=ORANGE, linewidth=2, label=f"up to the upper bound, {certain}")
+    axes.plot(place, middle[known], ".", color=BLACK, markersize=3, label="estimate")
+    axes.axhspan(
+        certificate.mean_lower, certificate.mean_upper, color=BLUE, alpha=0.4, label="the mean, between its bounds"
+    )
+    axes.set(xlabel="datum, by its estimate", ylabel=r"$\log p(x)$ (nats)")
+    axes.legend(loc="upper left", fontsize=8)
+    return figure

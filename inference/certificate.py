@@ -1,0 +1,156 @@
+"""Between which numbers log p(x) lies, with what confidence, and on what ground: the record that certify returns."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+Kind = Literal["exact", "simulated", "real"]
+
+_NUMBERS = ("lower", "upper", "log_evidence", "standard_error")
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Bounds on log p(x) of every datum, and on the mean over the data, in nats.
+
+    What stands behind them is the ``kind``:
+
+    - ``"exact"``: log p(x) is known, in closed form or as a finite sum; the two bounds are equal.
+    - ``"simulated"``: the data were drawn from the model, and both bounds hold with the stated confidence, whatever
+      the guide is and however badly the chains mix.
+    - ``"real"``: the lower bound holds as above. The upper one is an *estimate*: no sampling scheme bounds log p(x) of
+      given data from above. It is log p̂ plus the distance that the same settings were seen to leave on data drawn from
+      the model (twins), with the errors of both.
+
+    The confidence is that of one statement: of the mean's two bounds together, or of one datum's. That the bounds of
+    all data hold at once is not claimed.
+
+    Attributes:
+        kind: see above.
+        confidence: with which the bounds of a kind that is not exact hold, half the risk on each side.
+        lower: ``(num_data,)``.
+        upper: ``(num_data,)``; +inf where nothing can be said.
+        mean_lower: of the mean of log p(x) over these data.
+        mean_upper: the same from above.
+        log_evidence: the estimate log p̂(x), ``(num_data,)``.
+        standard_error: of ``log_evidence``.
+        x: the data that all this is about, those drawn if they were.
+        width: the width of the mean's interval that was asked for.
+        least_width: that which the margins leave with so many data and chains, however good the chains are.
+        shortfall: the mean of log p̃ − log p̂ over the drawn data, which bounds the bias of log p̂ there.
+        shortfall_error: its standard error.
+        num_twins: how many data were drawn beside x to measure it.
+        start: of the chains, ``"guide"`` or ``"prior"``.
+        num_chains: chains per datum, or draws where there is one distribution.
+        num_distributions: from the start to the posterior; 1 is plain importance sampling.
+        transitions: of all chains, those by which the settings were chosen among them.
+    """
+
+    kind: Kind
+    confidence: float
+    lower: Tensor
+    upper: Tensor
+    mean_lower: float
+    mean_upper: float
+    log_evidence: Tensor
+    standard_error: Tensor
+    x: Tensor
+    width: float
+    least_width: float = 0.0
+    shortfall: float = 0.0
+    shortfall_error: float = 0.0
+    num_twins: int = 0
+    start: str = "guide"
+    num_chains: int = 0
+    num_distributions: int = 0
+    transitions: int = 0
+
+    @property
+    def reached(self) -> bool:
+        """Whether the mean's interval is as narrow as was asked for."""
+        return self.mean_upper - self.mean_lower <= self.width
+
+    @staticmethod
+    def exact(log_evidence: Tensor, x: Tensor, width: float) -> Certificate:
+        """The certificate of data whose evidence is known."""
+        mean = float(log_evidence.mean())
+        none = torch.zeros_like(log_evidence)
+        return Certificate("exact", 1.0, log_evidence, log_evidence, mean, mean, log_evidence, none, x, width)
+
+    def summary(self) -> dict[str, Any]:
+        """The mean's bounds in nats and all that went into them, with the medians of the data's own bounds."""
+        return {
+            "kind": self.kind,
+            "confidence": self.confidence,
+            "num_data": len(self.lower),
+            "mean_lower": self.mean_lower,
+            "mean_upper": self.mean_upper,
+            "mean_width": self.mean_upper - self.mean_lower,
+            "width": self.width,
+            "reached": self.reached,
+            "log_evidence": float(self.log_evidence.mean()),
+            "log_evidence_monte_carlo_error": float(self.standard_error.norm() / len(self.lower)),
+            "median_datum_width": float((self.upper - self.lower).median()),
+            "shortfall": self.shortfall,
+            "shortfall_error": self.shortfall_error,
+            "num_twins": self.num_twins,
+            "start": self.start,
+            "num_chains": self.num_chains,
+            "num_distributions": self.num_distributions,
+            "transitions": self.transitions,
+        }
+
+    def remarks(self) -> list[str]:
+        """What a reader of the numbers must be told, a sentence each; empty when there is nothing."""
+        found = []
+        impossible = int(self.log_evidence.isneginf().sum())
+        if self.kind == "simulated":
+            found.append(
+                "the data were drawn from the model: the bounds say how well log p(x) can be computed for this pair, "
+                "and nothing about how well the model fits other data."
+            )
+        if self.kind == "real":
+            found.append(
+                f"the upper bounds are estimates: log p(x) of given data cannot be bounded from above by sampling; the "
+                f"distance that the estimate falls short was measured on {self.num_twins} data drawn from the model."
+            )
+        if self.kind == "real" and self.start == "guide":
+            found.append(
+                "data drawn from the model may lie where the guide was never trained: started from the guide, the "
+                "distance measured on them is usually larger than that on x."
+            )
+        if impossible:
+            found.append(
+                f"no weight is positive for {impossible} of {len(self.lower)} data: they have probability zero under "
+                "the model, or the chains start in the wrong place."
+            )
+        if not self.reached and self.least_width >= self.width:
+            found.append(
+                f"with {len(self.lower)} data the margins alone make the interval of the mean {self.least_width:.2g} "
+                f"nats wide, whatever is computed: give {'more chains, or ' if self.kind == 'real' else ''}at least "
+                f"{self._data_needed()} data for a width of {self.width:g}."
+            )
+        elif not self.reached:
+            wide = self.mean_upper - self.mean_lower
+            found.append(
+                f"the interval of the mean is {wide:.2g} nats wide and not {self.width:g}: the budget is spent; give "
+                "more data, more chains (num_chains) or more steps (max_distributions)."
+            )
+        return found
+
+    def _data_needed(self) -> int:
+        """With how many data the least width is half of what was asked for."""
+        return math.ceil(2 * self.least_width * len(self.lower) / self.width)
+
+    def to_dataset(self) -> xr.Dataset:
+        """As an xarray Dataset with the dim ``datum``, in nats; the summary is in its attributes."""
+        variables = {name: ("datum", getattr(self, name).numpy(), {"units": "nats"}) for name in _NUMBERS}
+        # netCDF knows no booleans among the attributes.
+        attributes = {k: int(v) if isinstance(v, bool) else v for k, v in self.summary().items()}
+        return xr.Dataset(variables, coords={"datum": range(len(self.lower))}, attrs=attributes)

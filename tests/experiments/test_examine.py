@@ -1,0 +1,161 @@
+"""Closer looks at an earlier run: what they write, and that they leave the rest of it alone."""
+
+import json
+import types
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from ppvae.cli import main
+from ppvae.errors import OptionError
+from ppvae.experiments import main_job
+from ppvae.experiments.examine import attribute_run, certify_run
+from ppvae.inference import certify, estimate_evidence
+from ppvae.rundir import RunDirectory
+from ppvae.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of a small VAE on counts, made once; each test copies nothing and adds a section of its own."""
+    folder = tmp_path_factory.mktemp("examine")
+    rng = np.random.default_rng(0)
+    np.save(folder / "counts.npy", rng.binomial(4, rng.uniform(0.1, 0.9, size=(60, 1)), size=(60, 6)))
+    settings = Settings(
+        pair_args={"latent_dim": 2, "hidden": [5]},
+        data=str(folder / "counts.npy"),
+        likelihood="Binomial",
+        likelihood_args={"total_count": 4},
+        epochs=3,
+        batch_size=16,
+        num_particles=40,
+        out=str(folder / "runs"),
+        accelerator="cpu",
+    )
+    return main_job.run(settings, say=lambda line: None).directory
+
+
+def test_a_certificate_is_written_and_said(trained):
+    found = certify_run(trained, num_data=4, num_chains=4, max_distributions=1, width=1.0, command="ppvae certify")
+    section = json.loads(trained.summary.read_text())["certificate"]
+    assert section["kind"] == "real"
+    assert section["command"] == "ppvae certify"
+    assert section["num_data"] == 4
+    with xr.open_dataset(trained.path / "certificate.nc", engine="h5netcdf") as saved:
+        assert (saved["lower"] <= saved["log_evidence"]).all()
+        assert saved.attrs["mean_lower"] == section["mean_lower"]
+    assert (trained.path / "figures" / "certificate.png").stat().st_size > 5000
+    printed = [row[1] for row in found.rows]
+    assert printed[0] == f"{section['mean_lower']:.3f}"
+    assert "estimated" in found.rows[2][2]
+
+
+def test_of_the_model_both_sides_are_certified(trained):
+    found = certify_run(trained, split="model", num_data=6, num_chains=4, max_distributions=1, width=9.0)
+    assert found.summary["kind"] == "simulated"
+    assert found.summary["split"] == "model"
+    assert found.rows[2][2] == "certified with 95%"
+
+
+def test_the_gap_is_split_and_the_parts_add_up(trained):
+    found = attribute_run(trained, num_data=3, tolerance=0.5, steps=40)
+    section = found.summary
+    assert section["amortisation"] + section["family"] == pytest.approx(section["total"])
+    assert section["log_evidence"] - section["elbo"] == pytest.approx(section["total"])
+    with xr.open_dataset(trained.path / "gap.nc", engine="h5netcdf") as saved:
+        np.testing.assert_allclose(saved["total"].mean(), section["total"])
+    assert (trained.path / "figures" / "waterfall.png").stat().st_size > 5000
+
+
+def test_a_new_evaluation_keeps_the_sections_and_says_its_method(trained):
+    certify_run(trained, num_data=3, num_chains=4, max_distributions=1, width=9.0)
+    before = trained.read_summary()
+    result = main_job.evaluate(trained, method="ais", num_particles=4, num_distributions=5, max_eval=3)
+    after = trained.read_summary()
+    assert after["certificate"] == before["certificate"]
+    assert after["method"] == "annealing"
+    assert after["evidence"]["num_data"] == 3
+    assert after["evidence"]["num_particles"] == result.evidence.num_particles == 4
+    with xr.open_dataset(trained.path / "evidence.nc", engine="h5netcdf") as saved:
+        assert saved.attrs["method"] == "annealing"
+
+
+def test_auto_settles_by_tolerance(trained):
+    result = main_job.evaluate(trained, method="auto", tolerance=0.3, max_eval=3, seed=1)
+    again = main_job.evaluate(trained, method="auto", tolerance=0.3, max_eval=3, seed=1)
+    assert torch.equal(result.evidence.log_evidence, again.evidence.log_evidence)
+    assert "settled_by" in result.evidence.details
+
+
+def test_an_unknown_method_is_refused(trained):
+    with pytest.raises(OptionError, match="method must be importance, ais or auto; it is 'hmc'"):
+        main_job.evaluate(trained, method="hmc")
+
+
+def test_the_command_line_reaches_all_of_it(trained, monkeypatch, capsys):
+    path, asked = str(trained.path), []
+    numbers = types.SimpleNamespace(directory=trained, summary={"remarks": ["a remark"]}, table=lambda: "the table")
+
+    def note(*args, **options):
+        asked.append(options)
+        return numbers
+
+    monkeypatch.setattr("ppvae.experiments.examine.certify_run", note)
+    monkeypatch.setattr("ppvae.experiments.examine.attribute_run", note)
+    monkeypatch.setattr("ppvae.experiments.main_job.evaluate", note)
+    assert main(["certify", path, "--split", "model", "--num_data", "7", "--confidence", "0.9"]) == 0
+    assert main(["gap", path, "--steps", "5"]) == 0
+    assert main(["evaluate", path, "--method", "ais", "--num_distributions", "9"]) == 0
+    out = capsys.readouterr()
+    assert out.out.count("the table") == 3
+    assert "Note: a remark" in out.err
+    certified, split, evaluated = asked
+    assert (certified["split"], certified["num_data"], certified["confidence"]) == ("model", 7, 0.9)
+    assert certified["command"].startswith("ppvae certify")
+    assert split["steps"] == 5
+    assert (evaluated["method"], evaluated["num_distributions"]) == ("ais", 9)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["certify"], "RUN is missing"),
+        (["certify", "nowhere"], "nowhere is not a run directory"),
+        (["gap", "nowhere"], "nowhere is not a run directory"),
+        (["evaluate", "{run}", "--method", "hmc"], "method must be importance, ais or auto; it is 'hmc'"),
+        (["certify", "{run}", "--confidence", "1.5"], "confidence must lie between 0 and 1"),
+        (["certify", "{run}", "--width", "0"], "width"),
+        (["gap", "{run}", "--tolerance", "-1"], "tolerance must be"),
+        (["gap", "{run}", "--steps", "0"], "steps must be"),
+        (["certify", "{run}", "--num_data", "0"], "max_eval must be|num_data must be"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_harms_nothing(trained, words, message, capsys):
+    before = trained.summary.read_bytes()
+    code = main([word.format(run=trained.path) for word in words])
+    error = capsys.readouterr().err
+    assert code == 2
+    assert any(part in error for part in message.split("|"))
+    assert "Traceback" not in error
+    assert trained.summary.read_bytes() == before
+
+
+def test_a_damaged_summary_is_written_anew(trained):
+    trained.summary.write_text("{")
+    main_job.evaluate(trained, max_eval=3)
+    assert RunDirectory.open(trained.path).read_summary()["evidence"]["num_data"] == 3
+
+
+def test_what_is_written_is_what_inference_says(trained):
+    """The trained pair, the data and the seed go to inference as they are."""
+    from ppvae.experiments.reopened import reopen
+
+    run = reopen(trained, max_eval=3, seed=5)
+    same = estimate_evidence(run.pair.model, run.pair.guide, run.x, tolerance=0.5, seed=5)
+    found = attribute_run(trained, num_data=3, tolerance=0.5, steps=20, seed=5)
+    assert found.summary["log_evidence"] == pytest.approx(float(same.log_evidence.mean()))
+    direct = certify(run.pair.model, run.pair.guide, run.x, seed=5, num_chains=4, max_distributions=1, width=9.0)
+    by_run = certify_run(trained, num_data=3, seed=5, num_chains=4, max_distributions=1, width=9.0)
+    assert by_run.summary["mean_lower"] == pytest.approx(direct.mean_lower)

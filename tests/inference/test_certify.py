@@ -1,0 +1,442 @@
+"""Certificates against closed forms: coverage, unbiasedness, the kinds, and what is said when the width is missed.
+
+Every datum of a simulated certificate has latents, chains and bounds of its own, so that it is a replicate.
+"""
+
+import importlib
+import math
+
+import numpy as np
+import pairs
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+import truths_inference as truths
+from pairs.pair import Pair
+
+from ppvae.errors import DataError, OptionError, PairError
+from ppvae.inference.bidirectional import Bridge, Effort, gather
+from ppvae.inference.certify import certify
+from ppvae.inference.sandwich import Groups, above, below, margin, sandwich
+from ppvae.inference.simulation import simulate
+from ppvae.models import LinearGaussian
+
+# The module: the package has a function of the same name.
+certify_module = importlib.import_module("ppvae.inference.certify")
+
+
+def gaussian(dim, scale=1.0, shift=0.0, num_features=None):
+    """z ~ N(0, I), x ~ N(Wz, ½² I); the guide is the posterior, `scale` times as wide and `shift` sd off."""
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(num_features or dim, dim, generator=generator, dtype=torch.float64) / math.sqrt(dim)
+    size = len(weight)
+    numbers = (weight, torch.zeros(size), 0.25 * torch.eye(size), torch.zeros(dim), torch.eye(dim))
+    _, cov = truths.gaussian_posterior(torch.zeros(1, size), *numbers)
+    root = torch.linalg.cholesky(cov)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(dim), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z @ weight.T, 0.5).to_event(1), obs=x)
+
+    def guide(x):
+        loc, _ = truths.gaussian_posterior(x, *numbers)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.MultivariateNormal(loc + shift * root[:, 0], scale_tril=scale * root))
+
+    return Pair(model, guide, torch.zeros(1, size), log_evidence=lambda x: truths.gaussian_evidence(x, *numbers))
+
+
+def both_sides(pair, num_data, effort, start="guide", seed=0, num_steps=2):
+    """Weights of `num_data` data drawn from the model, and log p(x) of each."""
+    many = pair.replicated(num_data)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        drawn = simulate(many.model, many.guide, many.data)
+        bridge = Bridge(many.model, many.guide, start, num_steps, 64.0, False)
+        log_w, exact = gather(bridge.weights(drawn.batch, drawn.latents, effort, ""))
+    return log_w, exact, pair.log_evidence(*drawn.batch).detach()
+
+
+COVERED = {
+    "linear_narrow": lambda: pairs.build("linear_narrow"),
+    "linear_shifted": lambda: pairs.build("linear_shifted"),
+    "linear_far": lambda: pairs.linear(scale=0.5, shift=1.5),
+    "gaussian_10": lambda: gaussian(10, scale=0.8),
+    "hierarchy": lambda: pairs.build("hierarchy"),
+    "plated": lambda: pairs.build("plated"),
+    "conditional": lambda: pairs.build("conditional"),
+    "gamma_poisson": lambda: pairs.build("gamma_poisson"),
+    "beta_binomial": lambda: pairs.build("beta_binomial"),
+    "mixture_in_model": lambda: pairs.build("mixture_in_model"),
+    "parts": lambda: pairs.build("parts"),
+}
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+@pytest.mark.parametrize("name", COVERED)
+def test_a_simulated_certificate_covers(name, confidence, monkeypatch):
+    """1000 data each, from few draws so that it has to work for it; false alarm 1e-3 were the coverage as stated."""
+    monkeypatch.setattr(certify_module, "IMPORTANCE_DRAWS", 4)
+    pair = COVERED[name]().replicated(1000)
+    certificate = certify(pair.model, pair.guide, like=pair.data, confidence=confidence, max_distributions=1, seed=5)
+    assert (certificate.kind, certificate.confidence) == ("simulated", pytest.approx(confidence))
+    truth = pair.log_evidence(certificate.x, *pair.context).detach()
+    covered = int(((certificate.lower <= truth) & (truth <= certificate.upper)).sum())
+    assert truths.binomial_alarm(covered, 1000, confidence) > 1e-3
+    assert certificate.mean_lower <= truth.mean() <= certificate.mean_upper
+
+
+@pytest.mark.slow
+def test_a_simulated_certificate_covers_by_quadrature(monkeypatch):
+    """The banana: 1000 data whose evidence is an integral over a grid; false alarm 1e-3."""
+    monkeypatch.setattr(certify_module, "IMPORTANCE_DRAWS", 4)
+    pair = pairs.build("banana").replicated(1000)
+    certificate = certify(pair.model, pair.guide, like=pair.data, confidence=0.5, max_distributions=1, seed=5)
+    truth = torch.cat([truths.grid_evidence(pair.model, x, "z", 9.0, 120) for x in certificate.x.split(100)])
+    covered = int(((certificate.lower <= truth) & (truth <= certificate.upper)).sum())
+    assert truths.binomial_alarm(covered, 1000, 0.5) > 1e-3
+    assert certificate.mean_lower <= truth.mean() <= certificate.mean_upper
+
+
+@pytest.mark.parametrize(
+    ("name", "effort"),
+    [
+        ("linear_far", Effort(2, 1)),
+        ("linear_far", Effort(2, 4)),
+        ("gaussian_10", Effort(2, 1)),
+        ("gamma_poisson", Effort(2, 1)),
+        ("mixture_in_model", Effort(2, 1)),
+    ],
+)
+def test_the_mean_of_ten_is_covered(name, effort):
+    """1000 means of ten data, from two chains each; false alarm 1e-3 were the coverage as stated."""
+    log_w, exact, truth = both_sides(COVERED[name](), 10_000, effort, seed=6)
+    sides = sandwich(log_w, exact, Groups(1, 2))
+    for confidence in (0.5, 0.95):
+        risk = (1 - confidence) / 2
+        lower = sides.below_mean.reshape(-1, 10).mean(-1) - margin(risk, 2 * 10)
+        upper = sides.above.reshape(-1, 10).mean(-1) + margin(risk, 10)
+        means = truth.reshape(-1, 10).mean(-1)
+        covered = int(((lower <= means) & (means <= upper)).sum())
+        assert truths.binomial_alarm(covered, 1000, confidence) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "effort"),
+    [
+        ("linear_shifted", "guide", Effort(1, 1)),
+        ("linear_shifted", "guide", Effort(6, 1)),
+        ("linear_shifted", "guide", Effort(3, 3)),
+        ("linear_shifted", "prior", Effort(4, 8)),
+        ("gamma_poisson", "guide", Effort(1, 2)),
+        ("gamma_poisson", "prior", Effort(6, 6)),
+        ("beta_binomial", "prior", Effort(6, 6)),
+        ("mixture_in_model", "prior", Effort(6, 6)),
+        ("hierarchy", "guide", Effort(3, 3)),
+        ("plated", "guide", Effort(3, 3)),
+        ("conditional", "guide", Effort(3, 3)),
+    ],
+)
+def test_both_sides_are_unbiased_before_the_logarithm(name, start, effort):
+    """E p̂/p = E p/p̃ = 1 and E log p̂ ≤ log p ≤ E log p̃; 4000 data, |z| < 4.5 (1.5e-4 over all of them)."""
+    log_w, exact, truth = both_sides(COVERED[name](), 4000, effort, start, seed=7)
+    lower, upper = below(log_w, 1) - truth, above(log_w, exact) - truth
+    assert abs(truths.z_score(lower.exp(), 1.0)) < truths.Z_LIMIT
+    assert abs(truths.z_score((-upper).exp(), 1.0)) < truths.Z_LIMIT
+    # And the two are on their sides.
+    assert truths.z_score(lower, 0.0) < 2
+    assert truths.z_score(upper, 0.0) > -2
+    assert truths.z_score(upper - lower, 0.0) > 3
+
+
+def relative_weights(scale, dim, count, times, exact):
+    """log w − log p(x) of a guide `scale` times as wide as a Gaussian posterior, drawn from its closed form.
+
+    With ε ~ N(0, I) in the guide's units, log w = d log s + (1 − s²) χ²_d / 2, and from the posterior χ²/s² for χ².
+    """
+    generator = np.random.default_rng(0)
+    square = generator.chisquare(dim, (count, times)) / (scale**2 if exact else 1.0)
+    return torch.from_numpy(dim * math.log(scale) + (1 - scale**2) * square / 2)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.8, 0.5])
+def test_the_width_of_importance_sampling(scale):
+    """Probabilistic PCA with five latents, 1000 draws: the mean of log p̃ − log p̂ over 1000 data.
+
+    It is 0 at scale 1, 0.0014 at 0.8 and 1.06 at 0.5. The reference draws the weights themselves, from their closed
+    form; false alarm 7e-6.
+    """
+    log_w, exact, truth = both_sides(gaussian(5, scale=scale), 1000, Effort(1000, 1), seed=8)
+    sides = sandwich(log_w, exact, Groups(1, 1))
+    theirs = sandwich(
+        relative_weights(scale, 5, 1000, 4000, False), relative_weights(scale, 5, 1, 4000, True)[0], Groups(1, 1)
+    )
+    error = (sides.shortfall.var() / 1000 + theirs.shortfall.var() / 4000).sqrt()
+    assert abs(sides.shortfall.mean() - theirs.shortfall.mean()) <= truths.Z_LIMIT * error + 1e-9
+    assert sides.shortfall.mean().item() == pytest.approx({1.0: 0.0, 0.8: 0.0015, 0.5: 1.1}[scale], rel=0.15, abs=1e-9)
+    assert truths.z_score(sides.estimate - truth + 1e-12 * torch.randn(1000), 0.0) < truths.Z_LIMIT
+    assert truths.z_score(sides.above - truth + 1e-12 * torch.randn(1000), 0.0) > -truths.Z_LIMIT
+
+
+@pytest.mark.slow
+def test_fifty_latents_from_the_prior():
+    """Annealing where importance sampling is hopeless: the width is reached, and the truth inside."""
+    pair = gaussian(50).replicated(60)
+    options = {"start": "prior", "num_chains": 4, "width": 0.5, "seed": 0}
+    certificate = certify(pair.model, pair.guide, like=pair.data, **options)
+    truth = pair.log_evidence(certificate.x)
+    assert certificate.num_distributions > 1
+    assert certificate.reached
+    assert certificate.mean_lower <= truth.mean() <= certificate.mean_upper
+    assert ((certificate.lower <= truth) & (truth <= certificate.upper)).double().mean() > 0.95
+    # Without the chains the same budget of draws leaves many nats.
+    poor = certify(pair.model, pair.guide, like=pair.data, **options | {"max_distributions": 1})
+    assert poor.mean_upper - poor.mean_lower > 5
+    assert not poor.reached
+
+
+@pytest.mark.parametrize("num_draws", [2, 64])
+@pytest.mark.parametrize("name", ["linear_narrow", "gamma_poisson", "mixture_in_model"])
+def test_a_real_certificate_covers(name, num_draws, monkeypatch):
+    """1000 given data at a risk of 25 % below; false alarm 1e-3. The upper ends are estimates that hold here too."""
+    monkeypatch.setattr(certify_module, "IMPORTANCE_DRAWS", num_draws)
+    pair = pairs.build(name).replicated(1000)
+    given = simulate(pair.model, pair.guide, pair.x, seed=1).batch[0]
+    certificate = certify(pair.model, pair.guide, given, confidence=0.5, max_distributions=1, seed=9)
+    truth = pair.log_evidence(given)
+    assert certificate.kind == "real"
+    assert torch.equal(certificate.x, given)
+    assert truths.binomial_alarm(int((certificate.lower <= truth).sum()), 1000, 0.75) > 1e-3
+    assert truths.binomial_alarm(int((truth <= certificate.upper).sum()), 1000, 0.75) > 1e-3
+    assert certificate.mean_lower <= truth.mean()
+
+
+def test_the_mean_of_real_data_is_covered():
+    """30 certificates of 20 data each: at most four miss, whose chance is 0.94 or more if they cover with 95 %."""
+    hits = 0
+    for seed in range(30):
+        pair = pairs.build("linear_shifted").replicated(20)
+        given = simulate(pair.model, pair.guide, pair.x, seed=seed).batch[0]
+        certificate = certify(pair.model, pair.guide, given, max_distributions=1, num_twins=40, seed=seed)
+        hits += certificate.mean_lower <= pair.log_evidence(given).mean() <= certificate.mean_upper
+    assert hits >= 26
+
+
+def test_exact_where_the_pair_knows():
+    torch.manual_seed(0)
+    pair = LinearGaussian(num_features=3, latent_dim=2)
+    x = torch.randn(5, 3)
+    certificate = certify(pair.model, pair.guide, x)
+    assert (certificate.kind, certificate.confidence, certificate.reached) == ("exact", 1.0, True)
+    torch.testing.assert_close(certificate.lower, pair.log_evidence(x).detach())
+    assert torch.equal(certificate.lower, certificate.upper)
+    assert certificate.mean_lower == certificate.mean_upper == pytest.approx(pair.log_evidence(x).mean().item())
+    assert certificate.remarks() == []
+    drawn = certify(pair.model, pair.guide, like=x, seed=0)
+    assert drawn.kind == "exact"
+    torch.testing.assert_close(drawn.lower, pair.log_evidence(drawn.x).detach())
+    assert not torch.equal(drawn.x, x)
+
+
+@pytest.mark.parametrize("name", ["mixture", "nested", "chain", "feed_forward"])
+def test_exact_where_nothing_is_left_to_draw(name):
+    pair = pairs.build(name)
+    certificate = certify(pair.model, pair.guide, pair.data)
+    assert certificate.kind == "exact"
+    torch.testing.assert_close(certificate.lower, pair.truth)
+
+
+def test_a_wrong_closed_form_is_refused():
+    class Wrong:
+        log_evidence = staticmethod(lambda x: torch.zeros(3))
+
+        def model(self, x):
+            return pair.model(x)
+
+    pair = pairs.build("line")
+    with pytest.raises(PairError, match=r"log_evidence.*one number for each of the 4 data"):
+        certify(Wrong().model, pair.guide, pair.x)
+
+
+def test_refinement_stops_when_the_width_is_reached():
+    """From the prior: importance sampling for a wide interval, and more distributions for a narrow one."""
+    pair = gaussian(8).replicated(60)
+    options = {"start": "prior", "num_chains": 4, "seed": 0, "max_distributions": 128}
+    wide, narrow = (certify(pair.model, pair.guide, like=pair.data, width=w, **options) for w in (10.0, 0.3))
+    assert (wide.num_distributions, wide.transitions) == (1, 0)
+    assert wide.num_chains == certify_module.IMPORTANCE_DRAWS
+    assert 32 <= narrow.num_distributions <= 128
+    assert narrow.num_chains == 4
+    assert narrow.reached
+    assert wide.reached
+    for certificate in (wide, narrow):
+        truth = pair.log_evidence(certificate.x)
+        assert certificate.mean_lower <= truth.mean() <= certificate.mean_upper
+    # All transitions: of the pilots of 32, 64 … and of the certificate, with five chains a datum on drawn data.
+    steps = [2**k for k in range(5, int(math.log2(narrow.num_distributions)) + 1)]
+    assert narrow.transitions == 5 * (32 * sum(t - 1 for t in steps) + 60 * (steps[-1] - 1))
+
+
+def test_settings_are_chosen_on_other_data(monkeypatch):
+    """The data of the certificate are simulated after, and apart from, those of the pilot, and sandwiched once."""
+    seen = []
+
+    def watched(self, batch, *rest):
+        seen.append(batch[0])
+        return weights(self, batch, *rest)
+
+    weights = Bridge.weights
+    monkeypatch.setattr(Bridge, "weights", watched)
+    pair = gaussian(4).replicated(40)
+    certificate = certify(pair.model, pair.guide, like=pair.x, start="prior", max_distributions=32, seed=0)
+    pilots = seen[:-1]
+    assert torch.equal(seen[-1], certificate.x)
+    assert len(pilots) == 2
+    for pilot in pilots:
+        assert not (pilot[:, None] == certificate.x[None]).all(-1).any()
+
+
+def test_memory_and_chunks_do_not_change_the_law():
+    """The data in many pieces, the chains too: unbiased as before; 150 data, |z| < 4.5."""
+    pair = pairs.build("linear_shifted").replicated(150)
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        drawn = simulate(pair.model, pair.guide, pair.x)
+        for memory_mb, effort in ((0.1, Effort(64, 1)), (0.2, Effort(4, 3))):
+            bridge = Bridge(pair.model, pair.guide, "guide", 2, memory_mb, False)
+            parts = list(bridge.weights(drawn.batch, drawn.latents, effort, ""))
+            assert len(parts) > 5
+            log_w, exact = gather(parts)
+            assert log_w.shape == (effort.num_chains, 150)
+            truth = pair.log_evidence(drawn.batch[0])
+            assert abs(truths.z_score((below(log_w, 1) - truth).exp(), 1.0)) < truths.Z_LIMIT
+            assert abs(truths.z_score((truth - above(log_w, exact)).exp(), 1.0)) < truths.Z_LIMIT
+
+
+def test_few_data_cannot_be_narrow():
+    pair = pairs.build("linear_wide")
+    certificate = certify(pair.model, pair.guide, like=pair.x, seed=0)
+    assert certificate.least_width == pytest.approx(math.log(40) / 6 * (1 + 1 / 16))
+    assert not certificate.reached
+    assert certificate.num_distributions == 1  # nothing could be won
+    (remark,) = [r for r in certificate.remarks() if "the margins alone" in r]
+    assert "give at least 79 data" in remark
+    enough = pair.replicated(79)
+    assert certify(pair.model, pair.guide, like=enough.x, seed=0).reached
+
+
+def test_a_spent_budget_is_said():
+    pair = gaussian(10).replicated(100)
+    certificate = certify(pair.model, pair.guide, like=pair.x, start="prior", max_distributions=1, seed=0)
+    assert not certificate.reached
+    assert any("the budget is spent" in remark for remark in certificate.remarks())
+
+
+def test_remarks_say_what_is_certified():
+    pair = pairs.build("linear_wide")
+    simulated = certify(pair.model, pair.guide, like=pair.x, seed=0)
+    assert any("drawn from the model" in remark for remark in simulated.remarks())
+    real = certify(pair.model, pair.guide, pair.x, num_twins=20, max_distributions=1, seed=0)
+    assert any("the upper bounds are estimates" in remark and "20 data" in remark for remark in real.remarks())
+    assert any("never trained" in remark for remark in real.remarks())
+    from_prior = certify(pair.model, pair.guide, pair.x, start="prior", num_twins=20, max_distributions=1, seed=0)
+    assert not any("never trained" in remark for remark in from_prior.remarks())
+    # Of 20 twins none is so high that one more would exceed it once in forty times.
+    assert real.upper.isposinf().all()
+    assert math.isfinite(real.mean_upper)
+
+
+def test_a_datum_of_probability_zero():
+    """It has no bounds but −inf, says so, and leaves the others theirs."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Beta(2.0, 2.0))
+            pyro.sample("x", dist.Uniform(z - 1, z + 1, validate_args=False), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Beta(torch.full_like(x, 2.0), 2.0))
+
+    certificate = certify(model, guide, torch.tensor([0.5, 7.0, 0.2]), max_distributions=1, seed=0)
+    assert certificate.lower[1] == certificate.log_evidence[1] == -math.inf
+    assert certificate.lower[[0, 2]].isfinite().all()
+    assert certificate.upper[[0, 2]].isfinite().all()
+    assert certificate.upper[1] == math.inf
+    assert certificate.mean_lower == -math.inf
+    assert not certificate.reached
+    assert any("no weight is positive for 1 of 3 data" in remark for remark in certificate.remarks())
+
+
+def test_the_record():
+    pair = pairs.build("linear_wide").replicated(50)
+    certificate = certify(pair.model, pair.guide, like=pair.x, seed=0)
+    summary = certificate.summary()
+    assert summary["mean_width"] == pytest.approx(certificate.mean_upper - certificate.mean_lower)
+    assert summary["num_data"] == 50
+    assert summary["kind"] == "simulated"
+    assert summary["median_datum_width"] == pytest.approx((certificate.upper - certificate.lower).median().item())
+    dataset = certificate.to_dataset()
+    assert dataset.sizes == {"datum": 50}
+    assert dataset.attrs["kind"] == "simulated"
+    assert dataset.lower.attrs["units"] == "nats"
+    assert (dataset.lower < dataset.log_evidence).all()
+    assert (dataset.log_evidence < dataset.upper).all()
+
+
+def test_seeds():
+    pair = pairs.build("linear_wide").replicated(20)
+    first, same, other = (certify(pair.model, pair.guide, like=pair.x, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first.lower, same.lower)
+    assert not torch.equal(first.lower, other.lower)
+    state = torch.get_rng_state()
+    certify(pair.model, pair.guide, pair.x, seed=1)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_refusals():
+    pair = pairs.build("line")
+    cases = [
+        ({}, "neither x nor like is given: give x"),
+        ({"x": pair.x, "like": pair.x}, "both x and like are given"),
+        ({"x": pair.x, "confidence": 1.0}, "confidence must lie between 0 and 1; it is 1.0"),
+        ({"x": pair.x, "confidence": -0.5}, "confidence"),
+        ({"x": pair.x, "width": 0.0}, "width must be a positive number of nats"),
+        ({"x": pair.x, "width": math.nan}, "width"),
+        ({"x": pair.x, "num_twins": 1}, "num_twins must be an integer of at least 2"),
+        ({"x": pair.x, "num_chains": 0}, "num_chains"),
+        ({"x": pair.x, "max_distributions": 2.5}, "num_distributions|max_distributions"),
+        ({"x": pair.x, "start": "posterior"}, "start"),
+        ({"x": pair.x, "memory_mb": -1.0}, "memory_mb"),
+    ]
+    for options, message in cases:
+        with pytest.raises(OptionError, match=message):
+            certify(pair.model, pair.guide, **options)
+    with pytest.raises(DataError, match="NaN"):
+        certify(pair.model, pair.guide, torch.tensor([0.0, math.nan]))
+    with pytest.raises(DataError, match="no data"):
+        certify(pair.model, pair.guide, like=pair.x[:0])
+
+
+def test_pairs_that_cannot_be_certified():
+    def reads(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=2 * x)
+
+    def discrete(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Poisson(3.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def poisson(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Poisson(torch.full_like(x, 3.0)))
+
+    line = pairs.build("line")
+    with pytest.raises(PairError, match="observe x as it is"):
+        certify(reads, line.guide, line.x)
+    with pytest.raises(PairError, match="'z' is discrete"):
+        certify(discrete, poisson, line.x)
