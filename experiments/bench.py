@@ -1,4 +1,4 @@
-"""How fast are the two things that take the time, a step of SVI and a log weight?
+"""How fast are the three things that take the time: a step of SVI, a log weight, a transition of annealing?
 
 Each contender does the same work on the 784-200-200-50 tanh VAE; they take turns, so that a busy machine slows all of
 them alike, and what is reported is the ratio of medians. ``make bench`` runs it.
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import pyro
 import torch
@@ -22,6 +23,8 @@ from rich.table import Table
 from torch import Tensor
 
 from ppvae.inference import fit, importance_evidence
+from ppvae.inference.annealing import LEAPFROG_STEPS, forward, tune
+from ppvae.inference.density import density_of
 from ppvae.models import VAE, Bernoulli
 
 
@@ -33,6 +36,9 @@ class Config:
     steps: int = 50
     num_data: int = 8
     num_particles: int = 5000
+    num_chains: int = 16
+    num_annealed: int = 40
+    num_distributions: int = 11
     turns: int = 7
 
 
@@ -56,7 +62,83 @@ def contenders(config: Config) -> dict[str, dict[str, Callable[[], object]]]:
             "pyro's weights, one datum at a time": lambda: _pyro_weights(theirs, few, config.num_particles),
             "plain torch": lambda: _torch_weights(plain, few, config.num_particles),
         },
+        **_annealers(ours, x[: config.num_annealed], config),
     }
+
+
+def _annealers(pair: VAE, x: Tensor, config: Config) -> dict[str, dict[str, Callable[[], object]]]:
+    """The transitions alone: what the pilot finds is the same for all."""
+    chains, steps = config.num_chains, LEAPFROG_STEPS
+    with density_of(pair.model, pair.guide, (x,)) as density:
+        tuning = tune(density, "guide", config.num_distributions)
+
+    def ours() -> None:
+        with density_of(pair.model, pair.guide, (x,)) as density:
+            forward(density, tuning, "guide", chains)
+
+    task = (
+        f"{config.num_distributions - 1} transitions of {chains} chains for {len(x)} data, {steps} leapfrog steps each"
+    )
+    return {
+        task: {
+            "ppvae.inference.annealing": ours,
+            "its matrix products alone": lambda: _products(
+                pair, chains * len(x), steps * (config.num_distributions - 1)
+            ),
+            "plain torch": lambda: _torch_anneal(pair, x, chains, config.num_distributions, steps),
+        }
+    }
+
+
+def _products(pair: VAE, rows: int, times: int) -> None:
+    """What a gradient in z cannot do without: the decoder's matrix products, once forth and once back."""
+    weights = [layer.weight.detach() for layer in pair.decoder.modules() if isinstance(layer, torch.nn.Linear)]
+    z = torch.randn(rows, weights[0].shape[1])
+    for _ in range(times):
+        h = z
+        for weight in weights:
+            h = h @ weight.T
+        for weight in reversed(weights):
+            h = h @ weight
+
+
+def _torch_anneal(
+    pair: VAE, x: Tensor, chains: int, num_distributions: int, steps: int, epsilon: float = 0.1
+) -> Tensor:
+    """The published kind: for one VAE by hand, with one step size, and a new gradient at each temperature."""
+    with torch.no_grad():
+        loc, scale = pair.encode(x)
+
+    def ends(z: Tensor) -> tuple[Tensor, Tensor]:
+        logits = pair.decoder(z)
+        joint = (x * logits - torch.nn.functional.softplus(logits)).sum(-1) - z.square().sum(-1) / 2
+        return -((z - loc) / scale).square().sum(-1) / 2 - scale.log().sum(-1), joint
+
+    def slope(z: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+        z = z.detach().requires_grad_()
+        start, joint = ends(z)
+        target = (1 - beta) * start + beta * joint
+        return target.detach(), torch.autograd.grad(target.sum(), z)[0]
+
+    z = loc + scale * torch.randn(chains, *loc.shape)
+    log_w, betas = torch.zeros(chains, len(x)), torch.linspace(0, 1, num_distributions + 1).tolist()
+    for before, beta in pairwise(betas):
+        with torch.no_grad():
+            start, joint = ends(z)
+        log_w += (beta - before) * (joint - start)
+        if beta == 1:
+            break
+        momentum, end = torch.randn_like(z), z
+        target, gradient = slope(z, beta)
+        energy = momentum.square().sum(-1) / 2 - target
+        for _ in range(steps):
+            momentum = momentum + epsilon / 2 * gradient
+            end = end + epsilon * momentum
+            target, gradient = slope(end, beta)
+            momentum = momentum + epsilon / 2 * gradient
+        accepted = torch.rand(log_w.shape).log() < energy - momentum.square().sum(-1) / 2 + target
+        z = torch.where(accepted[..., None], end, z)
+    return log_w
 
 
 def _pyro_steps(pair: VAE, x: Tensor, batch_size: int) -> None:

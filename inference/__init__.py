@@ -5,6 +5,7 @@ from .ais import annealed_evidence
 from .certificate import Certificate
 from .certify import certify
 from .check import check
+from .datatree import to_datatree
 from .evidence import Evidence
 from .gap import GapAttribution, attribute_gap
 from .importance import importance_evidence
@@ -35,4 +36,5 @@ __all__ = [
     "log_weights",
     "refine",
     "simulate",
+    "to_datatree",
 ]

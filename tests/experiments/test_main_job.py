@@ -20,6 +20,7 @@ from ppvae.experiments import figures, main_job
 from ppvae.experiments.preparation import check_pair
 from ppvae.experiments.views import spread, views
 from ppvae.inference import importance_evidence
+from ppvae.inference.checkpoint import load_parameters
 from ppvae.models import VAE, Binomial, LinearGaussian
 from ppvae.pairs import make_pair
 from ppvae.rundir import RunDirectory
@@ -91,7 +92,7 @@ class TestRun:
     def test_the_evidence_is_that_of_the_trained_pair_on_the_test_data(self, settings):
         result = run(settings)
         data, pair = load_dataset(settings.data), make_pair(settings, load_dataset(settings.data))
-        main_job.load_parameters(result.directory.checkpoint, pair.model, pair.guide, data.test)
+        load_parameters(result.directory.checkpoint, pair.model, pair.guide, data.test)
         evidence = importance_evidence(pair.model, pair.guide, data.test, 40, seed=0)
         torch.testing.assert_close(evidence.log_evidence, result.evidence.log_evidence)
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import types
 import warnings
 
 import arviz
@@ -270,6 +271,7 @@ class TestDraws:
         first = tree_of(pair, num_draws=20, num_chains=3)
         record = {name: torch.as_tensor(v.to_numpy()) for name, v in first["posterior"].data_vars.items()}
         again = tree_of(pair, draws=record, num_draws=7)
+        xr.testing.assert_equal(again, tree_of(pair, draws=types.SimpleNamespace(draws=record)))
         xr.testing.assert_equal(first["posterior"].to_dataset(), again["posterior"].to_dataset())
         xr.testing.assert_allclose(first["log_likelihood"].to_dataset(), again["log_likelihood"].to_dataset())
         np.testing.assert_allclose(first["sample_stats"]["log_weight"], again["sample_stats"]["log_weight"])

@@ -1,0 +1,252 @@
+"""A pair's posterior as an xarray DataTree in ArviZ's schema, so that all of ArviZ reads it.
+
+Groups, with dims ``chain`` and ``draw`` (but for the data), then ``datum``, then the site's own:
+
+    posterior                    draws of z for every datum, named after the sites
+    sample_stats                 log_p = log p(x, z), log_q = log q(z|x), log_weight = log_p − log_q
+    log_likelihood               log p(x|z), one number for each draw and datum
+    posterior_predictive         x̃ ~ p(x|z), one for each draw of the posterior
+    prior, prior_predictive      z ~ p(z) and x̃ ~ p(x|z)
+    observed_data, constant_data what the model observes, and the context
+
+Draws that are independent are cut into ``num_chains`` chains of equal standing, which is all that R-hat and the rank
+plots ask for: they then show what they show for perfectly mixed chains.
+
+Leave-one-out. Each datum has latents of its own, so that without x_n nothing is known of z_n but its prior:
+p(x_n|x_−n) = p(x_n). What ArviZ calls ``elpd_loo`` is here the sum of log p(x_n). From draws of the guide
+
+    stats = tree["sample_stats"]
+    loo_approximate_posterior(tree, log_p=stats["log_p"], log_q=stats["log_q"])
+
+estimates it with the ratios p(z)/q(z|x), normalised by their sum; ``importance_evidence`` does so with less variance.
+Keep the dim ``datum`` in both arguments: a sum over the data would be one weight for all of them, and its k̂ would grow
+with their number. Draws of the posterior itself ("exact", "psis", Markov chains) go to ``loo`` instead, whose ratios
+1/p(x|z) are the harmonic mean's: believe it only where its k̂ says so.
+
+References:
+    DataTree schema specification for ArviZ, in ArviZ's documentation.
+    Bayesian leave-one-out cross-validation for large data (Magnusson, Riis Andersen, Jonasson & Vehtari, 2019),
+    arXiv:1904.10679.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Hashable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import pyro
+import torch
+import xarray as xr
+from arviz_base import dict_to_dataset
+from torch import Tensor
+
+from ppvae import __version__
+from ppvae.errors import OptionError
+
+from .draws import exact_draws, given_draws, guide_draws, resampled_draws, store, weight_stats
+from .importance import finite_batch
+from .labels import DATUM, RESERVED, SAMPLE, check_coords, dims_of_variables
+from .parameters import owner, where_parameters_are
+from .sites import Sites, Values, sites_of
+from .traces import Batch, Program, as_batch, seeded
+
+SOURCES = {
+    "guide": "the guide, q(z|x)",
+    "psis": "the guide, resampled by Pareto-smoothed importance weights",
+    "exact": "the posterior in closed form",
+}
+OF_WEIGHTS = ("pareto_k", "importance_ess")
+
+Source = Literal["guide", "psis", "exact"]
+
+
+def to_datatree(
+    model: Program,
+    guide: Program,
+    x: Tensor | Batch,
+    *,
+    draws: Source | Mapping[str, Any] = "guide",
+    num_draws: int = 250,
+    num_chains: int = 4,
+    predictive: bool = True,
+    coords: Mapping[str, Sequence[Any]] | None = None,
+    dims: Mapping[str, Sequence[Hashable]] | None = None,
+    seed: int | None = None,
+    memory_mb: float = 64.0,
+) -> xr.DataTree:
+    """Draws of the latents of every datum, with all that ArviZ wants to know about them.
+
+    Args:
+        model: ``model(x, *context)``, the generative program.
+        guide: ``guide(x, *context)``.
+        x: data, first dimension ``num_data``; or a tuple ``(x, *context)``.
+        draws: where the posterior's draws come from: ``"guide"``; ``"psis"``, ten times as many draws of the guide,
+            resampled for each datum by Pareto-smoothed importance weights (they repeat: ``sample_stats`` says in
+            ``importance_ess`` how many they are worth, and in ``pareto_k`` whether to trust them); ``"exact"``, from
+            ``posterior(x)`` of the object that the model is a method of; or draws of your own, a mapping from site to
+            ``(chain, draw, datum, ...)``, such as the ``posterior`` group of another tree, or a record whose ``draws``
+            are one.
+        num_draws: draws per datum and chain; with draws of your own, theirs.
+        num_chains: into how many chains the draws are cut; with draws of your own, theirs.
+        predictive: also draw data, for ``prior_predictive`` and ``posterior_predictive``: each as large as x times the
+            number of draws.
+        coords: values along dims, by dim, as ArviZ takes them; ``"datum"`` names the data.
+        dims: names of a site's own dims, by site, as ArviZ takes them; by default ``<site>_dim_0`` and so on, plates
+            inside a datum first.
+        seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
+        memory_mb: budget in MiB for one pass of the pair; the tree itself comes on top.
+
+    Returns:
+        xarray.DataTree: as described above; log densities are float64, in nats. Sites that are enumerated are summed
+        out: the groups leave them out, and the attribute ``summed_out`` names them. What only the guide draws
+        (auxiliary sites) is left out too. ``log_likelihood`` holds one variable, named after the observed site, or
+        ``observed``, where there are several.
+
+    Raises:
+        OptionError: an argument has no meaning, or does not fit the pair.
+        DataError: ``x`` is not a tensor of at least one datum, or it holds NaN or infinite values.
+        PairError: the pair breaks the contract, cannot draw what is asked for, or a site has a name that a dim has.
+        NonFiniteError: a datum has no weights to resample by.
+
+    Example:
+        >>> import torch
+        >>> from arviz_stats import summary
+        >>> from ppvae.models import LinearGaussian
+        >>> _ = torch.manual_seed(0)
+        >>> pair = LinearGaussian(num_features=3, latent_dim=2).set_exact_guide()
+        >>> tree = to_datatree(pair.model, pair.guide, torch.randn(5, 3), seed=0)
+        >>> list(tree["posterior"]["z"].sizes.items())
+        [('chain', 4), ('draw', 250), ('datum', 5), ('z_dim_0', 2)]
+        >>> len(summary(tree))
+        10
+        >>> sorted(tree.children)[:3]
+        ['log_likelihood', 'observed_data', 'posterior']
+    """
+    batch = where_parameters_are(model, guide, finite_batch(as_batch(x)))
+    if not isinstance(draws, (str, Mapping)):
+        draws = getattr(draws, "draws", draws)  # a record of them
+    if not isinstance(draws, Mapping) and not (isinstance(draws, str) and draws in SOURCES):
+        found = repr(draws) if isinstance(draws, str) else type(draws).__name__
+        raise OptionError(f"draws must be one of {list(SOURCES)}, or a mapping from site to draws; it is {found}.")
+    size = _positive("num_chains", num_chains), _positive("num_draws", num_draws)
+    with seeded(seed), sites_of(model, guide, batch) as sites:
+        context = _context(sites)
+        dims_of = dims_of_variables(sites, context, dims or {})
+        z, size, of_weights = _posterior(sites, draws, size, memory_mb)
+        check_coords(coords or {}, dims_of, size)
+        groups = _read(sites, z, size[0] * size[1], predictive, memory_mb)
+    if isinstance(draws, str) and draws == "guide":
+        of_weights = dict(zip(OF_WEIGHTS, weight_stats(groups["sample_stats"]["log_weight"]), strict=True))
+    groups["constant_data"] = context
+    attrs = _attributes(sites, draws, seed)
+    tree = {}
+    for group, values in groups.items():
+        log_densities, data = group in ("sample_stats", "log_likelihood"), group.endswith("_data")
+        if values or group == "posterior":
+            tree[group] = dict_to_dataset(
+                {name: (value if data else value.unflatten(0, size)).numpy() for name, value in values.items()},
+                dims={name: [DATUM] if log_densities else list(dims_of[name]) for name in values},
+                sample_dims=() if data else SAMPLE,
+                coords=None if coords is None else dict(coords),
+                attrs=attrs,
+                inference_library=pyro,
+                check_conventions=False,
+            )
+        if log_densities:
+            for variable in tree.get(group, {}).values():
+                variable.attrs["units"] = "nats"
+    tree["sample_stats"] = tree["sample_stats"].assign({n: ((DATUM,), v.numpy()) for n, v in of_weights.items()})
+    tree["posterior"] = tree["posterior"].assign_coords(tree["sample_stats"].coords)  # there may be no latent
+    out = xr.DataTree.from_dict(tree)
+    out.attrs = tree["posterior"].attrs
+    return out
+
+
+def _posterior(
+    sites: Sites, draws: Source | Mapping[str, Any], size: tuple[int, int], memory_mb: float
+) -> tuple[Values, tuple[int, int], Values]:
+    """Draws by datum, how many ``(chains, draws)`` they are, and what is known of their weights."""
+    if isinstance(draws, Mapping):
+        z, chains, length = given_draws(sites, draws)
+        return z, (chains, length), {}
+    num_draws = size[0] * size[1]
+    if draws == "psis":
+        resampled = resampled_draws(sites, num_draws, memory_mb)
+        return resampled.values, size, dict(zip(OF_WEIGHTS, (resampled.pareto_k, resampled.ess), strict=True))
+    if draws == "exact":
+        return exact_draws(sites, num_draws), size, {}
+    return guide_draws(sites, num_draws, memory_mb), size, {}
+
+
+def _read(sites: Sites, z: Values, num_draws: int, predictive: bool, memory_mb: float) -> dict[str, Values]:
+    """Every group's values, ``(num_draws, num_data, ...)``, and the data's, ``(num_data, ...)``."""
+    names = ("sample_stats", "log_likelihood", "posterior_predictive", "prior", "prior_predictive")
+    groups: dict[str, Values] = {name: {} for name in names}
+    observed: Values = {}
+    likelihood = next(iter(sites.observed)) if len(sites.observed) == 1 else "observed"
+    for data, draws, part in sites.pieces(num_draws, memory_mb):
+        count = draws.stop - draws.start
+        here = {name: value[draws, data] for name, value in z.items()}
+        log_p, log_q, log_likelihood = part.densities(here, count)
+        stats = {"log_p": log_p} | ({} if log_q is None else {"log_q": log_q, "log_weight": log_p - log_q})
+        prior = part.from_prior(count, predictive=predictive)
+        found = {
+            "sample_stats": stats,
+            "log_likelihood": {likelihood: log_likelihood} if sites.observed else {},
+            "posterior_predictive": part.predicted(here, count) if predictive else {},
+            "prior": {name: prior[name] for name in sites.latents},
+            "prior_predictive": {name: prior[name] for name in sites.observed if predictive},
+        }
+        for group, values in found.items():
+            store(groups[group], values, draws, data, (num_draws, sites.num_data))
+        if draws.start == 0:
+            first = {name: value[:1] for name, value in here.items()}
+            store(observed, part.observations(first), slice(0, 1), data, (1, sites.num_data))
+    posterior = {name: z[name] for name in sites.latents}
+    return {"posterior": posterior, **groups, "observed_data": {name: value[0] for name, value in observed.items()}}
+
+
+def _context(sites: Sites) -> Values:
+    """The tensors and numbers that come with x, named as the model names its arguments."""
+    program = getattr(sites.model, "forward", sites.model)
+    kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    names = [p.name for p in inspect.signature(program).parameters.values() if p.kind in kinds]
+    taken = RESERVED | set(sites.latents) | set(sites.observed)
+    out = {}
+    for i, value in enumerate(sites.batch[1:], start=1):
+        name = names[i] if i < len(names) and names[i] not in taken else f"context_{i}"
+        if isinstance(value, (Tensor, int, float)):
+            out[name] = torch.as_tensor(value).cpu()
+    return out
+
+
+def _attributes(sites: Sites, draws: Source | Mapping[str, Any], seed: int | None) -> dict[str, Any]:
+    """What every group says of itself."""
+    model, guide = (_name(program) for program in (sites.model, sites.guide))
+    attrs: dict[str, Any] = {
+        "created_at": datetime.now(UTC).isoformat(),
+        "creation_library": "ppvae",
+        "creation_library_version": __version__,
+        "torch_version": str(torch.__version__),
+        "pair": model if model == guide else f"{model}, {guide}",
+        "draws": "given" if isinstance(draws, Mapping) else SOURCES[draws],
+    }
+    if seed is not None:
+        attrs["seed"] = seed
+    if sites.summed:
+        attrs["summed_out"] = ", ".join(sorted(sites.summed))
+    return attrs
+
+
+def _name(program: Program) -> str:
+    """What a program belongs to, or its own name."""
+    of = owner(program)
+    return str(getattr(of, "__qualname__", type(of).__qualname__))
+
+
+def _positive(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise OptionError(f"{name} must be an integer of at least 1; it is {value!r}.")
+    return value
