@@ -33,6 +33,7 @@ def near(values: Tensor, truth: Tensor | float) -> bool:
 def adds_up(gap: GapAttribution) -> bool:
     whole = gap.amortisation + gap.family
     inside = gap.covariance + gap.flow + gap.rest
+    assert torch.allclose(gap.refinement.elbo, gap.log_evidence - gap.rest, atol=1e-12)
     return torch.allclose(whole, gap.total, atol=1e-12) and torch.allclose(inside, gap.family, atol=1e-12)
 
 

@@ -205,6 +205,46 @@ def test_a_map_and_its_inverse(dim):
     torch.testing.assert_close(log_det[0, 0], torch.linalg.slogdet(jacobian)[1])
 
 
+def test_weights_of_the_map_onto_the_posterior_are_the_evidence():
+    """u' = m + chol(P⁻¹) ε, whose density is the posterior's: each weight is log p(x), with gradients and without."""
+    model, guide, x, _precision = mean_field()
+    W = torch.tensor([[1.0, 0.8], [0.2, 0.9]])
+    numbers = (W, torch.zeros(2), 0.25 * torch.eye(2), torch.zeros(2), torch.eye(2))
+    loc, cov = truths.gaussian_posterior(x, *numbers)
+    with density_of(model, guide, (x,)) as density:
+        centre, spread = 0.3 * x, torch.full((3, 2), 0.7)
+        L = torch.linalg.cholesky(cov) / 0.7
+        parameters = ((loc - centre) / spread, L.diagonal().log().expand(3, 2), L.expand(3, 2, 2))
+        family = MapFamily(density, centre, spread, parameters)
+        expected = truths.gaussian_evidence(x, *numbers).expand(5, 3)
+        torch.testing.assert_close(family.log_weights(parameters, everyone(3), 5).detach(), expected)
+        with torch.no_grad():
+            torch.testing.assert_close(family.log_weights(parameters, everyone(3), 5), expected)
+
+
+def test_weights_of_a_flow_are_the_same_with_gradients_and_without():
+    model, guide, x, _ = mean_field()
+    with density_of(model, guide, (x,)) as density:
+        family = MapFamily(density, 0.3 * x, torch.full((3, 2), 0.7), couplings=True)
+        parameters = tuple(p + 0.1 * torch.randn_like(p) for p in family.start)
+        with generator_kept(1):
+            with_gradients = family.log_weights(parameters, everyone(3), 5).detach()
+        with generator_kept(1), torch.no_grad():
+            torch.testing.assert_close(family.log_weights(parameters, everyone(3), 5), with_gradients)
+
+
+def test_a_refined_guide_knows_its_data_in_any_order():
+    model, guide, x, _ = mean_field()
+    best = refine(model, guide, x, steps=50, num_draws=10, seed=0)
+    whole: Any = pyro.poutine.trace(best.guide).get_trace(x).nodes["z"]
+    some: Any = pyro.poutine.trace(best.guide).get_trace(x[[2, 0]]).nodes["z"]
+    for name in ("loc", "scale"):
+        parameter = getattr(whole["fn"].base_dist, name)
+        torch.testing.assert_close(getattr(some["fn"].base_dist, name), parameter[[2, 0]])
+    moved = whole["fn"].base_dist.loc - 0.3 * x
+    assert (moved[0] - moved[2]).abs().max() > 0.1
+
+
 @pytest.mark.parametrize(
     "name", ["linear_narrow", "gamma_poisson", "beta_binomial", "hierarchy", "conditional", "methods", "stored"]
 )
@@ -321,6 +361,40 @@ def test_one_bad_datum_leaves_the_others_unharmed(value):
     assert torch.isfinite(hurt.parameters[0]).all()
 
 
+class Misled(Quadratic):
+    """Its gradient points away from the goal."""
+
+    def log_weights(self, parameters: Any, index: Any, num_particles: int) -> Tensor:
+        log_w = super().log_weights(parameters, index, num_particles)
+        return -log_w if torch.is_grad_enabled() else log_w
+
+
+def test_an_ascent_that_goes_down_returns_and_has_not_converged():
+    ascent = ascend(Misled({}), 4, 2 * ROUND, 0.05, 0.01, 64)
+    assert torch.equal(ascent.parameters[0], Misled.start[0])
+    assert not ascent.converged.any()
+
+
+class Stumbling(Quadratic):
+    """The gradient of one datum is not finite, once."""
+
+    stumbled = False
+
+    def log_weights(self, parameters: Any, index: Any, num_particles: int) -> Tensor:
+        log_w = super().log_weights(parameters, index, num_particles)
+        if torch.is_grad_enabled() and not self.stumbled:
+            self.stumbled = True
+            return log_w * torch.where(index == 1, math.nan, 1.0)
+        return log_w
+
+
+def test_a_step_whose_gradient_is_not_finite_is_left_out():
+    ascent = ascend(Stumbling({}), 4, 1000, 0.05, 0.01, 64)
+    assert ascent.converged.all()
+    assert torch.equal(ascent.steps, ascend(Quadratic({}), 4, 1000, 0.05, 0.01, 64).steps)  # no round was lost
+    torch.testing.assert_close(ascent.parameters[0][:, 0], Quadratic.goal, rtol=0, atol=0.02)
+
+
 def test_steps_are_counted_and_progress_adds_up_to_the_budget():
     told: list[int] = []
     ascent = ascend(Quadratic({1: math.nan}), 4, 1000, 0.05, 0.01, 64, told.append)
@@ -374,7 +448,8 @@ def test_pieces_find_what_the_whole_finds():
 def test_common_random_numbers():
     pair = pairs.build("linear_shifted")
     family = GuideFamily(pair.model, pair.guide, (pair.x,))
-    first, second = paired(family, family.start, family.start, everyone(6), 10, 4)
+    same = tuple(p.clone() for p in family.start)
+    first, second = paired(family, family.start, same, everyone(6), 10, 4)
     assert first.shape == (10, 6)
     assert torch.equal(first, second)
     assert not torch.equal(first[:4], first[4:8])
