@@ -5,23 +5,28 @@ from .ais import annealed_evidence
 from .certificate import Certificate
 from .certify import certify
 from .check import check
+from .collapse import latent_units
 from .datatree import to_datatree
 from .evidence import Evidence
 from .gap import GapAttribution, attribute_gap
 from .importance import importance_evidence
 from .refine import Refinement, refine
 from .simulation import Simulation, simulate
+from .stability import ColumnStability, column_stability
 from .structure import Finding
 from .surgery import Surgery, elbo_surgery
 from .svi import Fit, fit
+from .units import LatentUnits
 from .weights import log_weights
 
 __all__ = [
     "Certificate",
+    "ColumnStability",
     "Evidence",
     "Finding",
     "Fit",
     "GapAttribution",
+    "LatentUnits",
     "Refinement",
     "Simulation",
     "Surgery",
@@ -29,10 +34,12 @@ __all__ = [
     "attribute_gap",
     "certify",
     "check",
+    "column_stability",
     "elbo_surgery",
     "estimate_evidence",
     "fit",
     "importance_evidence",
+    "latent_units",
     "log_weights",
     "refine",
     "simulate",

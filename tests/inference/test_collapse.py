@@ -120,7 +120,9 @@ def test_planted_dead_units_are_found_and_cost_nothing():
     summary = units.summary()
     assert (summary["active"], summary["collapsed"], summary["active_by_mean_variance"]) == (3, 2, 3)
     assert summary["kl_sum"] == pytest.approx(units.kl.sum().item())
+    assert summary["kl_of_collapsed"] == 0
     assert units.remarks()[0] == "2 of 5 latent units have collapsed (z[1], z[3]): they tell nothing about x."
+    assert len(units.remarks()) == 1
 
 
 def test_a_unit_that_speaks_through_its_scale_alone_is_active():
@@ -146,6 +148,10 @@ def test_a_guide_that_does_not_heed_x_and_is_not_the_prior_is_called_idle():
     assert units.label == ("z",)
     assert "does not heed x and is not the prior either" in units.remarks()[1]
     assert units.summary()["kl_of_collapsed"] == units.kl.item()
+    model, guide = pair_of(lambda: dist.Normal(0.0, 1.0), lambda x: dist.Normal(torch.full((len(x),), 0.2), 1.0))
+    near = latent_units(model, guide, torch.randn(100, 2), 200, seed=0)
+    assert 0.01 < near.kl.item() < 0.03
+    assert len(near.remarks()) == 1
 
 
 def test_the_verdict_weighs_the_threshold_in_prior_variances_with_two_errors():
@@ -159,6 +165,7 @@ def test_the_verdict_weighs_the_threshold_in_prior_variances_with_two_errors():
         units = latent_units(model, guide, x, 200, threshold=threshold, seed=0)
         assert units.mean_variance.item() == pytest.approx(0.04, rel=1e-12)
         assert units.prior_variance.item() == pytest.approx(prior_scale**2, rel=1e-12)
+        assert units.summary()["active_by_mean_variance"] == (0.04 / prior_scale**2 > threshold)
         return units.verdict[0]
 
     assert verdict(1.0, 0.01) == verdict(1.0, 0.03) == "active"
@@ -172,6 +179,11 @@ def test_few_data_leave_a_unit_undecided():
     assert "undecided within two standard errors (z)" in units.remarks()[0]
     many = latent_units(model, guide, torch.randn(2000, 1), 4, seed=0)
     assert many.verdict == ("active",)
+    # One datum of four stands out: 0.0081 is below 0.01, and the jackknife knows that it rests on one.
+    one = latent_units(model, guide, torch.tensor([[0.0], [0.0], [0.0], [1.5]]), 1000, seed=0)
+    assert one.mean_variance.item() == pytest.approx(0.0081, rel=1e-10)
+    assert one.mutual_information.item() + 2 * one.standard_error["mutual_information"].item() < 1.5 * INFORMATION
+    assert one.verdict == ("undecided",)
 
 
 def test_a_hierarchy_against_its_gaussian_marginals():
@@ -395,19 +407,19 @@ def narrow():
             a = pyro.sample("a", dist.Normal(x / 2, 0.7))
             pyro.sample("b", dist.Normal(a, 0.3))
 
-    return pairs.Pair(model, guide, torch.linspace(-2, 2, 40))
+    return pairs.Pair(model, guide, torch.linspace(1, 3, 40))
 
 
-@pytest.mark.parametrize(("pair", "num_particles"), [(pairs.line, 6), (narrow, 12)])
+@pytest.mark.parametrize(("pair", "num_particles"), [(pairs.line, 6), (narrow, 8)])
 def test_the_errors_are_the_spread_over_seeds(pair, num_particles, monkeypatch):
-    """The spread over 60 seeds is known to 1/√120 = 9 %; 41 % are 4.5 of these. Few parents make theirs count."""
+    """The spread over 40 seeds is known to 1/√80 = 11 %; 50 % are 4.5 of these. Few parents make theirs count."""
     monkeypatch.setattr(collapse, "PARENTS", 5)
     pair = pair()
-    runs = [look(pair, num_particles, seed=seed) for seed in range(60)]
+    runs = [look(pair, num_particles, seed=seed) for seed in range(40)]
     for term in ESTIMATES[:3]:
         spread = torch.stack([getattr(run, term) for run in runs]).std(0)
         stated = torch.stack([run.standard_error[term] for run in runs]).square().mean(0).sqrt()
-        np.testing.assert_allclose(stated, spread, rtol=0.41)
+        np.testing.assert_allclose(stated, spread, rtol=0.5)
 
 
 def test_the_log_of_an_average_is_freed_of_its_bias():
