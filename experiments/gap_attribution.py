@@ -131,8 +131,9 @@ def parts_of_data(gap: GapAttribution) -> Figure:
             elinewidth=0.7,
             label=label,
         )
-    high = float(max(gap.amortisation.max(), gap.family.max())) * 1.05
-    axes.plot([0, high], [0, high], color="0.6", linewidth=0.8, linestyle="--", label="equal parts")
-    axes.set(xlabel="amortisation (nats)", ylabel="family (nats)", xlim=(min(0, axes.get_xlim()[0]), None))
+    wide, high = (1.08 * float(part.max()) for part in (gap.amortisation, gap.family))
+    equal = [0, min(wide, high)]
+    axes.plot(equal, equal, color="0.6", linewidth=0.8, linestyle="--", label="equal parts")
+    axes.set(xlabel="amortisation (nats)", ylabel="family (nats)", ylim=(min(0, axes.get_ylim()[0]), 1.15 * high))
     axes.legend()
     return figure

@@ -27,19 +27,28 @@ def gap_waterfall(numbers: dict[str, Any]) -> Figure:
         ("flow", "no flow", "#56B4E9"),
         ("rest", "the rest", GREY),
     ]
-    level, labels = numbers["elbo"], ["ELBO"]
+    top, bottom = numbers["log_evidence"], numbers["elbo"]
+    level, labels = bottom, ["ELBO"]
     axes.plot([-0.4, 0.4], [level, level], color=BLACK)
     for i, (name, label, colour) in enumerate(steps, start=1):
         value, error = numbers[name], 2 * numbers[f"{name}_standard_error"]
         axes.bar(i, value, bottom=level, width=0.8, color=colour)
         axes.plot([i - 1.4, i + 0.4], [level, level], color=BLACK, linewidth=0.8, linestyle=":")
         axes.errorbar(i, level + value, yerr=error, color=BLACK, capsize=3, linewidth=1)
-        axes.annotate(f"{value:+.2f}", (i, level + value / 2), ha="center", va="center", fontsize=9, color="white")
+        inside = abs(value) > 0.1 * max(top - bottom, 0.1)  # a thin bar has its number below it
+        place = (i, level + value / 2) if inside else (i, level - 0.03 * (top - bottom))
+        axes.annotate(
+            f"{value:+.2f}",
+            place,
+            ha="center",
+            va="center" if inside else "top",
+            fontsize=9,
+            color="white" if inside else BLACK,
+        )
         labels.append(label)
         level += value
     last = len(steps) + 1
     axes.plot([last - 0.4, last + 0.4], [level, level], color=BLACK)
-    top, bottom = numbers["log_evidence"], numbers["elbo"]
     for i, value in ((0, bottom), (last, top)):
         axes.annotate(f"{value:.2f}", (i, value), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=9)
     axes.axvspan(1.5, last - 0.5, color=BLUE, alpha=0.06, zorder=0)

@@ -2,6 +2,7 @@
 
 from .adaptive import estimate_evidence
 from .ais import annealed_evidence
+from .calibration import Calibration, calibrate
 from .certificate import Certificate
 from .certify import certify
 from .check import check
@@ -20,6 +21,7 @@ from .units import LatentUnits
 from .weights import log_weights
 
 __all__ = [
+    "Calibration",
     "Certificate",
     "ColumnStability",
     "Evidence",
@@ -32,6 +34,7 @@ __all__ = [
     "Surgery",
     "annealed_evidence",
     "attribute_gap",
+    "calibrate",
     "certify",
     "check",
     "column_stability",
