@@ -1,7 +1,7 @@
 """Two closer looks at an earlier run: between which numbers log p(x) lies, and whose fault the gap is.
 
-Each reads the trained pair from the run directory, writes what it finds as `certificate.nc` or `gap.nc` with a figure,
-and adds a section to `summary.json`, which later evaluations leave there.
+Each reads the trained pair from the run directory, writes what it finds as `certificate.nc` or `gap_attribution.nc`
+with a figure, and adds a section to `summary.json`, which later evaluations leave there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from ppvae.inference import Certificate, GapAttribution, attribute_gap, certify, estimate_evidence
+from ppvae.report import write_report
 from ppvae.rundir import RunDirectory
 
 from . import waterfall
@@ -22,8 +23,6 @@ from .reopened import Reopened, earlier_summary, reopen
 
 # Of the model: data are drawn from it.
 MODEL = "model"
-# Of the summary, by the name of the file.
-SECTIONS = {"certificate": "certificate", "gap": "gap_attribution"}
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def certify_run(
     section = {"split": split, **certificate.summary(), "seed": run.settings.seed, "seconds": seconds}
     section |= {"remarks": certificate.remarks(), "command": command}
     figure = waterfall.certificate_intervals(certificate)
-    _write(run, "certificate", certificate.to_dataset(), "certificate", figure, section)
+    write_section(run, "certificate", certificate.to_dataset(), figure, section)
     confidence, n = f"{certificate.confidence:.0%}", len(certificate.lower)
     rows = [
         ("lower bound of the mean", f"{certificate.mean_lower:.3f}", f"certified with {confidence}"),
@@ -136,7 +135,7 @@ def attribute_run(
     seconds = time.monotonic() - started
     section = {"split": split, **gap.summary(), "seed": run.settings.seed, "seconds": seconds}
     section |= {"remarks": [*evidence.remarks(), *gap.remarks()], "command": command}
-    _write(run, "gap", gap.to_dataset(), "waterfall", waterfall.gap_waterfall(section), section)
+    write_section(run, "gap_attribution", gap.to_dataset(), waterfall.gap_waterfall(section), section, "waterfall")
     rows = [
         (label, f"{section[name]:.2f} ± {section[name + '_standard_error']:.2f}", _resolved(section, name))
         for name, label in LABELS.items()
@@ -162,11 +161,12 @@ def _resolved(section: dict[str, Any], name: str) -> str:
     return "" if share is None else f"resolved for {share:.0%}"
 
 
-def _write(
-    run: Reopened, name: str, dataset: xr.Dataset, picture: str, figure: Figure, section: dict[str, Any]
+def write_section(
+    run: Reopened, name: str, dataset: xr.Dataset, figure: Figure, section: dict[str, Any], picture: str = ""
 ) -> None:
-    """The file, the figure and the section of the summary."""
+    """The file, the figure, the section of the summary, and the page."""
     dataset.attrs |= {"pair": run.settings.pair, "data": run.data.name, "seed": run.settings.seed}
     run.directory.write_netcdf(name, dataset)
-    run.directory.write_figure(picture, figure)
-    run.directory.write_summary(earlier_summary(run.directory) | {SECTIONS[name]: section})
+    run.directory.write_figure(picture or name, figure)
+    run.directory.write_summary(earlier_summary(run.directory) | {name: section})
+    write_report(run.directory)

@@ -23,13 +23,16 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ppvae.datasets import Dataset, load_dataset
 from ppvae.errors import OptionError, PpvaeError
+from ppvae.files import write_json
 from ppvae.inference import Evidence, annealed_evidence, estimate_evidence, fit, importance_evidence
 from ppvae.pairs import make_pair
 from ppvae.provenance import data_hash, device_name, versions
+from ppvae.report import write_report
 from ppvae.rundir import RunDirectory
 from ppvae.settings import Settings
 
 from . import figures, galleries
+from .latent_plane import latent_plane
 from .preparation import Say, check_pair, device_of, report
 from .reopened import as_trained, earlier_summary, reopen, told_of
 from .views import STEPS, Views, spread, views
@@ -37,7 +40,7 @@ from .views import STEPS, Views, spread, views
 Method = Literal["importance", "ais", "auto"]
 Estimate = Callable[..., Evidence]
 # What other commands add to a summary, and a new evaluation leaves there.
-ADDED = ("certificate", "gap_attribution")
+ADDED = ("certificate", "gap_attribution", "latent_units", "calibration", "quality")
 # Chains per datum, where no number of them is asked for.
 NUM_CHAINS = 32
 
@@ -195,7 +198,7 @@ def _evaluated(
     command: str,
     estimate: Estimate,
 ) -> Result:
-    """Evidence → views → figures, each written as soon as it is known; the summary last."""
+    """Evidence → views → figures, each written as soon as it is known; then the summary, and the page."""
     started = time.monotonic()
     evidence = estimate(pair.model, pair.guide, x, seed=settings.seed)
     seen = views(pair, x, settings.seed)
@@ -204,6 +207,9 @@ def _evaluated(
     directory.write_netcdf("evidence", dataset)
     seen.draws.attrs |= {"pair": settings.pair, "data": data.name, "split": split}
     directory.write_netcdf("posterior", seen.draws)
+    plane = latent_plane(pair, seen.posterior, x, data.event_shape)
+    if plane is not None:
+        write_json(directory.decoder, plane)
     for name, figure in draw(evidence, seen, training["history"], data.event_shape).items():
         directory.write_figure(name, figure)
     summary = {
@@ -225,6 +231,7 @@ def _evaluated(
     earlier = earlier_summary(directory)
     summary |= {name: earlier[name] for name in ADDED if name in earlier}
     directory.write_summary(summary)
+    write_report(directory)
     return Result(directory, evidence, summary)
 
 

@@ -63,24 +63,22 @@ def gap_waterfall(numbers: dict[str, Any]) -> Figure:
 
 
 def certificate_intervals(certificate: Certificate) -> Figure:
-    """The bounds of every datum, in the order of the estimate, and those of the mean."""
+    """How far the bounds of every datum lie from its estimate, and those of the mean from the mean's."""
     figure, axes = new_figure(3.8)
     order = certificate.log_evidence.argsort()
-    middle, lower, upper = (getattr(certificate, name)[order].numpy() for name in ("log_evidence", "lower", "upper"))
-    known = np.isfinite(middle)
-    place = np.arange(len(middle))[known]
-    low = np.where(np.isfinite(lower[known]), lower[known], middle[known])
-    high = np.where(np.isfinite(upper[known]), upper[known], middle[known])
-    certain = "certified" if certificate.kind != "real" else "estimated"
-    confidence = f"{certificate.confidence:.0%}"
-    axes.vlines(
-        place, low, middle[known], color=GREEN, linewidth=2, label=f"down to the lower bound, certified ({confidence})"
-    )
-    axes.vlines(place, middle[known], high, color=ORANGE, linewidth=2, label=f"up to the upper bound, {certain}")
-    axes.plot(place, middle[known], ".", color=BLACK, markersize=3, label="estimate")
-    axes.axhspan(
-        certificate.mean_lower, certificate.mean_upper, color=BLUE, alpha=0.4, label="the mean, between its bounds"
-    )
-    axes.set(xlabel="datum, by its estimate", ylabel=r"$\log p(x)$ (nats)")
+    known = order[certificate.log_evidence[order].isfinite()]
+    middle = certificate.log_evidence[known]
+    down, up = ((side[known] - middle).numpy() for side in (certificate.lower, certificate.upper))
+    place, ends = np.arange(len(known)), np.isfinite(up)
+    kind = "estimated" if certificate.kind == "real" else "certified"
+    sure = f"certified ({certificate.confidence:.0%})"
+    axes.vlines(place, down, 0, color=GREEN, linewidth=2, label=f"down to the lower bound, {sure}")
+    axes.vlines(place[ends], 0, up[ends], color=ORANGE, linewidth=2, label=f"up to the upper bound, {kind}")
+    mean = float(middle.mean()) if len(middle) else 0.0
+    low, high = certificate.mean_lower - mean, certificate.mean_upper - mean
+    axes.axhspan(low, high, color=BLUE, alpha=0.4, label=f"the mean: {high - low:.2g} nats between its bounds")
+    axes.axhline(0, color=BLACK, linewidth=0.8)
+    axes.set(xlabel=r"datum, in the order of its $\log p(x)$", ylabel=r"bound − estimate of $\log p(x)$ (nats)")
+    axes.margins(y=0.25)
     axes.legend(loc="upper left", fontsize=8)
     return figure

@@ -11,6 +11,8 @@ from .datatree import to_datatree
 from .evidence import Evidence
 from .gap import GapAttribution, attribute_gap
 from .importance import importance_evidence
+from .posterior import Posterior, sample_posterior
+from .quality import Quality, guide_quality
 from .refine import Refinement, refine
 from .simulation import Simulation, simulate
 from .stability import ColumnStability, column_stability
@@ -29,6 +31,8 @@ __all__ = [
     "Fit",
     "GapAttribution",
     "LatentUnits",
+    "Posterior",
+    "Quality",
     "Refinement",
     "Simulation",
     "Surgery",
@@ -41,10 +45,12 @@ __all__ = [
     "elbo_surgery",
     "estimate_evidence",
     "fit",
+    "guide_quality",
     "importance_evidence",
     "latent_units",
     "log_weights",
     "refine",
+    "sample_posterior",
     "simulate",
     "to_datatree",
 ]

@@ -190,7 +190,8 @@ def _judge(own: Evidence, mixed: Evidence, tolerance: float) -> tuple[Tensor, Te
     by_own = mixed.num_draws / own.num_draws * wanted(own, tolerance)
     needed = torch.minimum(torch.where(missed, math.inf, by_own), wanted(mixed, tolerance))
     # Where the prior finds what the guide misses, few of its draws carry much weight: more of them, whatever k̂ says.
-    needed = torch.where(missed, needed.clamp(max=4 * mixed.num_draws), needed)
+    found = missed & (mixed.ess > FEW)
+    needed = torch.where(found, needed.clamp(max=4 * mixed.num_draws), needed)
     share = torch.where(missed, LARGE_PRIOR_SHARE, PRIOR_SHARE).double()
     return by, torch.maximum(needed, 2 * mixed.num_draws).round(), share
 

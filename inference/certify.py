@@ -122,8 +122,8 @@ def certify(
         True
     """
     batch = _given(x, like)
-    check_annealing(num_chains, max_distributions, num_steps, start, "adaptive")
-    _check(confidence, width, num_twins)
+    check_annealing(num_chains, 1, num_steps, start, "adaptive")
+    _check(confidence, width, max_distributions, num_twins)
     batch = where_parameters_are(model, guide, batch)
     bridge = Bridge(model, guide, start, num_steps, memory_mb, progress)
     job = _Job(bridge, (1 - confidence) / 2, width, num_chains, max_distributions, num_twins)
@@ -180,19 +180,22 @@ def _given(x: Tensor | Batch | None, like: Tensor | Batch | None) -> Batch:
     return finite_batch(as_batch(like if x is None else x))  # type: ignore[arg-type]
 
 
-def _check(confidence: float, width: float, num_twins: int) -> None:
+def _check(confidence: float, width: float, max_distributions: int, num_twins: int) -> None:
     if not 0 < confidence < 1:
         raise OptionError(f"confidence must lie between 0 and 1; it is {confidence}.")
     if not 0 < width < math.inf:
         raise OptionError(f"width must be a positive number of nats; it is {width}.")
-    if isinstance(num_twins, bool) or not isinstance(num_twins, int) or num_twins < 2:
-        raise OptionError(f"num_twins must be an integer of at least 2; it is {num_twins!r}.")
+    for name, value, least in (("max_distributions", max_distributions, 1), ("num_twins", num_twins, 2)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise OptionError(f"{name} must be an integer of at least {least}; it is {value!r}.")
 
 
 def _known(job: _Job, batch: Batch) -> Callable[[Batch], Tensor] | None:
     """log p(x) as a function of the data, where the pair states it or every latent is summed out."""
     model, guide = job.bridge.model, job.bridge.guide
-    stated = getattr(owner(model), "log_evidence", None)
+    pair = owner(model)
+    # What an object states is of its ``model``, and of no other program that it may have.
+    stated = getattr(pair, "log_evidence", None) if getattr(pair, "model", model) == model else None
     with own_parameters(model, guide), evaluation_mode(model, guide):
         sound_plates(model, guide, batch)
         hidden = [site for trace in plain_traces(model, guide, batch) for site in latents(trace).values()]
@@ -208,9 +211,8 @@ def _known(job: _Job, batch: Batch) -> Callable[[Batch], Tensor] | None:
         return value.detach().double().cpu()
 
     def finite_sum(data: Batch) -> Tensor:
-        return log_weights(model, guide, data, 1, memory_mb=job.bridge.memory_mb)[
-            0
-        ]  # without draws, every weight is p(x)
+        # Without a draw there is only one weight, and it is p(x).
+        return log_weights(model, guide, data, 1, memory_mb=job.bridge.memory_mb)[0]
 
     if callable(stated):
         return closed_form
@@ -254,7 +256,7 @@ def _real(job: _Job, batch: Batch) -> Certificate:
 
 def _common(job: _Job, sides: Sandwich, drawn: Sandwich, batch: Batch, settings: _Settings) -> dict[str, Any]:
     """What both kinds say of the lower side, and of the draws behind them."""
-    below = margin(job.risk, settings.groups.mean * len(sides.estimate))
+    below, count = margin(job.risk, settings.groups.mean * len(sides.estimate)), len(drawn.shortfall)
     return {
         "confidence": 1 - 2 * job.risk,
         "lower": sides.below - margin(job.risk, settings.groups.single),
@@ -264,7 +266,7 @@ def _common(job: _Job, sides: Sandwich, drawn: Sandwich, batch: Batch, settings:
         "x": batch[0].cpu(),
         "width": job.width,
         "shortfall": float(drawn.shortfall.mean()),
-        "shortfall_error": float(drawn.shortfall.std() / math.sqrt(len(drawn.shortfall))),
+        "shortfall_error": float(drawn.shortfall.std()) / math.sqrt(count) if count > 1 else math.nan,
         "start": job.bridge.start,
         "num_chains": settings.effort.num_chains,
         "num_distributions": settings.effort.num_distributions,

@@ -69,4 +69,5 @@ def _ends(density: Density, start: Start, count: int, memory_mb: float) -> Itera
             u = density.draw(start, particles.stop - particles.start)
             log_guide, log_prior, log_joint = density.ends(u).cpu()
         outside = (u.abs() > _OUTERMOST).any(-1).cpu()
-        yield torch.stack([log_guide.where(~outside, 0.0), log_prior, log_joint.where(~outside, -torch.inf)])
+        starts = (part.where(~outside, 0.0) for part in (log_guide, log_prior))
+        yield torch.stack([*starts, log_joint.where(~outside, -torch.inf)])

@@ -118,7 +118,7 @@ class Evidence:
         Annealed chains are too few for k̂, but their log weights are near normal, so that SE cannot well be smaller
         than that of log-normal weights with the standard deviation σ of log w; t is the quantile of Student's
         distribution with C − 1 degrees of freedom. Coverage is at least 94 % for C ≥ 8 and σ ≤ 1.5 nats where log w is
-        normal or skewed to the left; skewed to the right (skewness 1) it is 92 % at σ = 0.3 to 0.5 and falls to 89 %
+        normal or skewed to the left; skewed to the right (skewness 1) it is 92 % or so at σ ≤ 0.5 and falls to 89 %
         at σ = 0.75. Where σ is 1.5 nats or more no upper end is stated: use more distributions.
 
         Args:

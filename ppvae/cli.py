@@ -162,6 +162,68 @@ def gap(
     return _show(found)
 
 
+def posterior(
+    run: str,
+    split: Literal["test", "validation"] = "test",
+    num_data: int = 20,
+    num_simulations: int = 1000,
+    seed: int | None = None,
+    *,
+    command: str = "",
+) -> int:
+    """Say whether q(z|x) of an earlier run can be trusted as a posterior: collapse, calibration, quality.
+
+    Args:
+        run: the run directory.
+        split: the data.
+        num_data: data whose posterior is drawn from for reference, evenly spread over all.
+        num_simulations: data that the model makes, for calibration.
+        seed: of all draws; null takes that of the run.
+        command: the command line, for the summary.
+    """
+    from ppvae.experiments import trust
+
+    found = trust.trust_run(
+        RunDirectory.open(run),
+        split=split,
+        num_data=num_data,
+        num_simulations=num_simulations,
+        seed=seed,
+        command=command,
+    )
+    return _show(found)
+
+
+def report(run: str) -> int:
+    """Write the page of a run, for readers without Python: report.html in its directory.
+
+    Args:
+        run: the run directory.
+    """
+    from ppvae.report import write_report
+
+    print(write_report(RunDirectory.open(run)))
+    return 0
+
+
+def compare(a: str, b: str, out: str | None = None) -> int:
+    """Compare two runs on the same data, datum by datum: a table here, and a page.
+
+    Args:
+        a: a run directory.
+        b: another.
+        out: the file of the page; null makes compare-A-B.html in this folder.
+    """
+    from ppvae.report import compare
+
+    found = compare(RunDirectory.open(a), RunDirectory.open(b))
+    _print(found.table())
+    for sentence in (found.conclusion(), *found.remarks()):
+        _say(f"Note: {sentence}")
+    print(found.write(out or found.file_name))
+    return 0
+
+
 def check(
     pair: str,
     data: str = "digits",
@@ -240,6 +302,9 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "evaluate": evaluate,
     "certify": certify,
     "gap": gap,
+    "posterior": posterior,
+    "report": report,
+    "compare": compare,
     "check": check,
     "experiment": experiment,
     "list": list_,
@@ -247,7 +312,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
 
 
 # They note their command line in the summary.
-NOTED = ("evaluate", "certify", "gap")
+NOTED = ("evaluate", "certify", "gap", "posterior")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

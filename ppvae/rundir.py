@@ -5,8 +5,10 @@ checkpoint.pt    the state of the training, from which `ppvae run --resume` goes
 metrics.csv      a row per epoch
 evidence.nc      log p(x), ELBO and their errors, per datum
 posterior.nc     draws of the guide, for `arviz.from_netcdf`
+decoder.json     a two-dimensional latent, decoded on a grid
 summary.json     the numbers in nats, versions, times
 figures/         pictures
+report.html      all of it on one page, for readers without Python
 """
 
 from __future__ import annotations
@@ -95,6 +97,16 @@ class RunDirectory:
     def summary(self) -> Path:
         """The numbers."""
         return self.path / "summary.json"
+
+    @property
+    def decoder(self) -> Path:
+        """A two-dimensional latent, decoded on a grid."""
+        return self.path / "decoder.json"
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.path / "report.html"
 
     def write_settings(self, settings: Settings) -> None:
         """Write ``config.yaml``. The name is left out: a run that repeats this one gets a folder of its own."""

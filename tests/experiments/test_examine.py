@@ -12,7 +12,9 @@ from ppvae.cli import main
 from ppvae.errors import OptionError
 from ppvae.experiments import main_job
 from ppvae.experiments.examine import attribute_run, certify_run
-from ppvae.inference import certify, estimate_evidence
+from ppvae.experiments.reopened import reopen
+from ppvae.experiments.trust import trust_run
+from ppvae.inference import certify, estimate_evidence, latent_units
 from ppvae.rundir import RunDirectory
 from ppvae.settings import Settings
 
@@ -64,7 +66,7 @@ def test_the_gap_is_split_and_the_parts_add_up(trained):
     section = found.summary
     assert section["amortisation"] + section["family"] == pytest.approx(section["total"])
     assert section["log_evidence"] - section["elbo"] == pytest.approx(section["total"])
-    with xr.open_dataset(trained.path / "gap.nc", engine="h5netcdf") as saved:
+    with xr.open_dataset(trained.path / "gap_attribution.nc", engine="h5netcdf") as saved:
         np.testing.assert_allclose(saved["total"].mean(), section["total"])
     assert (trained.path / "figures" / "waterfall.png").stat().st_size > 5000
 
@@ -150,8 +152,6 @@ def test_a_damaged_summary_is_written_anew(trained):
 
 def test_what_is_written_is_what_inference_says(trained):
     """The trained pair, the data and the seed go to inference as they are."""
-    from ppvae.experiments.reopened import reopen
-
     run = reopen(trained, max_eval=3, seed=5)
     same = estimate_evidence(run.pair.model, run.pair.guide, run.x, tolerance=0.5, seed=5)
     found = attribute_run(trained, num_data=3, tolerance=0.5, steps=20, seed=5)
@@ -159,3 +159,20 @@ def test_what_is_written_is_what_inference_says(trained):
     direct = certify(run.pair.model, run.pair.guide, run.x, seed=5, num_chains=4, max_distributions=1, width=9.0)
     by_run = certify_run(trained, num_data=3, seed=5, num_chains=4, max_distributions=1, width=9.0)
     assert by_run.summary["mean_lower"] == pytest.approx(direct.mean_lower)
+
+
+def test_the_guide_is_looked_at_as_a_posterior(trained):
+    found = trust_run(trained, num_data=2, num_simulations=60, seed=3, command="ppvae posterior")
+    summary = trained.read_summary()
+    assert summary["latent_units"]["num_units"] == 2
+    assert summary["calibration"]["verdict"].split()[0] in {"calibrated", "bad", "cannot"}
+    assert summary["quality"]["num_data"] == 2
+    for name in ("latent_units", "calibration", "quality"):
+        assert (trained.path / f"{name}.nc").is_file()
+        assert (trained.path / "figures" / f"{name}.png").stat().st_size > 5000
+        assert summary[name]["command"] == "ppvae posterior"
+    assert [row[0].strip() for row in found.rows][:3] == ["latent units", "calibration", "guide against reference"]
+    run = reopen(trained, max_eval=500, seed=3)
+    direct = latent_units(run.pair.model, run.pair.guide, run.x, seed=3)
+    with xr.open_dataset(trained.path / "latent_units.nc", engine="h5netcdf") as saved:
+        np.testing.assert_array_equal(saved["kl"], direct.kl)

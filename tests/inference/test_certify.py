@@ -104,7 +104,7 @@ def test_a_simulated_certificate_covers_by_quadrature(monkeypatch):
     ("name", "effort"),
     [
         ("linear_far", Effort(2, 1)),
-        ("linear_far", Effort(2, 4)),
+        ("linear_far", Effort(2, 3)),
         ("gaussian_10", Effort(2, 1)),
         ("gamma_poisson", Effort(2, 1)),
         ("mixture_in_model", Effort(2, 1)),
@@ -129,19 +129,19 @@ def test_the_mean_of_ten_is_covered(name, effort):
         ("linear_shifted", "guide", Effort(1, 1)),
         ("linear_shifted", "guide", Effort(6, 1)),
         ("linear_shifted", "guide", Effort(3, 3)),
-        ("linear_shifted", "prior", Effort(4, 8)),
+        ("linear_shifted", "prior", Effort(3, 5)),
         ("gamma_poisson", "guide", Effort(1, 2)),
-        ("gamma_poisson", "prior", Effort(6, 6)),
-        ("beta_binomial", "prior", Effort(6, 6)),
-        ("mixture_in_model", "prior", Effort(6, 6)),
+        ("gamma_poisson", "prior", Effort(3, 4)),
+        ("beta_binomial", "prior", Effort(3, 4)),
+        ("mixture_in_model", "prior", Effort(3, 4)),
         ("hierarchy", "guide", Effort(3, 3)),
         ("plated", "guide", Effort(3, 3)),
         ("conditional", "guide", Effort(3, 3)),
     ],
 )
 def test_both_sides_are_unbiased_before_the_logarithm(name, start, effort):
-    """E p̂/p = E p/p̃ = 1 and E log p̂ ≤ log p ≤ E log p̃; 4000 data, |z| < 4.5 (1.5e-4 over all of them)."""
-    log_w, exact, truth = both_sides(COVERED[name](), 4000, effort, start, seed=7)
+    """E p̂/p = E p/p̃ = 1 and E log p̂ ≤ log p ≤ E log p̃; 2500 data, |z| < 4.5 (1.5e-4 over all of them)."""
+    log_w, exact, truth = both_sides(COVERED[name](), 2500, effort, start, seed=7)
     lower, upper = below(log_w, 1) - truth, above(log_w, exact) - truth
     assert abs(truths.z_score(lower.exp(), 1.0)) < truths.Z_LIMIT
     assert abs(truths.z_score((-upper).exp(), 1.0)) < truths.Z_LIMIT
@@ -214,14 +214,14 @@ def test_a_real_certificate_covers(name, num_draws, monkeypatch):
 
 
 def test_the_mean_of_real_data_is_covered():
-    """30 certificates of 20 data each: at most four miss, whose chance is 0.94 or more if they cover with 95 %."""
+    """20 certificates of 20 data each: four misses would have a chance of 0.016 if they cover with 95 %."""
     hits = 0
-    for seed in range(30):
+    for seed in range(20):
         pair = pairs.build("linear_shifted").replicated(20)
         given = simulate(pair.model, pair.guide, pair.x, seed=seed).batch[0]
         certificate = certify(pair.model, pair.guide, given, max_distributions=1, num_twins=40, seed=seed)
         hits += certificate.mean_lower <= pair.log_evidence(given).mean() <= certificate.mean_upper
-    assert hits >= 26
+    assert hits >= 17
 
 
 def test_exact_where_the_pair_knows():
@@ -258,6 +258,31 @@ def test_a_wrong_closed_form_is_refused():
     pair = pairs.build("line")
     with pytest.raises(PairError, match=r"log_evidence.*one number for each of the 4 data"):
         certify(Wrong().model, pair.guide, pair.x)
+
+
+def test_a_closed_form_is_that_of_the_model_only():
+    """Another program of the same object is not what log_evidence speaks of."""
+
+    class Several(LinearGaussian):
+        def other(self, x):
+            return self.model(2 * x)
+
+    pair = Several(num_features=3, latent_dim=2)
+    with pytest.raises(PairError, match="not an entry of x"):
+        certify(pair.other, pair.guide, torch.zeros(2, 3))
+
+
+def test_a_single_datum():
+    pair = pairs.build("linear_wide").rows(slice(0, 1))
+    simulated = certify(pair.model, pair.guide, like=pair.x, max_distributions=1, seed=0)
+    truth = pair.log_evidence(simulated.x)
+    assert simulated.lower.shape == (1,)
+    assert simulated.lower <= truth <= simulated.upper
+    assert simulated.mean_lower <= truth <= simulated.mean_upper
+    assert math.isnan(simulated.shortfall_error)
+    real = certify(pair.model, pair.guide, pair.x, max_distributions=1, seed=0)
+    assert real.lower <= pair.truth <= real.upper
+    assert real.mean_upper - real.mean_lower < 0.2
 
 
 def test_refinement_stops_when_the_width_is_reached():
@@ -407,7 +432,7 @@ def test_refusals():
         ({"x": pair.x, "width": math.nan}, "width"),
         ({"x": pair.x, "num_twins": 1}, "num_twins must be an integer of at least 2"),
         ({"x": pair.x, "num_chains": 0}, "num_chains"),
-        ({"x": pair.x, "max_distributions": 2.5}, "num_distributions|max_distributions"),
+        ({"x": pair.x, "max_distributions": 2.5}, "max_distributions must be an integer of at least 1; it is 2.5"),
         ({"x": pair.x, "start": "posterior"}, "start"),
         ({"x": pair.x, "memory_mb": -1.0}, "memory_mb"),
     ]

@@ -1,0 +1,334 @@
+"""Reference draws of the posterior, per datum, and whether they deserve the name.
+
+Many Hamiltonian Monte Carlo chains per datum, those of all data side by side, move in the unconstrained coordinates u
+of :mod:`ppvae.inference.density`, where every support is the whole of ℝ^d and discrete sites are summed out. They start
+over-dispersed, half of them from the prior and half from the guide with its deviations from its mean doubled, so that
+chains which agree in the end have forgotten where they came from.
+
+Warm-up tunes and is thrown away. At first each chain has a step size of its own, so that one which starts far out can
+come in while others are there; then each datum has one. The mass matrix is dense: u = Lv with LLᵀ = Σ̂, the covariance
+of what all chains of the datum have visited lately, shrunk to its diagonal, so that a linear-Gaussian posterior of any
+correlation is round to the chains. (A datum has few latents, and its many chains give the thousands of states that
+estimate d(d + 1)/2 numbers; the product Lv costs nothing beside a network. Above 200 coordinates Σ̂ is diagonal.) Then
+all is frozen.
+
+Draws of a datum are a *reference* where, over its coordinates and log p(x, u),
+
+    R-hat < 1.01,    bulk and tail ESS > 400,    no divergence (|ΔH| > 1000 nats),    E-BFMI > 0.3.
+
+A datum that fails, but not by far, is run once more from where its chains are: with Σ̂ from all its draws, smaller
+steps, and every third state kept. Its earlier draws are discarded as warm-up, so that what is kept does not grow:
+``num_chains · num_draws`` states of each datum. What fails again is marked, and is no reference.
+
+The limits are those of the sources. They cannot see a mode that no chain has found: one that the guide misses and that
+draws in a share s of the prior is overlooked with probability (1 − s)^(num_chains/2).
+
+References:
+    Rank-normalization, folding, and localization: An improved R-hat for assessing convergence of MCMC (Vehtari, Gelman,
+    Simpson, Carpenter & Bürkner, 2021), arXiv:1903.08008: R-hat and ESS, and their limits.
+    A Conceptual Introduction to Hamiltonian Monte Carlo (Betancourt, 2017), arXiv:1701.02434: divergences, E-BFMI. Their
+    limits are Stan's.
+    The No-U-Turn Sampler (Hoffman & Gelman, 2014), arXiv:1111.4246: a step size from the acceptance.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from arviz_stats.base import array_stats
+from torch import Tensor
+
+from ppvae.errors import OptionError, PairError
+from ppvae.progress import Progress
+
+from .ais import pieces
+from .chains import Walk, covariance_factor, settle, starts, walk, warm_up
+from .chunks import chunks
+from .density import Density, density_of
+from .importance import finite_batch
+from .parameters import where_parameters_are
+from .sites import sites_of
+from .traces import Batch, Program, as_batch, seeded
+
+RHAT_LIMIT, ESS_LIMIT, EBFMI_LIMIT = 1.01, 400, 0.3
+# The acceptance that the first and the second attempt aim at, and the transitions for each state that they keep.
+ATTEMPTS = (0.8, 1), (0.98, 3)
+# With a larger R-hat, or a larger share of transitions that diverge, a second attempt would not help.
+HOPELESS_RHAT, HOPELESS_SHARE = 1.1, 0.05
+# Tail ESS is the smaller one of these two quantiles.
+TAIL = (0.05, 0.95)
+
+@dataclass(frozen=True)
+class Posterior:
+    """Draws of every datum's posterior, and how far they can be trusted.
+
+    Attributes:
+        draws: by site ``(num_chains, num_draws, num_data, *plates inside the datum, *event)``, in the site's support.
+        unconstrained: the same as u, ``(num_chains, num_draws, num_data, dim)``.
+        log_joint: log p(x, u) there, with the Jacobian, ``(num_chains, num_draws, num_data)``, float64, in nats.
+        coordinates: names of the ``dim`` coordinates of u.
+        rhat: the largest rank-normalised split R-hat, over coordinates and ``log_joint``, ``(num_data,)``.
+        ess_bulk: the smallest bulk ESS over the same, ``(num_data,)``.
+        ess_tail: the smallest tail ESS, ``(num_data,)``.
+        divergences: how many transitions diverged, ``(num_data,)``.
+        ebfmi: the smallest E-BFMI over the chains, ``(num_data,)``.
+        acceptance: mean acceptance, ``(num_data,)``.
+        thinning: transitions per draw that is kept, ``(num_data,)``.
+    """
+
+    draws: dict[str, Tensor]
+    unconstrained: Tensor
+    log_joint: Tensor
+    coordinates: tuple[str, ...]
+    rhat: Tensor
+    ess_bulk: Tensor
+    ess_tail: Tensor
+    divergences: Tensor
+    ebfmi: Tensor
+    acceptance: Tensor
+    thinning: Tensor
+
+    @property
+    def converged(self) -> Tensor:
+        """Whether a datum's draws are a reference, ``(num_data,)`` bool: the limits of the module, all of them."""
+        return _converged({name: getattr(self, name) for name in PER_DATUM})
+
+    def rows(self, index: slice | Sequence[int] | Tensor) -> Posterior:
+        """The draws of some data, such as ``posterior.rows(posterior.converged)``."""
+        return replace(
+            self,
+            draws={name: value[:, :, index] for name, value in self.draws.items()},
+            unconstrained=self.unconstrained[:, :, index],
+            log_joint=self.log_joint[:, :, index],
+            **{name: getattr(self, name)[index] for name in PER_DATUM},
+        )
+
+    def summary(self) -> dict[str, float]:
+        """How many data converged, and the worst of each diagnostic over all data."""
+        chains, draws, data = self.log_joint.shape
+        return {
+            "num_data": data,
+            "num_chains": chains,
+            "num_draws": draws,
+            "converged": int(self.converged.sum()),
+            "rhat_max": float(self.rhat.max()),
+            "ess_bulk_min": float(self.ess_bulk.min()),
+            "ess_tail_min": float(self.ess_tail.min()),
+            "divergences": int(self.divergences.sum()),
+            "ebfmi_min": float(self.ebfmi.min()),
+        }
+
+    def remarks(self) -> list[str]:
+        """What a reader of the draws must be told, a sentence each; empty when there is nothing."""
+        n = len(self.rhat)
+        reasons = {
+            f"R-hat is not below {RHAT_LIMIT} (their chains disagree, as with modes far apart)": ~(
+                self.rhat < RHAT_LIMIT
+            ),
+            f"ESS is not above {ESS_LIMIT} (they move too slowly)": ~(
+                torch.minimum(self.ess_bulk, self.ess_tail) > ESS_LIMIT
+            ),
+            "trajectories diverged (the density bends too sharply somewhere, as in a funnel)": self.divergences > 0,
+            f"E-BFMI is not above {EBFMI_LIMIT} (their energies differ too much, as in a heavy tail)": ~(
+                self.ebfmi > EBFMI_LIMIT
+            ),
+        }
+        bad = int((~self.converged).sum())
+        if not bad:
+            return []
+        first = f"the draws of {bad} of {n} data are no reference for their posterior, and nothing is compared with them"
+        counted = [f"{reason}: {int(which.sum())} of {n}" for reason, which in reasons.items() if which.any()]
+        return [f"{first}; {'; '.join(counted)}. More draws or a longer warm-up may help."]
+
+    def to_dataset(self) -> xr.Dataset:
+        """The diagnostics as an xarray Dataset with dim ``datum``; the draws go to ``to_datatree(draws=...)``."""
+        values = {name: getattr(self, name) for name in (*PER_DATUM, "converged")}
+        return xr.Dataset(
+            {name: (("datum",), value.numpy()) for name, value in values.items()},
+            coords={"datum": range(len(self.rhat))},
+            attrs={"num_chains": self.log_joint.shape[0], "num_draws": self.log_joint.shape[1]},
+        )
+
+
+PER_DATUM = tuple(
+    f.name for f in fields(Posterior) if f.name not in {"draws", "unconstrained", "log_joint", "coordinates"}
+)
+
+
+def sample_posterior(
+    model: Program,
+    guide: Program,
+    x: Tensor | Batch,
+    *,
+    num_draws: int = 500,
+    num_chains: int = 16,
+    warm_up: int = 300,
+    num_steps: int | None = None,
+    seed: int | None = None,
+    memory_mb: float = 64.0,
+    progress: bool = False,
+) -> Posterior:
+    """Draw from the posterior of every datum by Hamiltonian Monte Carlo, and judge the draws.
+
+    Args:
+        model: ``model(x, *context)``, the generative program.
+        guide: ``guide(x, *context)``; half of the chains start from it, and nothing else depends on it.
+        x: data, first dimension ``num_data``; or a tuple ``(x, *context)``.
+        num_draws: states kept of each chain.
+        num_chains: independent chains per datum, at least 4.
+        warm_up: transitions of each chain that tune and are thrown away.
+        num_steps: leapfrog steps of a transition; None takes as many as make a quarter of a Gaussian's period.
+        seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
+        memory_mb: budget in MiB for one pass of the pair; what is kept comes on top, twice
+            ``num_chains · num_draws · num_data · dim`` numbers.
+        progress: show a progress bar with the time that remains.
+
+    Returns:
+        Posterior: the draws by site, with ``converged``, ``(num_data,)``: only there are they a reference.
+
+    Raises:
+        OptionError: a number is not an integer, or is too small.
+        DataError: ``x`` is not a tensor of at least one datum, or it holds NaN or infinite values.
+        PairError: the pair breaks the contract, or a latent has no density on a continuum (see
+            :func:`ppvae.inference.density.density_of`).
+
+    Example:
+        >>> import torch
+        >>> from ppvae.models import LinearGaussian
+        >>> _ = torch.manual_seed(0)
+        >>> pair = LinearGaussian(num_features=3, latent_dim=2)
+        >>> x = torch.randn(4, 3)
+        >>> posterior = sample_posterior(pair.model, pair.guide, x, seed=0)
+        >>> posterior.converged
+        tensor([True, True, True, True])
+        >>> posterior.draws["z"].shape
+        torch.Size([16, 500, 4, 2])
+        >>> error = posterior.draws["z"].mean((0, 1)) - pair.posterior(x).mean
+        >>> bool((error.abs() < 0.1).all())
+        True
+    """
+    least = {"num_draws": (num_draws, 20), "num_chains": (num_chains, 4), "warm_up": (warm_up, 20)}
+    if num_steps is not None:
+        least["num_steps"] = num_steps, 1
+    for name, (value, low) in least.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise OptionError(f"{name} must be an integer of at least {low}; it is {value!r}.")
+    batch = where_parameters_are(model, guide, finite_batch(as_batch(x)))
+    run, num_data, parts = Run(num_draws, num_chains, warm_up, num_steps), len(batch[0]), []
+    with seeded(seed):
+        with sites_of(model, guide, batch) as sites:
+            shapes = {name: place.shape for name, place in sites.latents.items()}
+        with density_of(model, guide, batch) as density:
+            if density.dim == 0:
+                raise PairError("the model has no latent on a continuum, so that there is nothing to draw.")
+            # What is run again comes on top.
+            with Progress("posterior", num_data * num_chains * (warm_up + num_draws), "transitions", progress) as bar:
+                for data in pieces(density, num_chains, memory_mb):
+                    parts.append(_attempts(density.rows(data), run, bar))
+            record = {n: torch.cat([part[n] for part in parts], 0 if n in PER_DATUM else 2) for n in parts[0]}
+            draws = _constrained(density, record["unconstrained"], shapes, memory_mb)
+    return Posterior(draws=draws, coordinates=coordinate_names(density, shapes), **record)
+
+
+class Run(NamedTuple):
+    """How long the chains run; see :func:`sample_posterior`."""
+
+    num_draws: int
+    num_chains: int
+    warm_up: int
+    num_steps: int | None
+
+
+def _attempts(density: Density, run: Run, bar: Progress) -> dict[str, Tensor]:
+    """The draws of some data, of those that fail a second time, and how they fared."""
+    index, record = torch.arange(density.num_data), {}
+    u, kernel = starts(density, run.num_chains, run.num_steps)
+    for target, every in ATTEMPTS:
+        part = density.rows(index)
+        after_each = partial(bar.advance, len(index) * run.num_chains)
+        if not record:
+            u, kernel = warm_up(part, u, kernel, run.warm_up, target, after_each)
+        else:
+            u, kernel = settle(part, u, kernel, run.warm_up, target, after_each)
+        found = walk(part, u, kernel, run.num_draws, every, after_each)
+        judged = _judged(found, every)
+        _put(record, judged, index)
+        few = judged["divergences"] < HOPELESS_SHARE * found.energy[..., 0].numel()
+        bad = ~_converged(judged) & (judged["rhat"] < HOPELESS_RHAT) & few
+        if not bad.any():
+            break
+        index, states = index[bad], found.u[:, :, bad]
+        u = states[:, -1].to(u)
+        factor = covariance_factor(states.flatten(0, 1)).to(u)
+        kernel = kernel.rows(bad.to(u.device))._replace(factor=factor, num_steps=run.num_steps)
+    return record
+
+
+def _judged(found: Walk, every: int) -> dict[str, Tensor]:
+    """The draws with all that is known about them, by name of :class:`Posterior`."""
+    columns = np.concatenate([found.u.double().numpy(), found.log_joint[..., None].numpy()], -1)
+    axes: dict[str, Any] = {"chain_axis": 0, "draw_axis": 1}
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        rhat = array_stats.rhat(columns, **axes, method="rank")
+        ess_bulk = array_stats.ess(columns, **axes, method="bulk")
+        ess_tail = array_stats.ess(columns, **axes, method="tail", prob=TAIL)
+        ebfmi = array_stats.bfmi(found.energy.movedim(-1, 0).numpy())
+    return {
+        "unconstrained": found.u,
+        "log_joint": found.log_joint,
+        "rhat": torch.as_tensor(rhat).amax(-1),
+        "ess_bulk": torch.as_tensor(ess_bulk).amin(-1),
+        "ess_tail": torch.as_tensor(ess_tail).amin(-1),
+        "divergences": found.divergences,
+        "ebfmi": torch.as_tensor(ebfmi).amin(-1),
+        "acceptance": found.acceptance,
+        "thinning": torch.full((found.u.shape[2],), every),
+    }
+
+
+def _converged(judged: dict[str, Tensor]) -> Tensor:
+    mixed = (judged["rhat"] < RHAT_LIMIT) & (torch.minimum(judged["ess_bulk"], judged["ess_tail"]) > ESS_LIMIT)
+    return mixed & (judged["divergences"] == 0) & (judged["ebfmi"] > EBFMI_LIMIT)
+
+
+def _put(record: dict[str, Tensor], part: dict[str, Tensor], index: Tensor) -> None:
+    """Put what is known of some data into the whole, which the first part makes."""
+    for name, value in part.items():
+        if name not in record:
+            record[name] = value
+        elif name in PER_DATUM:
+            record[name][index] = value
+        else:
+            record[name][:, :, index] = value
+
+
+def _constrained(
+    density: Density, unconstrained: Tensor, shapes: dict[str, tuple[int, ...]], memory_mb: float
+) -> dict[str, Tensor]:
+    """The draws by site, each in its support."""
+    chains, draws, num_data, _ = unconstrained.shape
+    u = unconstrained.flatten(0, 1)
+    out: dict[str, Tensor] = {}
+    for data, states in chunks(len(u), num_data, density.bytes_each, memory_mb):
+        where = density.batch[0].device
+        for name, value in density.rows(data).constrained(u[states, data].to(where)).items():
+            if name not in out:
+                out[name] = torch.empty((len(u), num_data, *shapes[name]), dtype=value.dtype)
+            out[name][states, data] = value.reshape(*value.shape[:2], *shapes[name]).cpu()
+    return {name: value.unflatten(0, (chains, draws)) for name, value in out.items()}
+
+
+def coordinate_names(density: Density, shapes: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """A name for each coordinate of u: the site's, with an index where its values are not scalars."""
+    names: list[str] = []
+    for site, slot in density.slots.items():
+        names += [f"{site}[{j}]" for j in range(slot.stop - slot.start)] if shapes[site] else [site]
+    return tuple(names)

@@ -1,0 +1,81 @@
+"""Posteriors that are hard to sample, and guides that are wrong in a known way."""
+
+import math
+from collections.abc import Callable
+
+import pyro
+import pyro.distributions as dist
+import torch
+import truths_inference as truths
+from torch import Tensor
+
+Program = Callable[[Tensor], None]
+
+# z ~ N(0, I₃), x ~ N(Wz, ½I₄): a posterior whose first two coordinates have the correlation −0.78.
+_NUMBERS = (
+    torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.9, 0.5], [0.0, 0.3, 1.0], [0.5, 0.5, 0.2]], dtype=torch.float64),
+    torch.zeros(4, dtype=torch.float64),
+    0.5 * torch.eye(4, dtype=torch.float64),
+    torch.zeros(3, dtype=torch.float64),
+    torch.eye(3, dtype=torch.float64),
+)
+
+
+def correlated(x: Tensor) -> None:
+    """The model of `_NUMBERS`."""
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z @ _NUMBERS[0].T, math.sqrt(0.5)).to_event(1), obs=x)
+
+
+def correlated_posterior(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of its posterior."""
+    return truths.gaussian_posterior(x, *_NUMBERS)
+
+
+def correlated_guide(scale: float = 1.0, shift: float = 0.0, mean_field: bool = False) -> Program:
+    """Its posterior, `scale` times as wide, its second coordinate `shift` sd off; or the best mean field."""
+    _, cov = correlated_posterior(torch.zeros(1, 4))
+    used = torch.diag(1 / torch.linalg.inv(cov).diagonal()) if mean_field else scale**2 * cov
+    move = torch.tensor([0.0, shift, 0.0]) * cov.diagonal().sqrt()
+
+    def guide(x: Tensor) -> None:
+        loc, _ = correlated_posterior(x)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.MultivariateNormal(loc + move, used))
+
+    return guide
+
+
+def funnel(dim: int = 9) -> tuple[Program, Program]:
+    """Neal's funnel: v ~ N(0, 3²), z | v ~ N(0, exp(v) I); x says nothing."""
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            v = pyro.sample("v", dist.Normal(0.0, 3.0))
+            scale = (v / 2).exp().unsqueeze(-1)
+            pyro.sample("z", dist.Normal(torch.zeros(dim), scale).to_event(1))
+            pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("v", dist.Normal(0.0, 1.0))
+            pyro.sample("z", dist.Normal(torch.zeros(dim), 1.0).to_event(1))
+
+    return model, guide
+
+
+def two_modes(x: float, noise: float) -> tuple[Program, Program]:
+    """z ~ N(0, 1), x ~ N(z², noise²): modes at ±√(x − noise²/2); the guide is the Laplace approximation of the upper one."""
+    mode = math.sqrt(x - noise**2 / 2)
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z**2, noise), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.full_like(x, mode), noise / (2 * mode)))
+
+    return model, guide
