@@ -1,0 +1,9 @@
+"""The page of a run: one self-contained HTML file, for readers who have no Python; and of two runs, side by side.
+
+Everything on it is read from the files of the run directory: neither torch nor the pair is needed.
+"""
+
+from .comparison import Comparison, compare
+from .page import write_report
+
+__all__ = ["Comparison", "compare", "write_report"]

@@ -1,0 +1,227 @@
+"""Two runs side by side, their differences paired by datum.
+
+Two runs on the same data meet the same easy and hard data, so that the spread over data cancels in the difference
+
+    mean of d_i,   d_i = b_i − a_i,   standard error √(Var(d)/N),
+
+which is far better known than the two means are: most of their errors is that spread.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from rich.markup import escape
+from rich.table import Table
+
+from ppvae.errors import RunError
+from ppvae.files import write_text
+from ppvae.rundir import RunDirectory
+
+from .numbers import Numbers, shown
+from .page import check_sections, options, remarks, render
+from .record import Picture, Record, read_record
+
+QUANTITIES = {"log_evidence": "log p(x)", "elbo": "ELBO", "gap": "gap"}
+ERRORS = {"log_evidence": "standard_error", "elbo": "elbo_standard_error", "gap": "gap_standard_error"}
+# The same data, where these agree.
+SAME = {"data_sha256": "other data", "split": "another part of the data"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs on the same data.
+
+    Attributes:
+        a: one run.
+        b: the other.
+        difference: for each of ``log_evidence``, ``elbo`` and ``gap`` the mean of b − a over the data, in nats, its
+            ``*_standard_error``, paired by datum, the ``*_monte_carlo_error`` in that, and ``*_share_higher``, the
+            share of data for which b's is higher; ``num_data``, and ``num_left_out``, data for which a value of either
+            run is not finite.
+        values: log p(x) of every datum, ``(2, num_data)``.
+    """
+
+    a: Record
+    b: Record
+    difference: dict[str, Any]
+    values: np.ndarray
+
+    def table(self) -> Table:
+        """The numbers, to be printed by rich."""
+        table = Table(title=f"b − a, paired by datum: nats per datum, mean over {self.difference['num_data']} data")
+        for column in ("", f"a: {escape(self.a.name)}", f"b: {escape(self.b.name)}", "b − a", "b higher for"):
+            table.add_column(column, justify="right" if column else "left")
+        for name, label in QUANTITIES.items():
+            means = [record.numbers().text(f"evidence.{name}", ".2f") for record in (self.a, self.b)]
+            d = Numbers({"d": self.difference})
+            paired = f"{d.text(f'd.{name}', '.3f')} ± {d.text(f'd.{name}_standard_error', '.3f')}"
+            table.add_row(label, *means, paired, d.text(f"d.{name}_share_higher", ".0%"))
+        return table
+
+    def conclusion(self) -> str:
+        """Which of the two knows the data better, in a sentence."""
+        value, error = self.difference["log_evidence"], self.difference["log_evidence_standard_error"]
+        if value is None:
+            return "The difference is not known: no datum has finite values in both runs."
+        if abs(value) <= 2 * error:
+            return "These data cannot tell the two apart by log p(x): the difference is within two standard errors."
+        times = f", by {shown(abs(value) / error, '.1f')} standard errors" if error else ""
+        return f"By log p(x), {'b' if value > 0 else 'a'} is better{times}."
+
+    def remarks(self) -> list[str]:
+        """What a reader of the numbers must be told, a sentence each."""
+        found = []
+        methods = [record.summary.get("method", "importance") for record in (self.a, self.b)]
+        if methods[0] != methods[1]:
+            found.append(
+                f"log p(x) was estimated in two ways ({methods[0]} and {methods[1]}): part of the difference may be "
+                "the estimators'."
+            )
+        if self.difference["num_left_out"]:
+            found.append(
+                f"{self.difference['num_left_out']} data are left out: a value of one of the runs is not finite."
+            )
+        for letter, record in (("a", self.a), ("b", self.b)):
+            found += [f"{letter}: {remark}" for remark in remarks(record)]
+        return found
+
+    def write(self, path: str | Path) -> Path:
+        """Write the page.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        write_text(path, comparison_page(self))
+        return Path(path)
+
+    @property
+    def file_name(self) -> str:
+        """``compare-A-B.html``, by the names of the runs."""
+        return f"compare-{self.a.name[:80]}-{self.b.name[:80]}.html"
+
+
+def compare(a: RunDirectory, b: RunDirectory) -> Comparison:
+    """Compare two runs, datum by datum.
+
+    Raises:
+        RunError: a run was not evaluated, a file is damaged, or the two were evaluated on different data.
+    """
+    records = read_record(a), read_record(b)
+    for record in records:
+        if not record.summary:
+            raise RunError(
+                f"{record.directory.path} was not evaluated yet: `ppvae run --resume {record.directory.path}` does it."
+            )
+        check_sections(record)
+    evidence = [_read_evidence(directory) for directory in (a, b)]
+    _same_data(*records, *(len(e["log_evidence"]) for e in evidence))
+    values = np.stack([e["log_evidence"] for e in evidence])
+    return Comparison(*records, difference=paired(*evidence), values=values)
+
+
+def paired(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The means of b − a and their errors, over the data for which all values are finite.
+
+    Args:
+        a: ``log_evidence``, ``elbo`` and ``gap`` of one run, and their errors, ``(num_data,)`` each.
+        b: of the other.
+
+    Example:
+        >>> zero = {error: np.zeros(2) for error in ERRORS.values()}
+        >>> a = {name: np.array([1.0, 2.0]) for name in QUANTITIES} | zero
+        >>> b = {name: np.array([2.0, 5.0]) for name in QUANTITIES} | zero
+        >>> d = paired(a, b)  # 1 and 3
+        >>> d["elbo"], d["elbo_standard_error"], d["elbo_share_higher"]
+        (2.0, 1.0, 1.0)
+    """
+    finite = np.all([np.isfinite(e[name]) for e in (a, b) for name in QUANTITIES], axis=0)
+    n = int(finite.sum())
+    out: dict[str, Any] = {"num_data": n, "num_left_out": len(finite) - n}
+    for name, error in ERRORS.items():
+        d = (b[name] - a[name])[finite]
+        monte_carlo = math.sqrt(float((a[error] ** 2 + b[error] ** 2)[finite].sum())) / max(n, 1)
+        total = float(d.std(ddof=1)) / math.sqrt(n) if n > 1 else monte_carlo
+        out |= {name: float(d.mean()) if n else None, f"{name}_standard_error": total}
+        out |= {f"{name}_monte_carlo_error": monte_carlo, f"{name}_share_higher": float((d > 0).mean()) if n else None}
+    return out
+
+
+def _read_evidence(directory: RunDirectory) -> dict[str, np.ndarray]:
+    file = directory.path / "evidence.nc"
+    try:
+        with xr.open_dataset(file, engine="h5netcdf") as dataset:
+            return {name: dataset[name].to_numpy().astype(float) for name in (*QUANTITIES, *ERRORS.values())}
+    except Exception as error:  # HDF5 has many
+        raise RunError(f"{file} is missing or damaged: `ppvae evaluate {directory.path}` writes it again.") from error
+
+
+def _same_data(a: Record, b: Record, num_a: int, num_b: int) -> None:
+    both = f"{a.directory.path} and {b.directory.path}"
+    for key, other in SAME.items():
+        if a.summary.get(key) is None or a.summary.get(key) != b.summary.get(key):
+            raise RunError(
+                f"{both} cannot be paired by datum: they were evaluated on {other} ({a.summary.get(key)} and "
+                f"{b.summary.get(key)}): give two runs on the same data, or `ppvae evaluate` one with --split."
+            )
+    if num_a != num_b:
+        raise RunError(
+            f"{both} cannot be paired by datum: they were evaluated on {num_a} and {num_b} data: "
+            "`ppvae evaluate` one with the other's --max_eval."
+        )
+
+
+def scatter(values: np.ndarray) -> Figure:
+    """log p(x) under b against that under a, a point a datum; and the differences.
+
+    Args:
+        values: ``(2, num_data)``, in nats.
+    """
+    a, b = values[:, np.isfinite(values).all(0)]
+    figure = Figure(figsize=(6.5, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    if len(a):
+        ends = min(a.min(), b.min()), max(a.max(), b.max())
+        left.plot(ends, ends, color="0.5", linewidth=1)
+        left.scatter(a, b, s=9, color="#0072B2", alpha=0.6, linewidths=0)
+        left.set_aspect("equal")
+        d = b - a
+        right.hist(d, bins=min(40, max(5, len(d) // 8)), color="#0072B2")
+        right.axvline(0, color="0.5", linewidth=1)
+        right.axvline(d.mean(), color="#D55E00", linestyle="--", label=f"mean {d.mean():.2f}".replace("-", "−"))
+        right.legend(fontsize=8)
+    left.set(xlabel="log p(x) under a (nats)", ylabel="log p(x) under b (nats)")
+    right.set(xlabel="b − a (nats)", ylabel="number of data")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """The page of two runs, as HTML."""
+    a, b = comparison.a, comparison.b
+    file = io.BytesIO()
+    scatter(comparison.values).savefig(file, format="png", dpi=150)
+    picture = Picture("data:image/png;base64," + base64.b64encode(file.getvalue()).decode(), 975, 510)
+    both = {name: (options(a)[name], options(b)[name]) for name in options(a)}
+    return render(
+        "compare.html.j2",
+        a=a,
+        b=b,
+        number_a=a.numbers("a."),
+        number_b=b.numbers("b."),
+        number=Numbers({"difference": comparison.difference}),
+        quantities=QUANTITIES,
+        conclusion=comparison.conclusion(),
+        remarks=comparison.remarks(),
+        scatter=picture,
+        different={name: values for name, values in both.items() if values[0] != values[1]},
+    )

@@ -1,0 +1,174 @@
+"""The page of a run: what its files say, put into the template.
+
+The templates escape every value that is put into them, and nothing may be left out silently. The page holds its
+pictures, its style and its programs; it asks for nothing from elsewhere, and its security policy forbids that too.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+import ppvae
+from ppvae.errors import RunError
+from ppvae.files import write_text
+from ppvae.rundir import RunDirectory
+
+from .captions import caption
+from .numbers import WRITTEN_BY
+from .record import Record, read_record
+from .verdict import verdict, words
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+# Sections of the summary that are shown as they stand: verdict, remarks, numbers.
+GENERIC = {
+    "calibration": "Calibration",
+    "quality": "Posterior quality",
+    "latent_units": "Latent units",
+}
+NOT_NUMBERS = ("verdict", "remarks", "command", "split", "seed")
+STOPPED = {
+    "finished": "all epochs were made",
+    "plateau": "the validation ELBO rose no more",
+    "interrupted": "it was interrupted",
+}
+
+
+def write_report(directory: RunDirectory) -> Path:
+    """Write ``report.html`` of a run from the other files of its directory.
+
+    Args:
+        directory: of the run.
+
+    Returns:
+        Path: of the page.
+
+    Raises:
+        RunError: a file of the run is damaged, or the page cannot be written.
+    """
+    record = read_record(directory)
+    write_text(directory.report, run_page(record))
+    return directory.report
+
+
+def run_page(record: Record) -> str:
+    """The page of a run, as HTML."""
+    numbers = record.numbers()
+    summary = record.summary
+    check_sections(record)
+    return render(
+        "report.html.j2",
+        run=record,
+        summary=summary,
+        number=numbers,
+        claims=verdict(summary, numbers, record.word) if summary else [],
+        remarks=remarks(record),
+        generic=GENERIC,
+        rows={name: rows(summary[name], name) for name in GENERIC if name in summary},
+        words=words,
+        stopped=STOPPED,
+        options=options(record),
+        plane=record.plane,
+    )
+
+
+def check_sections(record: Record) -> None:
+    """Refuse a summary whose sections are none, or whose remarks.
+
+    Raises:
+        RunError: with the section's name.
+    """
+    summary = record.summary
+    if not summary:
+        return
+    added = [name for name in WRITTEN_BY if name in summary]
+    for name in ("evidence", "training", "seconds", "versions", *added):
+        if not isinstance(summary.get(name), dict):
+            raise _damaged(record, f"its {name} is no section")
+    for where, section in [("", summary), *((f" of its {name}", summary[name]) for name in added)]:
+        if not isinstance(section.get("remarks", []), list):
+            raise _damaged(record, f"the remarks{where} are no list")
+
+
+def _damaged(record: Record, what: str) -> RunError:
+    return RunError(f"{record.directory.summary} is damaged ({what}): `ppvae evaluate {record.word}` writes it again.")
+
+
+def remarks(record: Record) -> list[str]:
+    """What the summary tells the reader besides numbers."""
+    return [str(remark) for remark in record.summary.get("remarks", [])]
+
+
+def rows(section: dict[str, Any], prefix: str) -> list[tuple[str, list[str], str | None]]:
+    """The numbers of a section: a label, the keys of its values, the key of their standard error or None.
+
+    Example:
+        >>> rows({"kl": 1.5, "kl_standard_error": 0.1, "units": [1, 2], "verdict": "good"}, "unit")
+        [('kl', ['unit.kl'], 'unit.kl_standard_error'), ('units', ['unit.units.0', 'unit.units.1'], None)]
+    """
+    found: list[tuple[str, list[str], str | None]] = []
+    for name, value in section.items():
+        key, label = f"{prefix}.{name}", str(name).replace("_", " ")
+        error = next((f"{name}{end}" for end in ("_standard_error", "_error") if f"{name}{end}" in section), None)
+        if name in NOT_NUMBERS or any(
+            name.endswith(end) and name.removesuffix(end) in section for end in ("_standard_error", "_error")
+        ):
+            continue
+        if isinstance(value, dict):
+            found += [(f"{label}: {inner}", keys, e) for inner, keys, e in rows(value, key)]
+        elif isinstance(value, list):
+            keys = [f"{key}.{i}" for i, item in enumerate(value) if isinstance(item, int | float | None)]
+            found += [(label, keys, None)] if keys and len(keys) == len(value) else []
+        elif isinstance(value, bool | int | float | None):
+            found.append((label, [key], f"{prefix}.{error}" if error else None))
+    return found
+
+
+def options(record: Record) -> dict[str, str]:
+    """The settings as text, as ``config.yaml`` has them."""
+    values = {key: value for key, value in record.settings.as_dict().items() if key != "name"}
+    return {key: _yaml(value) for key, value in values.items()}
+
+
+def _yaml(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def render(template: str, **content: Any) -> str:
+    """A template with its content put in.
+
+    Args:
+        template: its file's name.
+        content: what it names.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
+    environment.globals |= {
+        "script": Markup(script),
+        "style": Markup(style),
+        "policy": _policy(script),
+        "version": ppvae.__version__,
+        "caption": caption,
+    }
+    return environment.get_template(template).render(**content)
+
+
+def _policy(script: str) -> str:
+    """What the page may do: show its own pictures and style, run its own script, and nothing else."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    allowed = ("default-src 'none'", "img-src data:", "style-src 'unsafe-inline'", f"script-src 'sha256-{digest}'")
+    return "; ".join([*allowed, "base-uri 'none'", "form-action 'none'"])
