@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ppvae.inference import Evidence, annealed_evidence, importance_evidence
 from ppvae.inference.annealing import LEAPFROG_STEPS
+from ppvae.inference.density import Start
 
 from .experiment import Result
 from .figures import BLUE, GREEN, ORANGE, new_figure
@@ -76,12 +77,13 @@ def run(config: Config = Config()) -> Result:
         A row per method and effort, in nats, and the picture ``effort``.
     """
     pair, x, what = subject(config.run, config.num_data, config.epochs, config.seed)
-    shared = {"seed": config.seed, "progress": True}
+    shared: dict[str, Any] = {"seed": config.seed, "progress": True}
     rows = [
         _row("importance sampling", k, k, partial(importance_evidence, num_particles=k, **shared), pair, x)
         for k in config.particles
     ]
-    for start, counts in (("guide", config.distributions), ("prior", config.distributions_from_prior)):
+    counts_of: dict[Start, tuple[int, ...]] = {"guide": config.distributions, "prior": config.distributions_from_prior}
+    for start, counts in counts_of.items():
         for t in counts:
             cost = config.num_chains * (t - 1) * LEAPFROG_STEPS * GRADIENT
             anneal = partial(annealed_evidence, num_chains=config.num_chains, num_distributions=t, start=start)

@@ -74,7 +74,7 @@ def certify_run(
         PpvaeError: the run, its data or its pair cannot be had, or the pair cannot be certified.
     """
     run = reopen(directory, split="test" if split == MODEL else split, max_eval=num_data, seed=seed)
-    data = {"like": run.x} if split == MODEL else {"x": run.x}
+    data: dict[str, Any] = {"like": run.x} if split == MODEL else {"x": run.x}
     started = time.monotonic()
     certificate: Certificate = certify(
         run.pair.model, run.pair.guide, **data, seed=run.settings.seed, progress=True, **options
@@ -129,7 +129,7 @@ def attribute_run(
     """
     run = reopen(directory, split=split, max_eval=num_data, seed=seed)
     started = time.monotonic()
-    common = {"seed": run.settings.seed, "progress": True}
+    common: dict[str, Any] = {"seed": run.settings.seed, "progress": True}
     evidence = estimate_evidence(run.pair.model, run.pair.guide, run.x, tolerance=tolerance, **common)
     gap: GapAttribution = attribute_gap(run.pair.model, run.pair.guide, run.x, evidence=evidence, steps=steps, **common)
     seconds = time.monotonic() - started

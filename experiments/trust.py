@@ -51,13 +51,23 @@ def trust_run(
     told = {"split": split, "seed": seed, "command": command}
     started = time.monotonic()
     units = latent_units(pair.model, pair.guide, run.x, **common)
-    section = {**units.summary(), "verdict": _units_in_words(units.summary()), "remarks": units.remarks(), **told}
+    section: dict[str, Any] = {
+        **units.summary(),
+        "verdict": _units_in_words(units.summary()),
+        "remarks": units.remarks(),
+        **told,
+    }
     write_section(run, "latent_units", units.to_dataset(), trust_figures.units(units), section)
     calibration = calibrate(pair.model, pair.guide, run.x, num_simulations=num_simulations, **common)
-    calibrated = {**calibration.summary(), "remarks": calibration.remarks(), **told}
+    calibrated: dict[str, Any] = {**calibration.summary(), "remarks": calibration.remarks(), **told}
     write_section(run, "calibration", calibration.to_dataset(), trust_figures.calibration(calibration), calibrated)
     quality = guide_quality(pair.model, pair.guide, spread(run.x, num_data), **common)
-    judged = {**quality.summary(), "verdict": _quality_in_words(quality.verdicts), "remarks": quality.remarks(), **told}
+    judged: dict[str, Any] = {
+        **quality.summary(),
+        "verdict": _quality_in_words(quality.verdicts),
+        "remarks": quality.remarks(),
+        **told,
+    }
     judged["seconds"] = time.monotonic() - started
     write_section(run, "quality", quality.to_dataset(), trust_figures.quality(quality), judged)
     rows = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ppvae.inference import Calibration, LatentUnits, Quality
@@ -45,7 +46,7 @@ def calibration(found: Calibration) -> Figure:
     return figure
 
 
-def _ecdf_difference(axes, view: View) -> None:  # type: ignore[no-untyped-def]
+def _ecdf_difference(axes: Axes, view: View) -> None:
     pit = np.sort(view.pit.numpy(), axis=0)
     place = np.linspace(0, 1, 101)
     z, lower, upper = band(view.num_simulations, LEVEL / pit.shape[1])

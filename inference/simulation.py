@@ -86,7 +86,7 @@ def simulate(
         again = int(torch.randint(2**31, ()))  # the same draws a second time
         trace = _drawn(model, batch, plates, again, latents)
         places = _places(model, batch, plates)
-        drawn = (_put_back(batch[0], trace, places, plates), *batch[1:])
+        drawn = (_put_back(batch[0], trace, places), *batch[1:])
         _demand_same(trace, _drawn(model, drawn, plates, again, latents))
     return Simulation(drawn, {name: site["value"] for name, site in sample_sites(trace) if not _observed(site)})
 
@@ -153,10 +153,8 @@ def _decoded(name: str, site: Any, size: int) -> Tensor:
     values = _by_datum(site["value"].expand(site["fn"].shape()), site)
     code = values.double().nan_to_num(-1.0, -1.0, -1.0)
     whole = code.long()
-    index = (whole - _SHIFT) * pow(_FACTOR, -1, _LABELS) - size * torch.arange(len(values), device=values.device)[
-        :, None
-    ]
-    entry = index % _LABELS
+    datum = torch.arange(len(values), device=values.device)[:, None]
+    entry = ((whole - _SHIFT) * pow(_FACTOR, -1, _LABELS) - size * datum) % _LABELS
     if not values.numel() or ((whole != code) | (code < 0) | (code >= _LABELS) | (entry >= size)).any():
         raise PairError(
             f"no data can be drawn from the model, since {name!r} observes something that is not an entry of x: let it "
@@ -171,7 +169,7 @@ def _by_datum(value: Tensor, site: Any) -> Tensor:
     return value.movedim(data, 0).flatten(1) if value.dim() > 1 else value[:, None]
 
 
-def _put_back(x: Tensor, trace: Trace, places: dict[str, Tensor], plates: Plates) -> Tensor:
+def _put_back(x: Tensor, trace: Trace, places: dict[str, Tensor]) -> Tensor:
     """What was drawn at the observed sites, as an x."""
     out = torch.empty_like(x).reshape(len(x), -1)
     for name, entry in places.items():

@@ -35,9 +35,9 @@ CAPTIONS = {
         "hatched the gap is probably larger still.",
     ),
     "certificate": Caption(
-        "For every datum an interval that holds log p(x), in the order of the estimate; a band for their mean.",
-        "Each upright line is a datum, and its log p(x) lies on the line: short lines are well known; the band is the "
-        "mean between its bounds.",
+        "For every datum how far its bounds lie below and above the estimate of log p(x), and a band for their mean.",
+        "Each upright line is a datum whose log p(x) lies on it: the shorter, the better known; the band holds the "
+        "mean, for which what is too high and too low in single data cancels.",
     ),
     "waterfall": Caption(
         "Steps that lead from the ELBO up to log p(x), one for each cause of the gap.",
@@ -57,20 +57,21 @@ CAPTIONS = {
         "Along a row one latent dimension moves: where nothing changes, the model does not use it.",
     ),
 }
-# Figures of the sections to come, by how their names begin.
+# Figures of which a section may have several, by how their names begin.
 FAMILIES = {
     "calibration": Caption(
-        "Ranks of true values among draws of the guide, against what an exact guide would show.",
-        "Inside the band the guide's uncertainty is right; a curve that leaves it shows a guide too narrow, too wide "
-        "or off to one side.",
+        "Curves of how the ranks of true latents among draws of the guide depart from even ones, with a band.",
+        "Each curve is a latent unit: inside the band no fault was found; one that leaves it shows a guide that is too "
+        "narrow, too wide or off to one side.",
     ),
     "quality": Caption(
-        "The guide against reference draws of the exact posterior.",
-        "Where the two agree, q(z|x) can be used as a posterior; where they part, it cannot.",
+        "The guide's width against its shift, for every datum and latent coordinate, beside the posterior itself.",
+        "The cross is the posterior itself: points below it are too narrow, points to its left and right off to one "
+        "side.",
     ),
     "latent_units": Caption(
-        "What each latent unit tells about the data.",
-        "A unit near zero has collapsed: it tells nothing about x and could be left out.",
+        "Bars of the KL divergence of every latent unit, the busiest first.",
+        "The longer a bar, the more its unit tells about x: one near zero has collapsed and could be left out.",
     ),
 }
 

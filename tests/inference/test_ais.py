@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ppvae.errors import CheckpointError, DataError, OptionError, PairError
 from ppvae.inference import ais, annealed_evidence, importance_evidence
+from ppvae.inference.density import Start
 from ppvae.inference.evidence import Evidence
 
 WITH_TRUTH = sorted(set(pairs.BUILDERS) - {"autoencoder", "vae_bernoulli", "vae_binomial"})
@@ -22,7 +23,7 @@ WITH_TRUTH = sorted(set(pairs.BUILDERS) - {"autoencoder", "vae_bernoulli", "vae_
 
 @pytest.mark.parametrize("start", ["guide", "prior"])
 @pytest.mark.parametrize("name", WITH_TRUTH)
-def test_within_its_error_of_the_truth(name: str, start: str) -> None:
+def test_within_its_error_of_the_truth(name: str, start: Start) -> None:
     """|z| < 5 with 100 chains: about 300 comparisons in all, a false alarm in fewer than 1 of 1000 runs."""
     pair = pairs.build(name)
     evidence = annealed_evidence(pair.model, pair.guide, pair.data, 100, 12, start=start, seed=0)

@@ -138,6 +138,8 @@ ARITHMETIC = {
     "shift": lambda x: x + 1,
     "double": lambda x: 2 * x,
     "negative": lambda x: -x,
+    "half": lambda x: x + 0.5,
+    "wrapped": lambda x: x - 2**24,
     "mean": lambda x: x.mean(0).expand(len(x)),
     "constant": lambda x: torch.zeros(len(x)),
     "missing": lambda x: torch.full((len(x),), torch.nan),
@@ -165,7 +167,12 @@ def test_entries_must_be_observed_once():
     def never(x, z):
         pass
 
-    for observe, how in ((first, "not at all"), (twice, "more than once"), (never, "not at all")):
+    def broadcast(x, z):
+        with pyro.plate("copies", 3, dim=-2):
+            pyro.sample("x", dist.Normal(z[..., None], torch.ones(2)).to_event(1), obs=x)
+
+    cases = ((first, "not at all"), (twice, "more than once"), (never, "not at all"), (broadcast, "more than once"))
+    for observe, how in cases:
         with pytest.raises(PairError, match=f"observes some entries of x {how}.*as context"):
             simulate(shown_as(observe), guide, torch.zeros(4, 2))
 
