@@ -19,7 +19,7 @@ run: $(INSTALLED)
 	$(BIN)/ppvae run $(ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n auto $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

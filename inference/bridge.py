@@ -6,14 +6,15 @@ c = log p̂(x) solves
     (1/s_p) E_q[σ(a)] = (1/s_q) E_p[σ(−a)],      a = ℓ − c + log(s_p/s_q),      s_q/s_p = n_q/n'_p,
 
 σ the logistic function: left falls and right rises with c, and no weight is unbounded. Importance sampling sees what q
-covers; the bridge also sees what it does not, so that a guide that misses half of the posterior is off by no log 2. From
-the same draws
+covers, and is off by log 2 where q misses half of the posterior; the bridge also sees what q does not cover. From the
+same draws
 
     KL(q‖p) = c − E_q[ℓ],      KL(p‖q) = E_p[ℓ] − c,
     TV = ½ ∫ |p − q| = E_q[(1 − e^(ℓ−c))₊] = E_p[(1 − e^(c−ℓ))₊],      the mean of both.
 
-Errors are those of the means of each draw's influence, in which c counts as φ_q − φ_p with φ_q = σ(a)/E_q[σ(a)] − 1 and
-φ_p = σ(−a)/E_p[σ(−a)] − 1 (an error of c inside σ is of second order); correlated draws count by their effective number.
+Errors are those of the means of each draw's influence, in which c counts as φ_q − φ_p with φ_q = σ(a)/E_q[σ(a)] − 1
+and φ_p = σ(−a)/E_p[σ(−a)] − 1 (an error of c inside σ is of second order); correlated draws count by their effective
+number.
 
 References:
     Simulating ratios of normalizing constants via a simple identity (Meng & Wong, 1996), Statistica Sinica 6.

@@ -173,9 +173,7 @@ def tune_steps(
     return torch.cat(places), places[-1], kernel._replace(log_step=averaged)
 
 
-def walk(
-    density: Density, u: Tensor, kernel: Kernel, num_draws: int, every: int, after_each: AfterEach
-) -> Walk:
+def walk(density: Density, u: Tensor, kernel: Kernel, num_draws: int, every: int, after_each: AfterEach) -> Walk:
     """Follow the chains with a kernel that is frozen, and keep every few states.
 
     Args:
@@ -198,7 +196,8 @@ def walk(
             places.append(_u(point, kernel.factor).cpu())
             log_joint.append(point.values[0].cpu())
         after_each()
-    return Walk(*(torch.stack(part, 1) for part in (places, log_joint, energy)), acceptance, divergences.long())
+    u, at_u, energies = (torch.stack(part, 1) for part in (places, log_joint, energy))
+    return Walk(u, at_u, energies, acceptance, divergences.long())
 
 
 def covariance_factor(u: Tensor) -> Tensor:

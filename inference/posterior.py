@@ -26,8 +26,8 @@ draws in a share s of the prior is overlooked with probability (1 − s)^(num_ch
 References:
     Rank-normalization, folding, and localization: An improved R-hat for assessing convergence of MCMC (Vehtari, Gelman,
     Simpson, Carpenter & Bürkner, 2021), arXiv:1903.08008: R-hat and ESS, and their limits.
-    A Conceptual Introduction to Hamiltonian Monte Carlo (Betancourt, 2017), arXiv:1701.02434: divergences, E-BFMI. Their
-    limits are Stan's.
+    A Conceptual Introduction to Hamiltonian Monte Carlo (Betancourt, 2017), arXiv:1701.02434: divergences and E-BFMI,
+    whose limits are Stan's.
     The No-U-Turn Sampler (Hoffman & Gelman, 2014), arXiv:1111.4246: a step size from the acceptance.
 """
 
@@ -64,6 +64,7 @@ ATTEMPTS = (0.8, 1), (0.98, 3)
 HOPELESS_RHAT, HOPELESS_SHARE = 1.1, 0.05
 # Tail ESS is the smaller one of these two quantiles.
 TAIL = (0.05, 0.95)
+
 
 @dataclass(frozen=True)
 class Posterior:
@@ -143,7 +144,7 @@ class Posterior:
         bad = int((~self.converged).sum())
         if not bad:
             return []
-        first = f"the draws of {bad} of {n} data are no reference for their posterior, and nothing is compared with them"
+        first = f"the draws of {bad} of {n} data are no reference, and nothing is compared with them"
         counted = [f"{reason}: {int(which.sum())} of {n}" for reason, which in reasons.items() if which.any()]
         return [f"{first}; {'; '.join(counted)}. More draws or a longer warm-up may help."]
 
@@ -248,7 +249,8 @@ class Run(NamedTuple):
 
 def _attempts(density: Density, run: Run, bar: Progress) -> dict[str, Tensor]:
     """The draws of some data, of those that fail a second time, and how they fared."""
-    index, record = torch.arange(density.num_data), {}
+    index = torch.arange(density.num_data)
+    record: dict[str, Tensor] = {}
     u, kernel = starts(density, run.num_chains, run.num_steps)
     for target, every in ATTEMPTS:
         part = density.rows(index)

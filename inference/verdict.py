@@ -45,6 +45,8 @@ WORDS = GOOD, MODE, CORRELATION, SHIFTED, NARROW, WIDE, SHAPE, CANNOT_TELL
 
 # For the density of draws along a line, in their standard deviations.
 GRID, BANDWIDTH = 128, 0.12
+# Standard errors by which a valley must be lower than its sides.
+VALLEY_ERRORS = 5.0
 # Newton's steps towards the best scales.
 NEWTON_STEPS = 50
 
@@ -139,34 +141,39 @@ def causes(shift: np.ndarray, guide: np.ndarray, posterior: np.ndarray) -> np.nd
     return np.array([shift @ precision @ shift / 2, whole - correlation, correlation])
 
 
-def missed_mass(guide: np.ndarray, posterior: np.ndarray) -> float:
+def missed_mass(guide: np.ndarray, posterior: np.ndarray, worth: float | None = None) -> float:
     """The share of the posterior in a mode that the guide misses, or 0.
 
-    Draws are seen along each coordinate and along the direction that tells the means of the two best (Fisher's).
+    Draws are seen along each coordinate and along the direction that tells the means of the two best (Fisher's). Only
+    valleys that are deep by more than five standard errors of the smoothed counts are believed.
 
     Args:
         guide: draws of q, ``(num_draws, dim)``.
         posterior: draws of p, ``(num_draws, dim)``.
+        worth: how many independent draws those of p are worth; None for all.
     """
+    repeats = len(posterior) / (worth or len(posterior))
     centre, scale = posterior.mean(0), posterior.std(0)
     q, p = (guide - centre) / scale, (posterior - centre) / scale
     fisher = np.linalg.solve(np.atleast_2d(np.cov(p.T)) + 1e-9 * np.eye(p.shape[1]), q.mean(0))
     lines = np.concatenate([np.eye(p.shape[1]), fisher[:, None] / max(np.linalg.norm(fisher), 1e-300)], 1)
-    return max(_missed_along(a, b) for a, b in zip((q @ lines).T, (p @ lines).T, strict=True))
+    return max(_missed_along(a, b, repeats) for a, b in zip((q @ lines).T, (p @ lines).T, strict=True))
 
 
-def _missed_along(guide: np.ndarray, posterior: np.ndarray) -> float:
-    edges = np.linspace(*np.quantile(posterior, (0.001, 0.999)), GRID + 1)
+def _missed_along(guide: np.ndarray, posterior: np.ndarray, repeats: float) -> float:
+    edges = np.linspace(np.quantile(posterior, 0.001), np.quantile(posterior, 0.999), GRID + 1)
     counts = np.histogram(posterior, edges)[0]
     width = BANDWIDTH * posterior.std() / (edges[1] - edges[0])
     reach = np.arange(-int(4 * width) - 1, int(4 * width) + 2)
     density = np.convolve(counts, np.exp(-0.5 * (reach / width) ** 2), mode="same")
     left, right = np.maximum.accumulate(density), np.maximum.accumulate(density[::-1])[::-1]
     below = np.cumsum(counts) / counts.sum()
-    depth = density / np.minimum(left, right)
+    side = np.minimum(left, right)
+    # The kernel, squared, has 1/√2 of its mass: the variance of a sum of independent counts under it.
+    clear = side - density > VALLEY_ERRORS * np.sqrt((side + density) / np.sqrt(2) * repeats)
     inside = (below > MODE_SHARE) & (below < 1 - MODE_SHARE)
     missed = 0.0
-    for valley in np.flatnonzero(inside & (depth < VALLEY_DEPTH)):
+    for valley in np.flatnonzero(inside & clear & (density < VALLEY_DEPTH * side)):
         guide_below = (guide < edges[valley + 1]).mean()
         for share, covered in ((below[valley], guide_below), (1 - below[valley], 1 - guide_below)):
             if covered < MODE_COVERED * share:

@@ -66,7 +66,7 @@ def funnel(dim: int = 9) -> tuple[Program, Program]:
 
 
 def two_modes(x: float, noise: float) -> tuple[Program, Program]:
-    """z ~ N(0, 1), x ~ N(z², noise²): modes at ±√(x − noise²/2); the guide is the Laplace approximation of the upper one."""
+    """z ~ N(0, 1), x ~ N(z², noise²): modes at ±√(x − noise²/2); the guide is a Gaussian at the upper one."""
     mode = math.sqrt(x - noise**2 / 2)
 
     def model(x: Tensor) -> None:

@@ -76,6 +76,11 @@ FAMILIES = {
 }
 
 
+def has_caption(name: str) -> bool:
+    """Whether a figure of this name is shown."""
+    return name in CAPTIONS or name.startswith(tuple(FAMILIES))
+
+
 def caption(name: str) -> Caption:
     """What is said with the figure of a name, its own or its family's."""
     if name in CAPTIONS:

@@ -90,14 +90,17 @@ def check_sections(record: Record) -> None:
     added = [name for name in WRITTEN_BY if name in summary]
     for name in ("evidence", "training", "seconds", "versions", *added):
         if not isinstance(summary.get(name), dict):
-            raise _damaged(record, f"its {name} is no section")
-    for where, section in [("", summary), *((f" of its {name}", summary[name]) for name in added)]:
-        if not isinstance(section.get("remarks", []), list):
-            raise _damaged(record, f"the remarks{where} are no list")
+            raise _damaged(record, name, f"its {name} is no section")
+    if not isinstance(summary.get("remarks", []), list):
+        raise _damaged(record, "", "its remarks are no list")
+    for name in added:
+        if not isinstance(summary[name].get("remarks", []), list):
+            raise _damaged(record, name, f"the remarks of its {name} are no list")
 
 
-def _damaged(record: Record, what: str) -> RunError:
-    return RunError(f"{record.directory.summary} is damaged ({what}): `ppvae evaluate {record.word}` writes it again.")
+def _damaged(record: Record, section: str, what: str) -> RunError:
+    command = WRITTEN_BY.get(section, "evaluate")
+    return RunError(f"{record.directory.summary} is damaged ({what}): `ppvae {command} {record.word}` writes it again.")
 
 
 def remarks(record: Record) -> list[str]:

@@ -14,6 +14,7 @@ from ppvae.errors import RunError
 from ppvae.rundir import RunDirectory
 from ppvae.settings import Settings
 
+from .captions import has_caption
 from .numbers import WRITTEN_BY, Numbers
 
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
@@ -92,7 +93,8 @@ def _read_summary(directory: RunDirectory) -> dict[str, Any]:
 
 
 def _read_pictures(directory: RunDirectory) -> dict[str, Picture]:
-    return {file.stem: _picture(file, directory) for file in sorted((directory.path / "figures").glob("*.png"))}
+    files = sorted((directory.path / "figures").glob("*.png"))
+    return {file.stem: _picture(file, directory) for file in files if has_caption(file.stem)}
 
 
 def _picture(file: Any, directory: RunDirectory) -> Picture:

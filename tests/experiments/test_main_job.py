@@ -66,10 +66,12 @@ class TestRun:
         assert sorted(file.name for file in path.iterdir()) == [
             "checkpoint.pt",
             "config.yaml",
+            "decoder.json",
             "evidence.nc",
             "figures",
             "metrics.csv",
             "posterior.nc",
+            "report.html",
             "summary.json",
         ]
         pictures = {file.name for file in (path / "figures").iterdir()}

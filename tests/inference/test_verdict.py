@@ -152,8 +152,21 @@ def test_what_is_covered_or_small_or_near_is_not_missed():
 
 
 def test_no_mode_is_missed_where_there_is_one_only():
-    """200 pairs of samples of a Gaussian and a heavy-tailed or skewed one, of as few draws as are worth a reference."""
+    """60 pairs of samples each of a Gaussian, a heavy-tailed and a skewed density, of as few draws as a reference has."""
     rng = np.random.default_rng(3)
     for draw in (rng.standard_normal, lambda size: rng.standard_t(3, size), lambda size: rng.exponential(size=size)):
         for _ in range(60):
             assert missed_mass(0.7 * draw((400, 3)) + 0.3, draw((400, 3))) == 0
+
+
+def test_draws_that_repeat_count_once():
+    """Ten copies of 40 draws of one mode show valleys; that they are worth 40 says that these are nothing."""
+    rng = np.random.default_rng(0)
+    found = [0.0, 0.0]
+    for _ in range(100):
+        few, guide = rng.normal(size=(40, 1)), 0.05 * rng.normal(size=(400, 1)) - 1
+        copies = np.repeat(few, 10, 0)
+        found[0] = max(found[0], missed_mass(guide, copies))
+        found[1] = max(found[1], missed_mass(guide, copies, worth=40))
+    assert found[0] > 0
+    assert found[1] == 0

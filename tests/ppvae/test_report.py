@@ -276,6 +276,10 @@ class TestWhatIsMissing:
         assert len(Reader(page).found("img")) == 1
         assert not Reader(page).numbers
 
+    def test_a_figure_that_nobody_explains_is_left_out(self, tmp_path):
+        directory = make(tmp_path / "run", summary(), figures=("bound", "someone_elses"))
+        assert len(Reader(write_report(directory).read_text()).found("img")) == 1
+
     def test_an_older_summary_without_a_method_is_read(self, tmp_path):
         content = summary()
         del content["method"]
@@ -371,7 +375,7 @@ class TestDamagedFiles:
             ("evidence", {"gap_standard_error": [1]}, r"no number evidence.gap_standard_error.*ppvae evaluate"),
             ("certificate", {"mean_lower": "low"}, r"no number certificate.mean_lower.*ppvae certify"),
             ("gap_attribution", {"family": {}}, r"no number gap_attribution.family.*ppvae gap"),
-            ("calibration", {"remarks": "one"}, r"the remarks of its calibration are no list"),
+            ("calibration", {"remarks": "one"}, r"the remarks of its calibration are no list.*ppvae posterior"),
         ],
     )
     def test_a_number_that_is_none_is_named(self, directory, section, change, said):
