@@ -27,7 +27,6 @@ References:
 from __future__ import annotations
 
 import math
-import warnings
 from collections import Counter
 from dataclasses import dataclass, fields
 
@@ -42,6 +41,7 @@ from ppvae.progress import Progress
 
 from .bridge import Bridge, bridge, effective_draws
 from .chunks import chunks
+from .classifier import classifier_accuracy
 from .density import Density, density_of
 from .evidence import PARETO_K_LIMIT, mean_with_errors
 from .importance import finite_batch
@@ -51,8 +51,6 @@ from .running import Running
 from .traces import Batch, Program, as_batch, seeded
 from .verdict import CANNOT_TELL, WORDS, Measures, causes, missed_mass, verdict
 
-# Draws of each side that a classifier sees, at most, and the parts that it is cross-validated in.
-CLASSIFIER_DRAWS, FOLDS = 2000, 5
 IN_NATS = ("log_evidence", "kl_guide", "kl_posterior", "shift_nats", "scale_nats", "correlation_nats")
 
 
@@ -335,28 +333,3 @@ def _independent(p: Tensor) -> Tensor:
     """As many draws of the chains as they are worth, evenly spaced; ``(num_draws, dim)``."""
     every = math.ceil(p.shape[0] * p.shape[1] / float(effective_draws(p).min()))
     return p[:, every - 1 :: every].flatten(0, 1)
-
-
-def classifier_accuracy(q: Tensor, p: Tensor) -> tuple[float, float]:
-    """Cross-validated accuracy of a quadratic discriminant between two sets of draws, and its standard error.
-
-    Parts that are trained on the same draws do not err independently, for which the binomial variance is multiplied by
-    1 + F/(F − 1) with F parts (Inference for the Generalization Error, Nadeau & Bengio, 2003, Machine Learning 52).
-
-    Args:
-        q: independent draws, ``(num_draws, dim)``.
-        p: others.
-    """
-    from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
-    from sklearn.model_selection import StratifiedKFold, cross_val_score
-
-    n = min(len(q), len(p), CLASSIFIER_DRAWS)
-    order = torch.randperm(len(p))[:n]
-    both = torch.cat([q[:n], p[order]]).numpy()
-    labels = np.repeat([0, 1], n)
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on coordinates that are nearly a function of each other
-        accuracy = float(cross_val_score(QuadraticDiscriminantAnalysis(reg_param=1e-4), both, labels, cv=folds).mean())
-    variance = max(accuracy * (1 - accuracy), 1 / (8 * n)) / (2 * n)  # also where none was mistaken
-    return accuracy, math.sqrt(variance * (1 + FOLDS / (FOLDS - 1)))

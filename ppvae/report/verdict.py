@@ -119,7 +119,7 @@ def _causes(summary: dict[str, Any], numbers: Numbers, run: str) -> Claim:
 def _posterior(summary: dict[str, Any], numbers: Numbers) -> Claim:
     question = "Can q(z|x) be trusted as the posterior?"
     quality = words(summary.get("quality"))
-    said = Markup(" Beside reference draws: {}").format(quality) if quality else Markup("")
+    said = Markup(" Beside reference draws: {}.").format(quality) if quality else Markup("")
     if not _by_draws(summary):
         answer = "k-hat of the guide's own draws is not computed with this method; the gap is KL(q(z|x) ‖ p(z|x))."
         return Claim(question, "unknown", "not judged", escape(answer) + said)
@@ -141,7 +141,7 @@ def _calibration(summary: dict[str, Any]) -> list[Claim]:
     said = words(summary.get("calibration"))
     if not said:
         return []
-    level: Level = "good" if said == "calibrated" else "caution"
+    level: Level = "good" if said == "calibrated" else "bad" if said.startswith("bad") else "caution"
     return [Claim("Is its uncertainty calibrated?", level, said, Markup("The section on calibration says how."))]
 
 

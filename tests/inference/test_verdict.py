@@ -152,7 +152,7 @@ def test_what_is_covered_or_small_or_near_is_not_missed():
 
 
 def test_no_mode_is_missed_where_there_is_one_only():
-    """60 pairs of samples each of a Gaussian, a heavy-tailed and a skewed density, of as few draws as a reference has."""
+    """60 pairs of samples each of a Gaussian, a heavy-tailed and a skewed density, as few as a reference has."""
     rng = np.random.default_rng(3)
     for draw in (rng.standard_normal, lambda size: rng.standard_t(3, size), lambda size: rng.exponential(size=size)):
         for _ in range(60):

@@ -179,7 +179,7 @@ class TestThePageOfARun:
             unseen = {key for key in known if key.startswith(f"{name}.")} - shown
             assert not unseen
         assert "certificate.mean_lower" in shown
-        assert "Beside reference draws: too narrow; shifted" in page
+        assert "Beside reference draws: too narrow; shifted." in page
         for remark in ("first remark", "a bound", "too narrow", "1 of 2 has collapsed", "wider than asked"):
             assert remark in page
 
@@ -357,6 +357,8 @@ class TestDamagedFiles:
             ("decoder.json", json.dumps(plane(grid="<script>")).encode(), "decoder.json is damaged"),
             ("decoder.json", json.dumps(plane(means=[["a", 1]])).encode(), "decoder.json is damaged"),
             ("decoder.json", json.dumps(plane(axis=[0.0, 1.0, math.nan])).encode(), "decoder.json is damaged"),
+            ("decoder.json", json.dumps(plane(axis=[3.0, 0.0, -3.0])).encode(), "decoder.json is damaged"),
+            ("decoder.json", json.dumps(plane(means=[[math.nan, 0.0]])).encode(), "decoder.json is damaged"),
         ],
     )
     def test_are_named_with_the_way_out(self, directory, capsys, file, content, said):

@@ -1,4 +1,6 @@
 "use strict";
+// On paper nothing can be opened.
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => { each.open = true; }));
 (() => {
   const source = document.getElementById("decoder");
   if (!source) return;
