@@ -204,13 +204,14 @@ def covariance_factor(u: Tensor) -> Tensor:
     """L with LLᵀ = Σ̂ of states ``(num_states, num_data, dim)``; ``(num_data, dim, dim)``, float64."""
     u = u.double()
     centred, dim = u - u.mean(0), u.shape[-1]
-    variance = centred.square().mean(0).clamp(min=1e-12)
+    variance = centred.square().mean(0).clamp(1e-12, 1e100)
     if dim > DENSE_LIMIT:
         return torch.diag_embed(variance.sqrt())
     n = len(u) / STATES_PER_DRAW
     covariance = torch.einsum("kni,knj->nij", centred, centred) / len(u)
     covariance = n / (n + dim) * covariance + torch.diag_embed(dim / (n + dim) * variance)
-    return torch.linalg.cholesky(covariance)
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    return torch.where((failed == 0)[:, None, None], factor, torch.diag_embed(variance.sqrt()))  # of chains astray
 
 
 def _whitened(density: Density, u: Tensor, factor: Tensor) -> tuple[Terms, Point]:
