@@ -95,19 +95,23 @@ def test_a_walk_keeps_every_few_states_and_all_energies():
     kinetic = found.energy.mean((0, 1)) + found.log_joint.mean((0, 1))
     assert torch.allclose(kinetic, torch.ones(2), atol=0.35)
     assert found.divergences.tolist() == [0, 0]
+    assert (found.acceptance < 1).all()
 
 
 def test_divergences_are_counted():
-    """Steps of a thousand posterior widths leave the level set nearly always."""
+    """A step of thirty posterior widths ends at an H some 30⁴/8 nats higher; the H before it is what it was."""
     pair = pairs.linear(num_data=2)
     with density_of(pair.model, pair.guide, (pair.x,)) as density:
         torch.manual_seed(0)
         u, kernel = warm_up(density, *starts(density, 8, None), 60, 0.8, nothing)
-        wild = kernel._replace(log_step=torch.tensor([[math.log(1000.0), -1.0]]), num_steps=3)
+        wild = kernel._replace(log_step=torch.tensor([[math.log(30.0), -1.0]]), num_steps=1)
         found = walk(density, u, wild, 10, 1, nothing)
     assert found.divergences[0] > 70
     assert found.divergences[1] == 0
     assert found.acceptance[0] < 0.05
+    kinetic = found.energy[:, 1:] + found.log_joint[:, :-1]
+    assert (kinetic > 0).all()
+    assert (kinetic < 30).all()
 
 
 def test_settling_aims_where_it_is_told():

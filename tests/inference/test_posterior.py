@@ -7,11 +7,12 @@ import pyro.distributions as dist
 import pytest
 import torch
 import truths_inference as truths
+from arviz_stats.base import array_stats
 from pairs.discrete import _Factors
 from pyro import poutine
 
 from ppvae.errors import DataError, OptionError, PairError
-from ppvae.inference import to_datatree
+from ppvae.inference import posterior, to_datatree
 from ppvae.inference.bridge import effective_draws
 from ppvae.inference.posterior import PER_DATUM, sample_posterior
 from ppvae.models import LinearGaussian
@@ -158,6 +159,26 @@ def test_modes_that_chains_cross_between_are_both_found_in_a_second_attempt():
     assert found.remarks() == []
     scores = z_scores((found.draws["z"] > 0).double(), 0.5)
     assert scores.abs().max() < truths.Z_LIMIT
+
+
+def test_a_second_attempt_replaces_the_draws_of_those_that_failed_and_no_others(monkeypatch):
+    """With a limit that half of the data fail, the R-hat on record is that of the draws on record, for each datum."""
+    pair, options = pairs.linear(num_data=6), {"num_draws": 60, "num_chains": 8, "warm_up": 60, "seed": 0}
+    monkeypatch.setattr(posterior, "ESS_LIMIT", 0)
+    monkeypatch.setattr(posterior, "ATTEMPTS", ((0.8, 1),))
+    first = sample_posterior(pair.model, pair.guide, pair.x, **options)
+    monkeypatch.setattr(posterior, "RHAT_LIMIT", float(first.rhat.sort().values[2:4].mean()))
+    monkeypatch.setattr(posterior, "HOPELESS_RHAT", 2.0)
+    assert first.converged.sum() == 3
+    monkeypatch.setattr(posterior, "ATTEMPTS", ((0.8, 1), (0.9, 3)))
+    found = sample_posterior(pair.model, pair.guide, pair.x, **options)
+    kept = first.converged
+    assert torch.equal(found.thinning, torch.where(kept, 1, 3))
+    assert torch.equal(found.unconstrained[:, :, kept], first.unconstrained[:, :, kept])
+    assert not (found.unconstrained[:, :, ~kept] == first.unconstrained[:, :, ~kept]).any()
+    columns = torch.cat([found.unconstrained, found.log_joint[..., None]], -1).numpy()
+    rhat = array_stats.rhat(columns, chain_axis=0, draw_axis=1).max(-1)
+    assert torch.allclose(found.rhat, torch.tensor(rhat))
 
 
 def test_data_do_not_depend_on_pieces_or_on_who_drew_before():
