@@ -7,6 +7,7 @@ with a figure, and adds a section to `summary.json`, which later evaluations lea
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,8 +83,8 @@ def certify_run(
     seconds = time.monotonic() - started
     section = {"split": split, **certificate.summary(), "seed": run.settings.seed, "seconds": seconds}
     section |= {"remarks": certificate.remarks(), "command": command}
-    figure = waterfall.certificate_intervals(certificate)
-    write_section(run, "certificate", certificate.to_dataset(), figure, section)
+    figures = {"certificate": waterfall.certificate_intervals(certificate)}
+    write_section(run, "certificate", certificate.to_dataset(), section, figures)
     confidence, n = f"{certificate.confidence:.0%}", len(certificate.lower)
     rows = [
         ("lower bound of the mean", f"{certificate.mean_lower:.3f}", f"certified with {confidence}"),
@@ -135,7 +136,8 @@ def attribute_run(
     seconds = time.monotonic() - started
     section = {"split": split, **gap.summary(), "seed": run.settings.seed, "seconds": seconds}
     section |= {"remarks": [*evidence.remarks(), *gap.remarks()], "command": command}
-    write_section(run, "gap_attribution", gap.to_dataset(), waterfall.gap_waterfall(section), section, "waterfall")
+    figures = {"waterfall": waterfall.gap_waterfall(section)}
+    write_section(run, "gap_attribution", gap.to_dataset(), section, figures)
     rows = [
         (label, f"{section[name]:.2f} ± {section[name + '_standard_error']:.2f}", _resolved(section, name))
         for name, label in LABELS.items()
@@ -162,11 +164,13 @@ def _resolved(section: dict[str, Any], name: str) -> str:
 
 
 def write_section(
-    run: Reopened, name: str, dataset: xr.Dataset, figure: Figure, section: dict[str, Any], picture: str = ""
+    run: Reopened, name: str, dataset: xr.Dataset, section: dict[str, Any], figures: Mapping[str, Figure]
 ) -> None:
-    """The file, the figure, the section of the summary, and the page."""
+    """The file, the figures, the section of the summary, and the page; what a section drew earlier goes."""
     dataset.attrs |= {"pair": run.settings.pair, "data": run.data.name, "seed": run.settings.seed}
     run.directory.write_netcdf(name, dataset)
-    run.directory.write_figure(picture or name, figure)
+    for picture, figure in figures.items():
+        run.directory.write_figure(picture, figure)
+    run.directory.remove_figures(name, keep=figures)
     run.directory.write_summary(earlier_summary(run.directory) | {name: section})
     write_report(run.directory)

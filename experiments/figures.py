@@ -14,7 +14,7 @@ from ppvae.inference import Evidence
 from ppvae.inference.evidence import PARETO_K_LIMIT
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
-BLUE, ORANGE, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"
+BLUE, ORANGE, GREEN, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#000000", "0.6"
 WIDTH = 6.5  # inches, a page's text
 
 

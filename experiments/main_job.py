@@ -31,7 +31,7 @@ from ppvae.report import write_report
 from ppvae.rundir import RunDirectory
 from ppvae.settings import Settings
 
-from . import figures, galleries
+from . import figures, galleries, posterior_figures
 from .latent_plane import latent_plane
 from .preparation import Say, check_pair, device_of, report
 from .reopened import as_trained, earlier_summary, reopen, told_of
@@ -240,6 +240,8 @@ def draw(
 ) -> dict[str, Figure]:
     """Every figure there is for these results, by name."""
     drawn = {"bound": figures.bound_curve(evidence), "gap": figures.gap_histogram(evidence)}
+    if evidence.method == "importance" and evidence.pareto_k.isfinite().any():
+        drawn["khat"] = posterior_figures.khat(evidence)
     if history:
         drawn["training"] = figures.training_curve(history)
     if seen.reconstructions is not None:

@@ -2,23 +2,44 @@
 
 Which latent units it uses (:func:`ppvae.inference.latent_units`), whether it is calibrated on data that the model makes
 (:func:`ppvae.inference.calibrate`), and how it differs from reference draws of the posterior, datum by datum
-(:func:`ppvae.inference.guide_quality`). Each adds a file, a figure and a section to the run directory.
+(:func:`ppvae.inference.guide_quality`). Each adds a file, figures and a section to the run directory; the reference
+draws stay there too, for ArviZ.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import xarray as xr
+from matplotlib.figure import Figure
+from torch import Tensor
 
-from ppvae.inference import calibrate, guide_quality, latent_units
+from ppvae.inference import (
+    LatentUnits,
+    Posterior,
+    Quality,
+    calibrate,
+    column_stability,
+    guide_quality,
+    latent_units,
+    sample_posterior,
+    to_datatree,
+)
+from ppvae.models import LinearGaussian
 from ppvae.rundir import RunDirectory
 
-from . import trust_figures
+from . import latent_figures, posterior_figures, trust_figures
 from .examine import Examination, write_section
-from .reopened import reopen
+from .reopened import Reopened, reopen
 from .views import spread
+
+# Draws of each chain that are shown and kept: of the reference every few.
+KEPT_DRAWS = 100
+# Data on the latent map; coordinates in a forest, in planes, and of chains.
+MAPPED, IN_FOREST, IN_PLANES, OF_CHAINS = 200, 12, 3, 4
 
 
 def trust_run(
@@ -46,46 +67,158 @@ def trust_run(
         PpvaeError: the run, its data or its pair cannot be had, or the pair cannot be looked at in this way.
     """
     run = reopen(directory, split=split, max_eval=num_units_data, seed=seed)
-    pair, seed = run.pair, run.settings.seed
-    common: dict[str, Any] = {"seed": seed, "progress": True}
-    told = {"split": split, "seed": seed, "command": command}
+    told = {"split": split, "seed": run.settings.seed, "command": command}
     started = time.monotonic()
-    units = latent_units(pair.model, pair.guide, run.x, **common)
-    section: dict[str, Any] = {
-        **units.summary(),
-        "verdict": _units_in_words(units.summary()),
-        "remarks": units.remarks(),
-        **told,
-    }
-    write_section(run, "latent_units", units.to_dataset(), trust_figures.units(units), section)
-    calibration = calibrate(pair.model, pair.guide, run.x, num_simulations=num_simulations, **common)
-    calibrated: dict[str, Any] = {**calibration.summary(), "remarks": calibration.remarks(), **told}
-    write_section(run, "calibration", calibration.to_dataset(), trust_figures.calibration(calibration), calibrated)
-    quality = guide_quality(pair.model, pair.guide, spread(run.x, num_data), **common)
-    judged: dict[str, Any] = {
-        **quality.summary(),
-        "verdict": _quality_in_words(quality.verdicts),
-        "remarks": quality.remarks(),
-        **told,
-    }
-    judged["seconds"] = time.monotonic() - started
-    write_section(run, "quality", quality.to_dataset(), trust_figures.quality(quality), judged)
+    units = _look_at_units(run, told)
+    calibrated = _look_at_calibration(run, num_simulations, told)
+    judged = _look_at_quality(run, num_data, told, started)
     rows = [
-        ("latent units", f"{section['active']} of {section['num_units']}", "active"),
+        ("latent units", f"{units['active']} of {units['num_units']}", "active"),
         ("calibration", "", str(calibrated["verdict"])),
         ("guide against reference", f"{judged['num_judged']} of {judged['num_data']}", judged["verdict"]),
         ("  KL(q ‖ p), the gap", _with_error(judged, "kl_guide"), "nats"),
         ("  KL(p ‖ q)", _with_error(judged, "kl_posterior"), "nats"),
     ]
-    remarks = [*section["remarks"], *calibrated["remarks"], *judged["remarks"]]
+    remarks = [*units["remarks"], *calibrated["remarks"], *judged["remarks"]]
     return Examination(directory, "can q(z|x) be trusted as a posterior?", rows, {"remarks": remarks})
 
 
-def _units_in_words(summary: dict[str, float]) -> str:
-    return f"{summary['active']} of {summary['num_units']} latent units are active, {summary['collapsed']} collapsed"
+def _look_at_units(run: Reopened, told: dict[str, Any]) -> dict[str, Any]:
+    model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
+    units = latent_units(model, guide, run.x, seed=seed, progress=True)
+    numbers = units.summary()
+    section = {
+        **numbers,
+        "verdict": f"{numbers['active']} of {numbers['num_units']} latent units are active, "
+        f"{numbers['collapsed']} collapsed",
+        "remarks": [*units.remarks(), *_why_collapsed(run, units)],
+        **told,
+    }
+    figures = {"latent_units": trust_figures.units(units)}
+    some = spread(run.x, MAPPED)
+    place = latent_figures.latent_map(to_datatree(model, guide, some, num_draws=25, predictive=False, seed=seed))
+    write_section(run, "latent_units", units.to_dataset(), section, figures | _those({"latent_units_map": place}))
+    return section
 
 
-def _quality_in_words(verdicts: tuple[tuple[str, ...], ...]) -> str:
+def _why_collapsed(run: Reopened, units: LatentUnits) -> list[str]:
+    """Of a linear decoder it is known why: a sentence for each reason."""
+    pair = run.pair
+    if not isinstance(pair, LinearGaussian):
+        return []
+    stability = column_stability(pair.weight, (2 * pair.log_noise_scale).exp(), run.data.train.to(pair.weight))
+    collapsed = [j for j, verdict in enumerate(units.verdict) if verdict == "collapsed"]
+    return [f"{units.label[j]} has collapsed: {stability.reason(j)}" for j in collapsed]
+
+
+def _look_at_calibration(run: Reopened, num_simulations: int, told: dict[str, Any]) -> dict[str, Any]:
+    seed = run.settings.seed
+    found = calibrate(run.pair.model, run.pair.guide, run.x, num_simulations=num_simulations, seed=seed, progress=True)
+    section = {**found.summary(), "remarks": found.remarks(), **told}
+    write_section(run, "calibration", found.to_dataset(), section, posterior_figures.calibrations(found))
+    return section
+
+
+def _look_at_quality(run: Reopened, num_data: int, told: dict[str, Any], started: float) -> dict[str, Any]:
+    model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
+    x = spread(run.x, num_data)
+    reference = sample_posterior(model, guide, x, seed=seed, progress=True)
+    quality = guide_quality(model, guide, x, reference, seed=seed, progress=True)
+    trees = _trees(run, x, reference)
+    run.directory.write_netcdf("reference", trees.reference)
+    section = {
+        **quality.summary(),
+        "verdict": _in_words(quality.verdicts),
+        "remarks": [*quality.remarks(), *reference.remarks()],
+        **told,
+        "seconds": time.monotonic() - started,
+    }
+    figures = _figures(quality, reference, trees)
+    figures |= _those(
+        {
+            "quality_exact": latent_figures.exact_posteriors(run.pair, x, reference.coordinates, seed),
+            "ppc_posterior": posterior_figures.predictive(trees.guide, "posterior_predictive"),
+            "ppc_prior": posterior_figures.predictive(trees.guide, "prior_predictive"),
+        }
+    )
+    write_section(run, "quality", quality.to_dataset(), section, figures)
+    return section
+
+
+@dataclass(frozen=True)
+class _Trees:
+    """Draws of three kinds for the same data, as many of each.
+
+    Attributes:
+        guide: with data that the model makes.
+        reweighted: the guide's, resampled by their weights.
+        reference: those of Markov chains.
+    """
+
+    guide: xr.DataTree
+    reweighted: xr.DataTree
+    reference: xr.DataTree
+
+
+def _trees(run: Reopened, x: Tensor, reference: Posterior) -> _Trees:
+    num_chains, num_draws = reference.log_joint.shape[:2]
+    kept = {site: value[:, :: -(-num_draws // KEPT_DRAWS)] for site, value in reference.draws.items()}
+    model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
+    size: dict[str, Any] = {"num_chains": num_chains, "num_draws": next(iter(kept.values())).shape[1], "seed": seed}
+    trees = _Trees(
+        guide=to_datatree(model, guide, x, **size),
+        reweighted=to_datatree(model, guide, x, draws="psis", predictive=False, **size),
+        reference=to_datatree(model, guide, x, draws=kept, predictive=False, seed=seed),
+    )
+    for name, value in reference.to_dataset().data_vars.items():
+        trees.reference["sample_stats"][f"chain_{name}"] = value.drop_vars("datum")
+    return trees
+
+
+def _figures(quality: Quality, reference: Posterior, trees: _Trees) -> dict[str, Figure]:
+    """The guide beside the reference: all data at once, then one datum that is neither among the best nor the worst."""
+    figures = {"quality": trust_figures.quality(quality)} if quality.judged.any() else {}
+    refused = (~quality.judged).nonzero().flatten()
+    if len(refused):
+        worst = int(refused[reference.rhat[refused].nan_to_num(torch.inf).argmax()])
+        names = posterior_figures.farthest(trees.guide, trees.reference, worst, OF_CHAINS)
+        figures["quality_refused"] = _titled(posterior_figures.traces(trees.reference, worst, names), worst)
+    datum = _typical(quality)
+    if datum is None:
+        return figures
+    farthest = posterior_figures.farthest(trees.guide, trees.reference, datum, IN_FOREST)
+    every = {"guide": trees.guide, "guide, reweighted": trees.reweighted, "reference": trees.reference}
+    planes = posterior_figures.farthest(trees.guide, trees.reference, datum, IN_PLANES)
+    drawn = {
+        "quality_forest": posterior_figures.forest(every, datum, farthest),
+        "quality_ranks": posterior_figures.ranks(trees.reference, datum, farthest[:OF_CHAINS]),
+        "quality_traces": posterior_figures.traces(trees.reference, datum, farthest[:OF_CHAINS]),
+    }
+    if len(planes) > 1:
+        drawn["quality_pair"] = posterior_figures.pairs(trees.guide, trees.reference, datum, planes)
+    return figures | {name: _titled(figure, datum) for name, figure in drawn.items()}
+
+
+def _typical(quality: Quality) -> int | None:
+    """The datum whose KL(q ‖ p) is the median of those that had a reference."""
+    judged = quality.judged.nonzero().flatten()
+    if not len(judged):
+        return None
+    order = quality.kl_guide[judged].argsort()
+    return int(judged[order[len(order) // 2]])
+
+
+def _titled(figure: Figure, datum: int) -> Figure:
+    figure.suptitle(f"datum {datum}", fontsize=9)
+    return figure
+
+
+def _those(figures: dict[str, Figure | None]) -> dict[str, Figure]:
+    """The figures that there are."""
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _in_words(verdicts: tuple[tuple[str, ...], ...]) -> str:
     """The first fault of most data, and of how many."""
     first = [words[0] for words in verdicts]
     most = max(set(first), key=first.count)
@@ -93,5 +226,6 @@ def _quality_in_words(verdicts: tuple[tuple[str, ...], ...]) -> str:
 
 
 def _with_error(numbers: dict[str, Any], name: str) -> str:
-    value = torch.tensor(numbers[name])
-    return f"{value:.2f} ± {numbers[name + '_standard_error']:.2f}" if value.isfinite() else "not known"
+    if name not in numbers or not torch.tensor(numbers[name]).isfinite():
+        return "not known"
+    return f"{numbers[name]:.2f} ± {numbers[name + '_standard_error']:.2f}"

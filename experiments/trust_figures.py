@@ -1,20 +1,15 @@
-"""Figures of the guide as a posterior: its latent units, its calibration, and how it differs from reference draws."""
+"""Figures of the guide as a posterior: its latent units, and how it differs from reference draws."""
 
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ppvae.inference import Calibration, LatentUnits, Quality
-from ppvae.inference.calibration_view import LEVEL, View
-from ppvae.inference.ranks import band
+from ppvae.inference import LatentUnits, Quality
 
-from .figures import BLACK, BLUE, GREEN, ORANGE, new_figure, new_panels
+from .figures import BLACK, BLUE, GREY, ORANGE, new_figure
 
-GREY = "0.6"
 UNIT_COLOURS = {"active": BLUE, "undecided": ORANGE, "collapsed": GREY}
-VIEWS = {"prior": "data drawn from the model", "data": "data drawn near x"}
 
 
 def units(found: LatentUnits) -> Figure:
@@ -33,38 +28,6 @@ def units(found: LatentUnits) -> Figure:
     axes.set(xlabel="latent unit, the busiest first", ylabel="KL(q(z|x) ‖ p(z)) of the unit (nats)")
     axes.legend()
     return figure
-
-
-def calibration(found: Calibration) -> Figure:
-    """ECDF of the ranks minus that of uniform ones, a curve per unit; a guide that is right stays inside the band."""
-    figure, panels = new_panels(3.6, len(found.views))
-    for axes, view in zip(panels, found.views, strict=True):
-        _ecdf_difference(axes, view)
-        axes.set(title=VIEWS[view.anchor], xlabel="PIT: rank of the truth in q")
-    panels[0].set_ylabel("ECDF − PIT")
-    panels[0].legend(fontsize=8)
-    return figure
-
-
-def _ecdf_difference(axes: Axes, view: View) -> None:
-    pit = np.sort(view.pit.numpy(), axis=0)
-    place = np.linspace(0, 1, 101)
-    z, lower, upper = band(view.num_simulations, LEVEL / pit.shape[1])
-    axes.fill_between(z, lower - z, upper - z, color=GREEN, alpha=0.25, linewidth=0, label="band of all units")
-    labelled = set()
-    for j, verdict in enumerate(view.verdict):
-        fine = verdict == "fine"
-        curve = np.searchsorted(pit[:, j], place, side="right") / len(pit) - place
-        label = "no fault found" if fine else "at fault"
-        axes.plot(
-            place,
-            curve,
-            color=GREY if fine else ORANGE,
-            linewidth=0.8,
-            label=None if label in labelled else label,
-        )
-        labelled.add(label)
-    axes.axhline(0, color=BLACK, linewidth=0.8)
 
 
 def quality(found: Quality) -> Figure:

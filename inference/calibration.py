@@ -192,7 +192,8 @@ class Calibration:
 
         A group for each view, ``prior_sbc`` and ``data_sbc``, with variables ``pit`` (dim ``unit``) and ``joint`` (dim
         ``quantity``) over ``chain`` and ``draw``, a draw being a simulation. ``ci_prob`` is 1 − 0.05/(number of
-        panels): with it a guide that is right leaves any of a group's bands with probability 0.05 at most.
+        panels): with it a guide that is right leaves any of a group's bands with probability 0.05 at most. From ArviZ
+        1.0 on the argument is ``envelope_prob``, the level of a test that is written beside each panel.
         """
         groups: dict[str, Any] = {}
         for view in self.views:

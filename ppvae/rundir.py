@@ -18,6 +18,7 @@ import io
 import json
 import re
 import time
+from collections.abc import Container
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,12 @@ class RunDirectory:
             raise RunError(f"{folder} could not be made ({error.strerror}): give a folder with room.") from error
         with atomic_path(folder / f"{name}.png") as temporary:
             figure.savefig(temporary, dpi=150)
+
+    def remove_figures(self, family: str, keep: Container[str]) -> None:
+        """Remove the figures whose names are a family's or begin with it, but for some."""
+        for file in (self.path / "figures").glob(f"{family}*.png"):
+            if file.stem not in keep:
+                file.unlink(missing_ok=True)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write ``summary.json``."""

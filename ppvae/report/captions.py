@@ -18,6 +18,7 @@ class Caption:
     reading: str
 
 
+# In the order in which they are shown: a sentence may lean on the one before.
 CAPTIONS = {
     "training": Caption(
         "Two curves of the ELBO per datum against the epoch, for training and validation data.",
@@ -34,6 +35,11 @@ CAPTIONS = {
         "Each datum adds to a bar at its gap: far to the right the guide is far from the posterior, and where a bar is "
         "hatched the gap is probably larger still.",
     ),
+    "khat": Caption(
+        "A point for the k-hat of every datum, with a broken line at 0.7 and a dotted one at 1.",
+        "Points below the broken line are data whose estimate and interval hold; above it the true log p(x) is "
+        "probably higher, and above the dotted one the weights have not even a finite mean.",
+    ),
     "certificate": Caption(
         "For every datum how far its bounds lie below and above the estimate of log p(x), and a band for their mean.",
         "Each upright line is a datum whose log p(x) lies on it: the shorter, the better known; the band holds the "
@@ -43,6 +49,66 @@ CAPTIONS = {
         "Steps that lead from the ELBO up to log p(x), one for each cause of the gap.",
         "Each block is what one remedy could win: the amortisation a better network, the others a richer family of "
         "guides; the black strokes are two standard errors.",
+    ),
+    "latent_units": Caption(
+        "Bars of the KL divergence of every latent unit, the busiest first.",
+        "The longer a bar, the more its unit tells about x: one near zero has collapsed and could be left out.",
+    ),
+    "latent_units_map": Caption(
+        "Points and ellipses of the guide at the data, over grey draws of the prior, in two latent coordinates.",
+        "Each blue point is where the guide puts a datum, in the two latent coordinates that differ most between data: "
+        "where grey dots have no blue among them, the model invents what no datum looks like.",
+    ),
+    "calibration_prior": Caption(
+        "Three panels of ECDFs of ranks minus even ones, with bands, on data drawn from the model.",
+        "On data drawn from the model: a curve outside its green band is a fault (orange), rising first and then "
+        "falling where the guide is too narrow, on one side only where it is off to one side; the two blue curves "
+        "judge all units together.",
+    ),
+    "calibration_data": Caption(
+        "Three panels of ECDFs of ranks minus even ones, with bands, on data drawn near the data.",
+        "The same on simulations that look like the data: a fault here counts, one that shows only above does not.",
+    ),
+    "quality": Caption(
+        "The guide's width against its shift, for every datum and latent coordinate, beside the posterior itself.",
+        "The cross is the posterior itself: points below it are too narrow, points to its left and right off to one "
+        "side.",
+    ),
+    "quality_exact": Caption(
+        "Panels of the exact posterior of single data in the latent plane, with the guide's ellipses over it.",
+        "The blue regions are the exact posterior, computed on a grid; were the guide right, its ellipses would "
+        "outline them.",
+    ),
+    "quality_forest": Caption(
+        "Intervals of latent coordinates of one datum by the guide, the reweighted guide and the reference.",
+        "For one typical datum, thick lines hold half of the draws, thin ones 94 %: where orange lies beside blue the "
+        "guide is wrong, and green shows how far weights mend it.",
+    ),
+    "quality_pair": Caption(
+        "Draws of the guide and of the reference in planes of two latent coordinates of one datum.",
+        "The same datum, in the coordinates that differ most: the orange cloud of the guide should cover the blue one "
+        "of the reference, in place, width and slant.",
+    ),
+    "quality_ranks": Caption(
+        "Rank curves of four Markov chains for one datum, with a band.",
+        "Is the reference itself sound? Each curve is a Markov chain: inside the grey band they agree with each other.",
+    ),
+    "quality_traces": Caption(
+        "The values that four Markov chains took one after the other, for one datum.",
+        "The same chains step by step: they should look like one noise, with no chain apart and no slow drift.",
+    ),
+    "quality_refused": Caption(
+        "The values that four Markov chains took for a datum whose draws were refused as a reference.",
+        "A datum that was refused: chains that stay apart, or hardly move, have not drawn from the posterior.",
+    ),
+    "ppc_posterior": Caption(
+        "Cumulative curves of data that the model makes from the guide's draws, and that of the data.",
+        "What the model makes of the codes of these data (blue) should have the same values as the data (black).",
+    ),
+    "ppc_prior": Caption(
+        "Cumulative curves of data that the model makes from its prior, and that of the data.",
+        "The same for data that the model invents: where black leaves the blue bundle, the model does not make data "
+        "like these.",
     ),
     "reconstructions": Caption(
         "A row of test data, and below each its reconstruction.",
@@ -57,32 +123,18 @@ CAPTIONS = {
         "Along a row one latent dimension moves: where nothing changes, the model does not use it.",
     ),
 }
-# Figures of which a section may have several, by how their names begin.
-FAMILIES = {
-    "calibration": Caption(
-        "Curves of how the ranks of true latents among draws of the guide depart from even ones, with a band.",
-        "Each curve is a latent unit: inside the band no fault was found; one that leaves it shows a guide that is too "
-        "narrow, too wide or off to one side.",
-    ),
-    "quality": Caption(
-        "The guide's width against its shift, for every datum and latent coordinate, beside the posterior itself.",
-        "The cross is the posterior itself: points below it are too narrow, points to its left and right off to one "
-        "side.",
-    ),
-    "latent_units": Caption(
-        "Bars of the KL divergence of every latent unit, the busiest first.",
-        "The longer a bar, the more its unit tells about x: one near zero has collapsed and could be left out.",
-    ),
-}
 
 
 def has_caption(name: str) -> bool:
     """Whether a figure of this name is shown."""
-    return name in CAPTIONS or name.startswith(tuple(FAMILIES))
+    return name in CAPTIONS
 
 
 def caption(name: str) -> Caption:
-    """What is said with the figure of a name, its own or its family's."""
-    if name in CAPTIONS:
-        return CAPTIONS[name]
-    return next(caption for family, caption in FAMILIES.items() if name.startswith(family))
+    """What is said with the figure of a name."""
+    return CAPTIONS[name]
+
+
+def place(name: str) -> int:
+    """Where a figure stands among the others."""
+    return list(CAPTIONS).index(name)

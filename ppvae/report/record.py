@@ -14,12 +14,12 @@ from ppvae.errors import RunError
 from ppvae.rundir import RunDirectory
 from ppvae.settings import Settings
 
-from .captions import has_caption
+from .captions import has_caption, place
 from .numbers import WRITTEN_BY, Numbers
 
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-# The figures that other commands draw than `ppvae evaluate`, where they are not named as the section of the summary.
-DRAWN_WITH = {"waterfall": "gap_attribution"}
+# The figures that other commands draw than `ppvae evaluate`, where their names do not begin with a section's.
+DRAWN_WITH = {"waterfall": "gap_attribution", "ppc_posterior": "quality", "ppc_prior": "quality"}
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,13 @@ def _read_summary(directory: RunDirectory) -> dict[str, Any]:
 
 
 def _read_pictures(directory: RunDirectory) -> dict[str, Picture]:
-    files = sorted((directory.path / "figures").glob("*.png"))
-    return {file.stem: _picture(file, directory) for file in files if has_caption(file.stem)}
+    files = [file for file in (directory.path / "figures").glob("*.png") if has_caption(file.stem)]
+    return {file.stem: _picture(file, directory) for file in sorted(files, key=lambda file: place(file.stem))}
 
 
 def _picture(file: Any, directory: RunDirectory) -> Picture:
-    command = WRITTEN_BY.get(DRAWN_WITH.get(file.stem, file.stem), "evaluate")
+    section = DRAWN_WITH.get(file.stem) or next((name for name in WRITTEN_BY if file.stem.startswith(name)), "")
+    command = WRITTEN_BY.get(section, "evaluate")
     try:
         content = file.read_bytes()
     except OSError as error:

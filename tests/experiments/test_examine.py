@@ -13,8 +13,10 @@ from ppvae.errors import OptionError
 from ppvae.experiments import main_job
 from ppvae.experiments.examine import attribute_run, certify_run
 from ppvae.experiments.reopened import reopen
-from ppvae.experiments.trust import trust_run
+from ppvae.experiments.trust import _why_collapsed, trust_run
 from ppvae.inference import certify, estimate_evidence, latent_units
+from ppvae.models import LinearGaussian
+from ppvae.report.captions import CAPTIONS
 from ppvae.rundir import RunDirectory
 from ppvae.settings import Settings
 
@@ -169,10 +171,35 @@ def test_the_guide_is_looked_at_as_a_posterior(trained):
     assert summary["quality"]["num_data"] == 2
     for name in ("latent_units", "calibration", "quality"):
         assert (trained.path / f"{name}.nc").is_file()
-        assert (trained.path / "figures" / f"{name}.png").stat().st_size > 5000
         assert summary[name]["command"] == "ppvae posterior"
+    drawn = {file.stem for file in (trained.path / "figures").glob("*.png")}
+    assert {"latent_units", "latent_units_map", "calibration_prior", "calibration_data", "quality_exact"} < drawn
+    assert {"ppc_posterior", "ppc_prior", "khat"} < drawn
+    assert ("quality_forest" in drawn) == (summary["quality"]["num_judged"] > 0)
+    assert ("quality_refused" in drawn) == (summary["quality"]["num_judged"] < 2)
+    assert drawn <= set(CAPTIONS)
+    with xr.open_datatree(trained.path / "reference.nc", engine="h5netcdf") as reference:
+        assert reference["posterior"]["z"].shape == (16, 100, 2, 2)
+        assert reference["sample_stats"]["chain_converged"].sum() == summary["quality"]["num_judged"]
     assert [row[0].strip() for row in found.rows][:3] == ["latent units", "calibration", "guide against reference"]
     run = reopen(trained, max_eval=500, seed=3)
     direct = latent_units(run.pair.model, run.pair.guide, run.x, seed=3)
     with xr.open_dataset(trained.path / "latent_units.nc", engine="h5netcdf") as saved:
         np.testing.assert_array_equal(saved["kl"], direct.kl)
+
+
+@pytest.mark.parametrize(("noise", "why"), [(2.0, "the likelihood itself holds the column"), (0.1, "train longer")])
+def test_a_linear_decoder_is_told_why_its_unit_has_collapsed(noise, why):
+    """The second column is zero, and the noise above or below what the first leaves out, a variance of 1."""
+    x = torch.tensor([[2.0, 1.0], [-2.0, 1.0], [2.0, -1.0], [-2.0, -1.0]]).repeat(50, 1)
+    pair = LinearGaussian(num_features=2, latent_dim=2)
+    with torch.no_grad():
+        pair.weight.copy_(torch.tensor([[1.9, 0.0], [0.0, 0.0]]))
+        pair.log_noise_scale.fill_(np.log(noise) / 2)
+    pair.set_exact_guide()
+    units = latent_units(pair.model, pair.guide, x, seed=0)
+    run = types.SimpleNamespace(pair=pair, data=types.SimpleNamespace(train=x))
+    (sentence,) = _why_collapsed(run, units)
+    assert sentence.startswith("z[1] has collapsed: ")
+    assert why in sentence
+    assert _why_collapsed(types.SimpleNamespace(pair=None), units) == []

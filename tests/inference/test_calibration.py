@@ -3,6 +3,7 @@
 Repetitions come cheaply: simulations are independent, so that one run of R·M of them is R runs of M.
 """
 
+import inspect
 import math
 import time
 from dataclasses import replace
@@ -418,8 +419,10 @@ def test_dataset_and_pit_go_to_arviz():
     assert dataset["verdict"].sel(view="prior", unit="z[1]") == "too narrow"
     assert dataset["symmetric_kl"].attrs["units"] == "nats"
     tree = calibration.to_pit()
+    options = inspect.signature(arviz_plots.plot_ecdf_pit).parameters
+    level = {"ci_prob" if "ci_prob" in options else "envelope_prob": tree.attrs["ci_prob"]}
     for group in ("prior_sbc", "data_sbc"):
-        arviz_plots.plot_ecdf_pit(tree, group=group, ci_prob=tree.attrs["ci_prob"], backend="matplotlib")
+        arviz_plots.plot_ecdf_pit(tree, group=group, backend="matplotlib", **level)
         plt.close("all")
     assert tree["prior_sbc"]["pit"].sizes == {"chain": 1, "draw": 100, "unit": 3}
 

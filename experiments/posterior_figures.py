@@ -1,0 +1,261 @@
+"""A posterior in ArviZ's own figures: draws of the guide beside those of the reference, and what both predict.
+
+ArviZ's functions draw; here is chosen what they are shown (one datum, few coordinates), and the axes get their names.
+What ArviZ has no figure for is drawn in :mod:`ppvae.experiments.latent_figures`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from inspect import signature
+from itertools import islice
+from types import SimpleNamespace
+from typing import Any
+
+import arviz_plots
+import matplotlib
+import numpy as np
+import xarray as xr
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ppvae.inference import Calibration, Evidence
+from ppvae.inference.calibration_view import View
+from ppvae.inference.evidence import PARETO_K_LIMIT
+from ppvae.inference.ranks import band
+
+from .figures import BLUE, GREEN, GREY, ORANGE, WIDTH
+
+COLOURS = (ORANGE, GREEN, BLUE)
+# What a figure's points, and ArviZ's rank bands, which it simulates, can do with: draws of each chain.
+FEW_DRAWS = 100
+# Of more chains plot_rank's band is too narrow in arviz-plots 0.8: of 16 independent ones half as wide as it should be.
+FEW_CHAINS = 4
+PREDICTIVE_CURVES = 50
+SHOW_AXES: Any = {"remove_axis": False}
+# What plot_ecdf_pit adds to the curves: a band in arviz-plots 0.8, a test of its own from 1.0 on.
+NO_BAND: Any = {"credible_interval": False}
+NO_TEST: Any = {"suspicious_points": False, "p_value_text": False}
+
+
+def coordinates(tree: xr.DataTree, datum: int, names: Sequence[str] | None = None) -> xr.DataTree:
+    """The draws of one datum with every coordinate of every latent as a variable of its own, such as ``z[3]``.
+
+    Args:
+        tree: as :func:`ppvae.inference.to_datatree` makes it.
+        datum: its place among the data.
+        names: which coordinates, and in which order; None for all.
+    """
+    found: dict[str, xr.DataArray] = {}
+    for site, draws in tree["posterior"].data_vars.items():
+        one = draws.isel(datum=datum).drop_vars("datum", errors="ignore")
+        for index in np.ndindex(one.shape[2:]):
+            name = f"{site}[{', '.join(map(str, index))}]" if index else str(site)
+            found[name] = one[(..., *index)].drop_vars(set(one.coords) - {"chain", "draw"}, errors="ignore")
+    return xr.DataTree.from_dict({"posterior": xr.Dataset({name: found[name] for name in names or found})})
+
+
+def farthest(guide: xr.DataTree, reference: xr.DataTree, datum: int, most: int) -> list[str]:
+    """The coordinates of a datum in which the two differ most, as |difference of means|/sd + |log ratio of sds|."""
+    q, p = (coordinates(tree, datum)["posterior"].to_dataset() for tree in (guide, reference))
+    scale = p.std()
+    apart = abs(q.mean() - p.mean()) / scale + abs(np.log(q.std() / scale))
+    worst = sorted(apart.data_vars, key=lambda name: -np.nan_to_num(float(apart[name])))[:most]
+    return [str(name) for name in p.data_vars if name in worst]
+
+
+def forest(trees: Mapping[str, xr.DataTree], datum: int, names: Sequence[str]) -> Figure:
+    """Intervals that hold 50 % and 94 % of the draws of each approximation, coordinate by coordinate.
+
+    Args:
+        trees: of the same numbers of chains and draws, by name.
+        datum: its place among the data.
+        names: the coordinates.
+    """
+    with _offscreen():
+        shown = {name: coordinates(tree, datum, names) for name, tree in trees.items()}
+        colours = list(islice(COLOURS, len(shown)))
+        drawn = arviz_plots.plot_forest(
+            shown, combined=True, color=colours, figure_kwargs={"figsize": (WIDTH, 1.2 + 0.42 * len(names))}
+        )
+        drawn.add_legend("model", title="", loc="outside lower center", ncols=len(shown))
+        figure = _figure(drawn)
+    _name(figure, [("", "")] * (len(figure.axes) - 1) + [("value of the coordinate", "")])
+    return figure
+
+
+def pairs(guide: xr.DataTree, reference: xr.DataTree, datum: int, names: Sequence[str]) -> Figure:
+    """Draws of two posteriors in every plane of some coordinates, with the density of each coordinate."""
+    with _offscreen():
+        drawn = None
+        size = {"figure_kwargs": {"figsize": (WIDTH, WIDTH * 0.8)}}
+        for tree, colour in ((reference, BLUE), (guide, ORANGE)):
+            options: Any = {} if drawn else size
+            drawn = arviz_plots.plot_pair(
+                _thinned(coordinates(tree, datum, names)),
+                plot_matrix=drawn,
+                visuals={"scatter": {"color": colour, "alpha": 0.15, "size": 6}, "dist": {"color": colour}},
+                **options,
+            )
+        figure = _figure(drawn)
+    handles = [Line2D([], [], color=colour) for colour in (BLUE, ORANGE)]
+    figure.legend(handles, ["reference", "guide"], loc="upper right")
+    return figure
+
+
+def ranks(reference: xr.DataTree, datum: int, names: Sequence[str]) -> Figure:
+    """ECDF of the ranks of each chain's draws among those of all, for a few chains."""
+    with _offscreen():
+        drawn = arviz_plots.plot_rank(
+            _thinned(coordinates(reference, datum, names), FEW_CHAINS),
+            visuals=SHOW_AXES,
+            figure_kwargs={"figsize": (WIDTH, 2.4), "sharey": True},
+        )
+        figure = _figure(drawn)
+    _name(figure, [("rank, from 0 to 1", "ECDF − rank" if i == 0 else "") for i in range(len(figure.axes))])
+    return figure
+
+
+def traces(reference: xr.DataTree, datum: int, names: Sequence[str]) -> Figure:
+    """The way of a few chains, one colour each."""
+    with _offscreen():
+        shown = _thinned(coordinates(reference, datum, names), FEW_CHAINS)
+        drawn = arviz_plots.plot_trace(shown, figure_kwargs={"figsize": (WIDTH, 2.2)})
+        figure = _figure(drawn)
+    _name(figure, [("draw", "value" if i == 0 else "") for i in range(len(figure.axes))])
+    return figure
+
+
+def predictive(tree: xr.DataTree, group: str) -> Figure | None:
+    """ECDFs of data that the model makes, beside that of the data; of each datum's mean where all values are 0 or 1.
+
+    Args:
+        tree: with ``observed_data`` and the group.
+        group: ``"posterior_predictive"`` or ``"prior_predictive"``.
+
+    Returns:
+        None where there is no such data.
+    """
+    if group not in tree.children or len(tree["observed_data"].data_vars) != 1:
+        return None
+    site = str(next(iter(tree["observed_data"].data_vars)))
+    made, seen = tree[group][site], tree["observed_data"][site]
+    binary = bool(np.isin(seen, (0, 1)).all()) and seen.ndim > 1
+    if binary:
+        features = [*seen.dims][1:]
+        made, seen = made.mean(features), seen.mean(features)
+    shown = xr.DataTree.from_dict({group: xr.Dataset({"x": made}), "observed_data": xr.Dataset({"x": seen})})
+    with _offscreen():
+        drawn = arviz_plots.plot_ppc_dist(
+            shown,
+            group=group,
+            kind="ecdf",
+            num_samples=PREDICTIVE_CURVES,
+            visuals={"title": False, "predictive_dist": {"color": BLUE, "alpha": 0.2}, "observed_dist": {}},
+            figure_kwargs={"figsize": (WIDTH, 3.0)},
+        )
+        figure = _figure(drawn)
+    label = f"share of ones in a datum of {site}" if binary else f"value of {site}"
+    _name(figure, [(label, "share of values up to it")])
+    return figure
+
+
+def khat(evidence: Evidence) -> Figure:
+    """k-hat of every datum, with the limit up to which importance weights can be trusted."""
+    n = len(evidence.log_evidence)
+    k = xr.DataArray(evidence.pareto_k.double().numpy(), dims="datum", coords={"datum": np.arange(n)})
+    # ArviZ wants a record of elpd; all that it reads of it is this, and that record is another one in each version.
+    record: Any = SimpleNamespace(pareto_k=k, good_k=PARETO_K_LIMIT)
+    with _offscreen():
+        drawn = arviz_plots.plot_khat(
+            record,
+            threshold=PARETO_K_LIMIT,
+            color=BLUE,
+            visuals={
+                "title": False,
+                "threshold_text": False,
+                "hlines": {},
+                "khat": {"alpha": max(0.1, min(0.7, 100 / n))},
+            },
+            figure_kwargs={"figsize": (WIDTH, 3.0)},
+        )
+        figure = _figure(drawn)
+    _name(figure, [("datum", "k-hat of its weights")])
+    return figure
+
+
+def calibration(view: View, tree: xr.DataTree) -> Figure:
+    """ECDFs of the ranks of exact draws minus that of even ones: of each unit, the distance (TARP) and the density.
+
+    A guide that is right leaves any of the bands with probability 5 % at most. They are this project's, which are
+    exact: ArviZ simulates its own, too coarsely for so small a probability of each.
+
+    Args:
+        view: of a calibration.
+        tree: its ``to_pit()``.
+    """
+    group = f"{view.anchor}_sbc"
+    pit = tree[group].to_dataset()
+    joint = {f"all units: {name}": pit["joint"].sel(quantity=name, drop=True) for name in pit["quantity"].values}
+    shown = xr.DataTree.from_dict({group: xr.Dataset({"each unit": pit["pit"], **joint})})
+    colours = [GREY if word == "fine" else ORANGE for word in view.verdict]
+    with _offscreen():
+        drawn = arviz_plots.plot_ecdf_pit(
+            shown,
+            group=group,
+            cols=["__variable__"],
+            aes={"color": ["unit"]},
+            aes_by_visuals={"ecdf_lines": ["color"]},
+            color=[BLUE, *colours],  # the first is that of what has no units
+            visuals=SHOW_AXES
+            | (NO_TEST if "envelope_prob" in signature(arviz_plots.plot_ecdf_pit).parameters else NO_BAND),
+            figure_kwargs={"figsize": (WIDTH, 2.6), "sharey": True},
+        )
+        figure = _figure(drawn)
+    z, lower, upper = band(view.num_simulations, 1 - tree.attrs["ci_prob"])
+    for axes in figure.axes:
+        axes.fill_between(z, lower - z, upper - z, color=GREEN, alpha=0.25, linewidth=0)
+    _name(figure, [("rank of the exact draw", "ECDF − rank" if i == 0 else "") for i in range(len(figure.axes))])
+    return figure
+
+
+def calibrations(found: Calibration) -> dict[str, Figure]:
+    """A figure for each view, by name."""
+    tree = found.to_pit()
+    return {f"calibration_{view.anchor}": calibration(view, tree) for view in found.views}
+
+
+def _thinned(tree: xr.DataTree, num_chains: int | None = None) -> xr.DataTree:
+    """Few draws, and if asked few chains, of both kinds of starts."""
+    draws = tree["posterior"].to_dataset()
+    chains = np.linspace(0, draws.sizes["chain"] - 1, num_chains or draws.sizes["chain"]).round().astype(int)
+    every = slice(None, None, -(-draws.sizes["draw"] // FEW_DRAWS))
+    return xr.DataTree.from_dict({"posterior": draws.isel(chain=chains, draw=every)})
+
+
+@contextmanager
+def _offscreen() -> Iterator[None]:
+    """ArviZ draws by pyplot: no window may open, and the caller's backend comes back."""
+    before = matplotlib.get_backend()
+    plt.switch_backend("agg")
+    try:
+        with warnings.catch_warnings(), plt.rc_context({"font.size": 8, "figure.constrained_layout.use": True}):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        plt.switch_backend(before)
+
+
+def _figure(drawn: Any) -> Figure:
+    figure = drawn.viz["figure"].item()
+    plt.close(figure)  # pyplot forgets it; it can still be written
+    return figure
+
+
+def _name(figure: Figure, labels: Sequence[tuple[str, str]]) -> None:
+    """The labels (x, y) of a figure's axes, in their order."""
+    for axes, (x, y) in zip(figure.axes, labels, strict=True):
+        axes.set(xlabel=x, ylabel=y)
