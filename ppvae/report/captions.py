@@ -38,7 +38,7 @@ CAPTIONS = {
     "khat": Caption(
         "A point for the k-hat of every datum, with a broken line at 0.7 and a dotted one at 1.",
         "Points below the broken line are data whose estimate and interval hold; above it the true log p(x) is "
-        "probably higher, and above the dotted one the weights have not even a finite mean.",
+        "probably higher, and above the dotted one more draws of the guide hardly help.",
     ),
     "certificate": Caption(
         "For every datum how far its bounds lie below and above the estimate of log p(x), and a band for their mean.",
