@@ -9,7 +9,7 @@ draws stay there too, for ArviZ.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -165,14 +165,11 @@ def _trees(run: Reopened, x: Tensor, reference: Posterior) -> _Trees:
     kept = {site: value[:, :: -(-num_draws // KEPT_DRAWS)] for site, value in reference.draws.items()}
     model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
     size: dict[str, Any] = {"num_chains": num_chains, "num_draws": next(iter(kept.values())).shape[1], "seed": seed}
-    trees = _Trees(
+    return _Trees(
         guide=to_datatree(model, guide, x, **size),
         reweighted=to_datatree(model, guide, x, draws="psis", predictive=False, **size),
-        reference=to_datatree(model, guide, x, draws=kept, predictive=False, seed=seed),
+        reference=to_datatree(model, guide, x, draws=replace(reference, draws=kept), predictive=False, seed=seed),
     )
-    for name, value in reference.to_dataset().data_vars.items():
-        trees.reference["sample_stats"][f"chain_{name}"] = value.drop_vars("datum")
-    return trees
 
 
 def _figures(quality: Quality, reference: Posterior, trees: _Trees) -> dict[str, Figure]:

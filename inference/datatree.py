@@ -9,6 +9,8 @@ Groups, with dims ``chain`` and ``draw`` (but for the data), then ``datum``, the
     prior, prior_predictive      z ~ p(z) and x̃ ~ p(x|z)
     observed_data, constant_data what the model observes, and the context
 
+ArviZ's comparisons take a dict of trees, such as the guide's beside a reference, of as many chains and draws each.
+
 Draws that are independent are cut into ``num_chains`` chains of equal standing, which is all that R-hat and the rank
 plots ask for: they then show what they show for perfectly mixed chains.
 
@@ -18,7 +20,9 @@ p(x_n|x_−n) = p(x_n). What ArviZ calls ``elpd_loo`` is here the sum of log p(x
     stats = tree["sample_stats"]
     loo_approximate_posterior(tree, log_p=stats["log_p"], log_q=stats["log_q"])
 
-estimates it with the ratios p(z)/q(z|x), normalised by their sum; ``importance_evidence`` does so with less variance.
+estimates it with the ratios p(z)/q(z|x), normalised by their sum. They go back to the prior, which is much wider than a
+posterior, so that even an exact guide has a high k̂ there and an estimate that is nats too high: believe it only where
+its k̂ is low, and take ``importance_evidence`` elsewhere, whose ratios are the guide's own.
 Keep the dim ``datum`` in both arguments: a sum over the data would be one weight for all of them, and its k̂ would grow
 with their number. Draws of the posterior itself ("exact", "psis", Markov chains) go to ``loo`` instead, whose ratios
 1/p(x|z) are the harmonic mean's: believe it only where its k̂ says so.
@@ -49,6 +53,7 @@ from .draws import exact_draws, given_draws, guide_draws, resampled_draws, store
 from .importance import finite_batch
 from .labels import DATUM, RESERVED, SAMPLE, check_coords, dims_of_variables
 from .parameters import owner, where_parameters_are
+from .posterior import Posterior
 from .sites import Sites, Values, sites_of
 from .traces import Batch, Program, as_batch, seeded
 
@@ -67,7 +72,7 @@ def to_datatree(
     guide: Program,
     x: Tensor | Batch,
     *,
-    draws: Source | Mapping[str, Any] = "guide",
+    draws: Source | Mapping[str, Any] | Posterior = "guide",
     num_draws: int = 250,
     num_chains: int = 4,
     predictive: bool = True,
@@ -86,8 +91,9 @@ def to_datatree(
             resampled for each datum by Pareto-smoothed importance weights (they repeat: ``sample_stats`` says in
             ``importance_ess`` how many they are worth, and in ``pareto_k`` whether to trust them); ``"exact"``, from
             ``posterior(x)`` of the object that the model is a method of; or draws of your own, a mapping from site to
-            ``(chain, draw, datum, ...)``, such as the ``posterior`` group of another tree, or a record whose ``draws``
-            are one.
+            ``(chain, draw, datum, ...)``, such as the ``posterior`` group of another tree; or the record of
+            :func:`~ppvae.inference.sample_posterior`, which puts ``converged``, R-hat and the rest into
+            ``sample_stats``, by datum.
         num_draws: draws per datum and chain; with draws of your own, theirs.
         num_chains: into how many chains the draws are cut; with draws of your own, theirs.
         predictive: also draw data, for ``prior_predictive`` and ``posterior_predictive``: each as large as x times the
@@ -125,8 +131,9 @@ def to_datatree(
         ['log_likelihood', 'observed_data', 'posterior']
     """
     batch = where_parameters_are(model, guide, finite_batch(as_batch(x)))
-    if not isinstance(draws, (str, Mapping)):
-        draws = getattr(draws, "draws", draws)  # a record of them
+    told: Values = {}
+    if not isinstance(draws, (str, Mapping)):  # a record of them
+        told, draws = getattr(draws, "diagnostics", {}), getattr(draws, "draws", draws)
     if not isinstance(draws, Mapping) and not (isinstance(draws, str) and draws in SOURCES):
         found = repr(draws) if isinstance(draws, str) else type(draws).__name__
         raise OptionError(f"draws must be one of {list(SOURCES)}, or a mapping from site to draws; it is {found}.")
@@ -139,6 +146,7 @@ def to_datatree(
         groups = _read(sites, z, size[0] * size[1], predictive, memory_mb)
     if isinstance(draws, str) and draws == "guide":
         of_weights = dict(zip(OF_WEIGHTS, weight_stats(groups["sample_stats"]["log_weight"]), strict=True))
+    of_weights |= told
     groups["constant_data"] = context
     attrs = _attributes(sites, draws, seed)
     tree = {}

@@ -148,11 +148,15 @@ class Posterior:
         counted = [f"{reason}: {int(which.sum())} of {n}" for reason, which in reasons.items() if which.any()]
         return [f"{first}; {'; '.join(counted)}. More draws or a longer warm-up may help."]
 
+    @property
+    def diagnostics(self) -> dict[str, Tensor]:
+        """What is known of each datum's chains, ``(num_data,)`` each, by name; ``converged`` is among it."""
+        return {name: getattr(self, name) for name in (*PER_DATUM, "converged")}
+
     def to_dataset(self) -> xr.Dataset:
-        """The diagnostics as an xarray Dataset with dim ``datum``; the draws go to ``to_datatree(draws=...)``."""
-        values = {name: getattr(self, name) for name in (*PER_DATUM, "converged")}
+        """The diagnostics as an xarray Dataset with dim ``datum``; the whole goes to ``to_datatree(draws=...)``."""
         return xr.Dataset(
-            {name: (("datum",), value.numpy()) for name, value in values.items()},
+            {name: (("datum",), value.numpy()) for name, value in self.diagnostics.items()},
             coords={"datum": range(len(self.rhat))},
             attrs={"num_chains": self.log_joint.shape[0], "num_draws": self.log_joint.shape[1]},
         )

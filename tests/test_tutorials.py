@@ -11,7 +11,7 @@ NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["write_your_own_pair"])
+@pytest.mark.parametrize("name", ["write_your_own_pair", "analyse_a_posterior"])
 def test_a_tutorial_runs_and_shows_what_is_stored(repository, name):
     import matplotlib
 

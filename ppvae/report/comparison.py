@@ -1,23 +1,14 @@
-"""Two runs side by side, their differences paired by datum.
-
-Two runs on the same data meet the same easy and hard data, so that the spread over data cancels in the difference
-
-    mean of d_i,   d_i = b_i − a_i,   standard error √(Var(d)/N),
-
-which is far better known than the two means are: most of their errors is that spread.
-"""
+"""Two runs side by side, their differences paired by datum (see :mod:`ppvae.report.pairing`)."""
 
 from __future__ import annotations
 
 import base64
 import io
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
@@ -26,12 +17,19 @@ from ppvae.errors import RunError
 from ppvae.files import write_text
 from ppvae.rundir import RunDirectory
 
-from .numbers import Numbers, shown
-from .page import check_sections, options, remarks, render
+from .numbers import WRITTEN_BY, Numbers, shown
+from .page import GENERIC, check_sections, options, remarks, render
+from .pairing import paired, read_values
 from .record import Picture, Record, read_record
+from .verdict import words
 
 QUANTITIES = {"log_evidence": "log p(x)", "elbo": "ELBO", "gap": "gap"}
 ERRORS = {"log_evidence": "standard_error", "elbo": "elbo_standard_error", "gap": "gap_standard_error"}
+# What closer looks have of every datum, by the section of the summary, which is also the name of its file.
+LOOKS = {
+    "gap_attribution": {"total": "gap", "amortisation": "amortisation", "family": "family"},
+    "quality": {"kl_guide": "KL(q ‖ p)", "kl_posterior": "KL(p ‖ q)", "total_variation": "total variation"},
+}
 # The same data, where these agree.
 SAME = {"data_sha256": "other data", "split": "another part of the data"}
 
@@ -48,12 +46,14 @@ class Comparison:
             share of data for which b's is higher; ``num_data``, and ``num_left_out``, data for which a value of either
             run is not finite.
         values: log p(x) of every datum, ``(2, num_data)``.
+        looks: the same as ``difference`` for what closer looks at both runs found, by section.
     """
 
     a: Record
     b: Record
     difference: dict[str, Any]
     values: np.ndarray
+    looks: dict[str, dict[str, Any]]
 
     def table(self) -> Table:
         """The numbers, to be printed by rich."""
@@ -122,46 +122,30 @@ def compare(a: RunDirectory, b: RunDirectory) -> Comparison:
                 f"{record.directory.path} was not evaluated yet: `ppvae run --resume {record.directory.path}` does it."
             )
         check_sections(record)
-    evidence = [_read_evidence(directory) for directory in (a, b)]
+    evidence = [
+        read_values(directory.path / "evidence.nc", ERRORS, f"ppvae evaluate {directory.path}") for directory in (a, b)
+    ]
     _same_data(*records, *(len(e["log_evidence"]) for e in evidence))
     values = np.stack([e["log_evidence"] for e in evidence])
-    return Comparison(*records, difference=paired(*evidence), values=values)
+    difference = paired(evidence[0], evidence[1], ERRORS)
+    return Comparison(*records, difference=difference, values=values, looks=_looks(*records))
 
 
-def paired(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The means of b − a and their errors, over the data for which all values are finite.
-
-    Args:
-        a: ``log_evidence``, ``elbo`` and ``gap`` of one run, and their errors, ``(num_data,)`` each.
-        b: of the other.
-
-    Example:
-        >>> zero = {error: np.zeros(2) for error in ERRORS.values()}
-        >>> a = {name: np.array([1.0, 2.0]) for name in QUANTITIES} | zero
-        >>> b = {name: np.array([2.0, 5.0]) for name in QUANTITIES} | zero
-        >>> d = paired(a, b)  # 1 and 3
-        >>> d["elbo"], d["elbo_standard_error"], d["elbo_share_higher"]
-        (2.0, 1.0, 1.0)
-    """
-    finite = np.all([np.isfinite(e[name]) for e in (a, b) for name in QUANTITIES], axis=0)
-    n = int(finite.sum())
-    out: dict[str, Any] = {"num_data": n, "num_left_out": len(finite) - n}
-    for name, error in ERRORS.items():
-        d = (b[name] - a[name])[finite]
-        monte_carlo = math.sqrt(float((a[error] ** 2 + b[error] ** 2)[finite].sum())) / max(n, 1)
-        total = float(d.std(ddof=1)) / math.sqrt(n) if n > 1 else monte_carlo
-        out |= {name: float(d.mean()) if n else None, f"{name}_standard_error": total}
-        out |= {f"{name}_monte_carlo_error": monte_carlo, f"{name}_share_higher": float((d > 0).mean()) if n else None}
-    return out
-
-
-def _read_evidence(directory: RunDirectory) -> dict[str, np.ndarray]:
-    file = directory.path / "evidence.nc"
-    try:
-        with xr.open_dataset(file, engine="h5netcdf") as dataset:
-            return {name: dataset[name].to_numpy().astype(float) for name in (*QUANTITIES, *ERRORS.values())}
-    except Exception as error:  # HDF5 has many
-        raise RunError(f"{file} is missing or damaged: `ppvae evaluate {directory.path}` writes it again.") from error
+def _looks(a: Record, b: Record) -> dict[str, dict[str, Any]]:
+    """What closer looks at the same data found in both runs, paired."""
+    found = {}
+    for section, labels in LOOKS.items():
+        both = [record.summary.get(section, {}) for record in (a, b)]
+        if not all(both) or any(both[0].get(key) != both[1].get(key) for key in ("split", "num_data")):
+            continue
+        errors = {name: f"{name}_standard_error" for name in labels}
+        values = [
+            read_values(record.directory.path / f"{section}.nc", errors, f"ppvae {WRITTEN_BY[section]} {record.word}")
+            for record in (a, b)
+        ]
+        if len({len(v) for each in values for v in each.values()}) == 1:
+            found[section] = paired(values[0], values[1], errors)
+    return found
 
 
 def _same_data(a: Record, b: Record, num_a: int, num_b: int) -> None:
@@ -218,8 +202,11 @@ def comparison_page(comparison: Comparison) -> str:
         b=b,
         number_a=a.numbers("a."),
         number_b=b.numbers("b."),
-        number=Numbers({"difference": comparison.difference}),
+        number=Numbers({"difference": comparison.difference, **comparison.looks}),
         quantities=QUANTITIES,
+        looks={section: LOOKS[section] for section in comparison.looks},
+        generic=GENERIC,
+        words=words,
         conclusion=comparison.conclusion(),
         remarks=comparison.remarks(),
         scatter=picture,

@@ -180,7 +180,7 @@ def test_the_guide_is_looked_at_as_a_posterior(trained):
     assert drawn <= set(CAPTIONS)
     with xr.open_datatree(trained.path / "reference.nc", engine="h5netcdf") as reference:
         assert reference["posterior"]["z"].shape == (16, 100, 2, 2)
-        assert reference["sample_stats"]["chain_converged"].sum() == summary["quality"]["num_judged"]
+        assert reference["sample_stats"]["converged"].sum() == summary["quality"]["num_judged"]
     assert [row[0].strip() for row in found.rows][:3] == ["latent units", "calibration", "guide against reference"]
     run = reopen(trained, max_eval=500, seed=3)
     direct = latent_units(run.pair.model, run.pair.guide, run.x, seed=3)

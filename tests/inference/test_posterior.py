@@ -108,7 +108,9 @@ def test_discrete_sites_are_summed_out():
 def test_draws_of_any_pair_go_into_a_datatree(name):
     pair = pairs.build(name)
     found = sample_posterior(pair.model, pair.guide, pair.data, num_draws=20, num_chains=4, warm_up=40, seed=0)
-    tree = to_datatree(pair.model, pair.guide, pair.data, draws=found.draws, predictive=False, seed=0)
+    tree = to_datatree(pair.model, pair.guide, pair.data, draws=found, predictive=False, seed=0)
+    assert list(tree["sample_stats"]["converged"].values) == found.converged.tolist()
+    assert list(tree["sample_stats"]["rhat"].values) == found.rhat.tolist()
     assert set(tree["posterior"].data_vars) == set(found.draws)
     for site, value in found.draws.items():
         assert tree["posterior"][site].shape == value.shape
