@@ -493,6 +493,49 @@ class TestCompare:
         with pytest.raises(RunError, match="could not be written"):
             compare(a, a).write(tmp_path / "nowhere" / "page.html")
 
+    def test_closer_looks_are_paired_too(self, runs, tmp_path):
+        (a, b), _ = runs
+        rng = np.random.default_rng(3)
+        names = ("kl_guide", "kl_posterior", "total_variation")
+        values = {run: {name: rng.uniform(1, 2, 4) for name in names} for run in "ab"}
+        values["b"]["kl_guide"][2] = math.nan  # no reference there
+        for letter, run in (("a", a), ("b", b)):
+            run.write_summary(
+                run.read_summary() | {"quality": {"verdict": f"{letter}'s", "split": "test", "num_data": 4}}
+            )
+            errors = {f"{name}_standard_error": np.full(4, 0.1) for name in names}
+            dataset = {name: ("datum", value) for name, value in (values[letter] | errors).items()}
+            run.write_netcdf("quality", xr.Dataset(dataset))
+            (run.path / "figures" / "quality.png").write_bytes(PIXEL)
+        found = compare(a, b)
+        d = (values["b"]["kl_posterior"] - values["a"]["kl_posterior"])[[0, 1, 3]]
+        assert found.looks["quality"]["kl_posterior"] == pytest.approx(d.mean())
+        assert found.looks["quality"]["num_left_out"] == 1
+        page = Reader(found.write(tmp_path / "page.html").read_text())
+        shown = {key: json.loads(value) for key, value in page.numbers if key.startswith("quality.")}
+        assert shown == {key: leaves(found.looks)[key] for key in shown}
+        assert {f"quality.{name}{end}" for name in names for end in ("", "_standard_error")} < set(shown)
+        text = " ".join("".join(page.text).split())
+        assert "a: a's" in text
+        assert "without 1 for which one of the runs has no such number" in text
+        assert text.count("not known yet; ppvae gap") == 2
+        assert sum("guide's width" in str(image["alt"]) for image in page.found("img")) == 2
+
+    @pytest.mark.parametrize("change", [{"split": "validation"}, {"num_data": 5}])
+    def test_looks_at_other_data_are_not_paired(self, runs, change):
+        (a, b), _ = runs
+        section = {"split": "test", "num_data": 4}
+        a.write_summary(a.read_summary() | {"quality": section})
+        b.write_summary(b.read_summary() | {"quality": section | change})
+        assert compare(a, b).looks == {}
+
+    def test_a_look_whose_file_is_gone_is_named(self, runs):
+        (a, b), _ = runs
+        for run in (a, b):
+            run.write_summary(run.read_summary() | {"gap_attribution": {"split": "test", "num_data": 4}})
+        with pytest.raises(RunError, match=r"gap_attribution.nc is missing or damaged: `ppvae gap"):
+            compare(a, b)
+
     def test_other_methods_are_said(self, runs):
         (a, b), _ = runs
         b.write_summary(b.read_summary() | {"method": "annealing"})
@@ -606,7 +649,7 @@ class TestInABrowser:
         copy.write_summary(content)
         return shutil.copy(write_report(copy), tmp_path / "page.html"), content
 
-    @pytest.mark.parametrize(("width", "dark"), [(390, False), (390, True), (1280, False)])
+    @pytest.mark.parametrize(("width", "dark"), [(390, False), (390, True), (1280, False), (1280, True)])
     def test_numbers_are_the_summarys_nothing_overflows_nobody_complains(self, page, width, dark):
         path, content = page
         told, complaints = browse(path, width=width, dark=dark)
