@@ -24,21 +24,6 @@ from ppvae.inference.datatree import to_datatree
 from ppvae.inference.draws import smoothed_weights, weight_stats
 from ppvae.models import LinearGaussian
 
-# One pair of each kind: an event, a scalar, several sites, plates, context, no latent but a class, classes in a plate,
-# a chain of classes, and the project's own.
-KINDS = [
-    "linear_wide",
-    "gamma_poisson",
-    "hierarchy",
-    "plated",
-    "conditional",
-    "mixture",
-    "parts",
-    "chain",
-    "vae_binomial",
-    "feed_forward",
-    "autoencoder",
-]
 GROUPS = {
     "posterior",
     "sample_stats",
@@ -489,8 +474,8 @@ class TestArviz:
             dataset = found.to_dataset() if isinstance(found, xr.DataTree) else found
             xr.testing.assert_identical(dataset, tree[group].to_dataset())
 
-    @pytest.mark.parametrize("name", KINDS)
-    def test_figures(self, name):
+    @pytest.mark.parametrize("name", pairs.BUILDERS)
+    def test_figures_of_every_pair(self, name):
         pair = pairs.build(name)
         tree = tree_of(pair, num_draws=50)
         with warnings.catch_warnings():
@@ -500,6 +485,12 @@ class TestArviz:
                 # A dim of length 1 has to be pointed at: plot_pair of ArviZ 0.8 cannot name what is left of it.
                 short = {dim: 0 for dim, size in tree["posterior"].sizes.items() if size == 1}
                 arviz_plots.plot_pair(tree, coords={"datum": 0, **short})
+            if pair.latents and name != "autoencoder":  # whose weights p(z)/q(z|x) do not vary
+                stats = tree["sample_stats"]
+                loo = arviz_stats.loo_approximate_posterior(
+                    tree, log_p=stats["log_p"], log_q=stats["log_q"], pointwise=True
+                )
+                arviz_plots.plot_khat(loo)
             arviz_plots.plot_ppc_dist(tree, kind="ecdf", num_samples=10)
             pit = (tree["posterior_predictive"].to_dataset() <= tree["observed_data"].to_dataset()).mean(
                 ("chain", "draw")
