@@ -75,7 +75,8 @@ class TestRun:
             "summary.json",
         ]
         pictures = {file.name for file in (path / "figures").iterdir()}
-        assert pictures == {f"{n}.png" for n in ("bound", "gap", "prior", "reconstructions", "training", "traversal")}
+        names = ("bound", "gap", "khat", "prior", "reconstructions", "training", "traversal")
+        assert pictures == {f"{n}.png" for n in names}
         with (path / "metrics.csv").open() as file:
             assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
 
