@@ -20,7 +20,7 @@ import yaml
 from ppvae.cli import main
 from ppvae.errors import RunError
 from ppvae.report import compare, write_report
-from ppvae.report.numbers import Numbers
+from ppvae.report.numbers import WRITTEN_BY, Numbers
 from ppvae.report.page import rows
 from ppvae.report.record import read_record
 from ppvae.rundir import RunDirectory
@@ -689,10 +689,35 @@ class TestInABrowser:
         assert told["pictures"] == 5
 
 
-def test_the_example_page_is_that_of_its_run(repository):
-    page = repository / "docs" / "report" / "report.html"
-    assert page.stat().st_size < 1_500_000
-    content = json.loads((page.parent / "summary.json").read_text())
-    assert_same_numbers(Reader(page.read_text()).numbers, content)
-    assert "docs/report/" in (repository / "README.md").read_text()
-    assert yaml.safe_load((page.parent / "config.yaml").read_text())["data"] == "digits"
+PAGES = ("digits", "latent_plane", "binarized_mnist")
+
+
+@pytest.mark.parametrize("name", PAGES)
+class TestTheExamplePages:
+    """Those that the README leads to: of real runs, with every section."""
+
+    @pytest.fixture
+    def folder(self, repository, name):
+        return repository / "docs" / "report" / name
+
+    def test_the_page_is_that_of_its_run(self, repository, folder, name):
+        page = folder / "report.html"
+        assert page.stat().st_size < 1_500_000
+        content = json.loads((folder / "summary.json").read_text())
+        reader = Reader(page.read_text())
+        assert_same_numbers(reader.numbers, content)
+        assert set(WRITTEN_BY) < set(content)
+        assert {f"{section}." for section in WRITTEN_BY} <= {key.partition(".")[0] + "." for key, _ in reader.numbers}
+        assert "not known yet" not in " ".join(reader.text)
+        assert f"docs/report/{name}/report.html" in (repository / "README.md").read_text()
+        assert yaml.safe_load((folder / "config.yaml").read_text())["data"] in {"digits", name}
+
+    @pytest.mark.slow
+    @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+    @pytest.mark.parametrize(("width", "dark"), [(390, True), (1280, False)])
+    def test_in_a_browser(self, folder, tmp_path, width, dark):
+        told, complaints = browse(shutil.copy(folder / "report.html", tmp_path / "page.html"), width=width, dark=dark)
+        assert complaints == []
+        assert told["scroll"] <= told["width"] == width
+        assert_same_numbers(told["numbers"], json.loads((folder / "summary.json").read_text()))
+        assert told["pictures"] >= 15
