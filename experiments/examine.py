@@ -15,6 +15,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from ppvae.errors import OptionError
 from ppvae.inference import Certificate, GapAttribution, attribute_gap, certify, estimate_evidence
 from ppvae.report import write_report
 from ppvae.rundir import RunDirectory
@@ -74,6 +75,7 @@ def certify_run(
     Raises:
         PpvaeError: the run, its data or its pair cannot be had, or the pair cannot be certified.
     """
+    check_counts(num_data=(num_data, 1))
     run = reopen(directory, split="test" if split == MODEL else split, max_eval=num_data, seed=seed)
     data: dict[str, Any] = {"like": run.x} if split == MODEL else {"x": run.x}
     started = time.monotonic()
@@ -128,6 +130,7 @@ def attribute_run(
     Raises:
         PpvaeError: the run, its data or its pair cannot be had, or the gap of the pair cannot be split.
     """
+    check_counts(num_data=(num_data, 1))
     run = reopen(directory, split=split, max_eval=num_data, seed=seed)
     started = time.monotonic()
     common: dict[str, Any] = {"seed": run.settings.seed, "progress": True}
@@ -161,6 +164,13 @@ LABELS = {
 def _resolved(section: dict[str, Any], name: str) -> str:
     share = section.get(f"{name}_resolved")
     return "" if share is None else f"resolved for {share:.0%}"
+
+
+def check_counts(**counts: tuple[int, int]) -> None:
+    """Raise OptionError unless each option, given with the least it may be, is such a number: before any work."""
+    for name, (value, least) in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise OptionError(f"{name} must be a whole number of at least {least}; it is {value!r}.")
 
 
 def write_section(

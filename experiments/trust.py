@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import xarray as xr
@@ -28,11 +28,12 @@ from ppvae.inference import (
     sample_posterior,
     to_datatree,
 )
+from ppvae.inference.sites import sites_of
 from ppvae.models import LinearGaussian
 from ppvae.rundir import RunDirectory
 
 from . import latent_figures, posterior_figures, trust_figures
-from .examine import Examination, write_section
+from .examine import Examination, check_counts, write_section
 from .reopened import Reopened, reopen
 from .views import spread
 
@@ -66,6 +67,7 @@ def trust_run(
     Raises:
         PpvaeError: the run, its data or its pair cannot be had, or the pair cannot be looked at in this way.
     """
+    check_counts(num_data=(num_data, 1), num_simulations=(num_simulations, 20), num_units_data=(num_units_data, 1))
     run = reopen(directory, split=split, max_eval=num_units_data, seed=seed)
     told = {"split": split, "seed": run.settings.seed, "command": command}
     started = time.monotonic()
@@ -112,8 +114,11 @@ def _why_collapsed(run: Reopened, units: LatentUnits) -> list[str]:
 
 
 def _look_at_calibration(run: Reopened, num_simulations: int, told: dict[str, Any]) -> dict[str, Any]:
-    seed = run.settings.seed
-    found = calibrate(run.pair.model, run.pair.guide, run.x, num_simulations=num_simulations, seed=seed, progress=True)
+    model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
+    with sites_of(model, guide, (run.x[:2],)) as sites:
+        summed = sorted(sites.summed)  # simulations near the data cannot be drawn there
+    anchor: Literal["prior", "both"] = "prior" if summed else "both"
+    found = calibrate(model, guide, run.x, anchor=anchor, num_simulations=num_simulations, seed=seed, progress=True)
     section = {**found.summary(), "remarks": found.remarks(), **told}
     write_section(run, "calibration", found.to_dataset(), section, posterior_figures.calibrations(found))
     return section
