@@ -66,14 +66,20 @@ def trust_run(
 
     Raises:
         PpvaeError: the run, its data or its pair cannot be had, or the pair cannot be looked at in this way.
+        KeyboardInterrupt: Ctrl-C; its message says what is kept.
     """
     check_counts(num_data=(num_data, 1), num_simulations=(num_simulations, 20), num_units_data=(num_units_data, 1))
     run = reopen(directory, split=split, max_eval=num_units_data, seed=seed)
     told = {"split": split, "seed": run.settings.seed, "command": command}
     started = time.monotonic()
-    units = _look_at_units(run, told)
-    calibrated = _look_at_calibration(run, num_simulations, told)
-    judged = _look_at_quality(run, num_data, told, started)
+    try:
+        units = _look_at_units(run, told)
+        calibrated = _look_at_calibration(run, num_simulations, told)
+        judged = _look_at_quality(run, num_data, told, started)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; what was finished stands in {directory.path}, and the same command begins again."
+        ) from None
     rows = [
         ("latent units", f"{units['active']} of {units['num_units']}", "active"),
         ("calibration", "", str(calibrated["verdict"])),

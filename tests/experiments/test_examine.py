@@ -192,6 +192,17 @@ def test_the_guide_is_looked_at_as_a_posterior(trained):
         np.testing.assert_array_equal(saved["kl"], direct.kl)
 
 
+def test_ctrl_c_keeps_what_was_finished(trained, monkeypatch):
+    monkeypatch.setattr("ppvae.experiments.trust.sample_posterior", _interrupt)
+    with pytest.raises(KeyboardInterrupt, match="what was finished stands in"):
+        trust_run(trained, num_data=2, num_simulations=70, seed=4)
+    assert trained.read_summary()["calibration"]["prior_num_simulations"] == 70
+
+
+def _interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
 MIXTURE = """
 import pyro
 import pyro.distributions as dist
