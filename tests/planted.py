@@ -79,3 +79,48 @@ def two_modes(x: float, noise: float) -> tuple[Program, Program]:
             pyro.sample("z", dist.Normal(torch.full_like(x, mode), noise / (2 * mode)))
 
     return model, guide
+
+
+def leaning(noise: float = 0.4, lean: float = 0.53) -> tuple[Program, Program]:
+    """z ~ N(0, 1), x ~ N((z², z), diag(noise², lean²)): two modes, of which the second number chooses one.
+
+    The guide is a Gaussian at the upper one; the lower has exp(−2 x₂ √x₁ / lean²) of its mass, or nearly so.
+    """
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            mean = torch.stack([z**2, z], -1)
+            pyro.sample("x", dist.Normal(mean, torch.tensor([noise, lean])).to_event(1), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            mode = (x[:, 0] - noise**2 / 2).sqrt()
+            pyro.sample("z", dist.Normal(mode, noise / (2 * mode)))
+
+    return model, guide
+
+
+def waves(num_data: int, num_features: int = 12, noise: float = 0.1) -> tuple[Program, Program, Tensor]:
+    """z ~ N(0, I₂), x ~ N(sin(Wz + b), noise²), W and b at random, and data of it; the guide is a regression of z on x.
+
+    The posterior is narrow, and log p(x, z) has a dozen other hills in z, most of no mass.
+    """
+    draw = torch.Generator().manual_seed(0)
+    weight, bias = 1.5 * torch.randn(num_features, 2, generator=draw), torch.randn(num_features, generator=draw)
+    z = torch.randn(4000, 2, generator=draw)
+    x = (z @ weight.T + bias).sin() + noise * torch.randn(4000, num_features, generator=draw)
+    design = torch.cat([x, torch.ones(4000, 1)], 1)
+    back = torch.linalg.lstsq(design, z).solution
+    spread = (z - design @ back).std(0)
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal((z @ weight.T + bias).sin(), noise).to_event(1), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x @ back[:-1] + back[-1], spread).to_event(1))
+
+    return model, guide, x[:num_data]

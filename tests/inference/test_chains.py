@@ -1,14 +1,18 @@
-"""Where chains start, how they are scaled, and what a walk reports."""
+"""Where chains start, at first and anew, how they are scaled, and what a walk reports."""
 
 import math
 
 import pairs
+import planted
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
 from ppvae.inference import chains
 from ppvae.inference.chains import Kernel, covariance_factor, settle, starts, walk, warm_up
 from ppvae.inference.density import density_of
+from ppvae.inference.restart import Places, _side_by_side, _starts, annealed_places, systematic
 
 
 def nothing():
@@ -123,3 +127,83 @@ def test_settling_aims_where_it_is_told():
         found = walk(density, u, finer, 100, 1, nothing)
     assert torch.allclose(found.acceptance, torch.tensor(0.98), atol=0.02)
     assert (finer.log_step < kernel.log_step).all()
+
+
+def test_each_place_is_kept_as_often_as_its_weight_asks():
+    """⌊C W⌋ or ⌈C W⌉ times, C W on average: of 2000 columns the mean is within 4.5 · ½/√2000 = 0.05 of it."""
+    torch.manual_seed(0)
+    weights = torch.rand(30, 1).pow(4)
+    weights[[3, 29]] = 0.0
+    kept = systematic(weights.expand(30, 2000), 16)
+    counts = torch.stack([(kept == k).sum(0) for k in range(30)])
+    wanted = 16 * weights / weights.sum()
+    assert (counts >= wanted.floor()).all()
+    assert (counts <= wanted.ceil()).all()
+    assert torch.allclose(counts.double().mean(1, keepdim=True), wanted, atol=0.05)
+    assert kept.shape == (16, 2000)
+
+
+def test_data_are_resampled_each_by_its_own_weights():
+    weights = torch.eye(4)[:, [2, 0, 3]]
+    assert systematic(weights, 5).tolist() == [[2, 0, 3]] * 5
+
+
+def test_places_of_a_mode_lie_side_by_side():
+    """Three modes in turn, of which one is astray, come out one after the other."""
+    torch.manual_seed(0)
+    mode = torch.arange(60) % 3
+    u = torch.randn(60, 2, 2) + torch.tensor([0.0, 12.0, 1e30])[mode][:, None, None]
+    for column in mode[_side_by_side(u)].T:
+        assert (column.diff() != 0).sum() == 2
+
+
+def test_places_carry_the_mass_of_two_modes():
+    """Equal modes; half of the places come from a guide that knows but one of them, so that its share is ¾ at most."""
+    x = torch.full((4,), 2.0)
+    model, guide = planted.two_modes(2.0, 0.4)
+    with density_of(model, guide, (x,)) as density:
+        torch.manual_seed(0)
+        places = annealed_places(density, 16, 64.0)
+        starts = places.starts(16)
+    assert places.u.shape == (128, 4, 1)
+    assert places.found.all()
+    assert torch.allclose(places.weights.sum(0), torch.ones(4))
+    upper = (places.weights * (places.u[..., 0] > 0)).sum(0)
+    assert ((upper > 0.4) & (upper < 0.9)).all()
+    count = (starts[..., 0] > 0).sum(0)
+    assert ((count - 16 * upper).abs() <= 1.0).all()
+
+
+def test_weight_that_draws_leave_behind():
+    """A tenth of the weight lies 30 standard deviations off; the rest is among the draws."""
+    torch.manual_seed(0)
+    places = torch.randn(40, 3, 2)
+    places[:4, 0] += 30.0
+    places[5, 1] = float("nan")
+    weights = torch.full((40, 3), 1 / 40)
+    left = Places(places, weights, torch.ones(3, dtype=torch.bool)).left_behind(torch.randn(8, 200, 3, 2))
+    assert torch.allclose(left, torch.tensor([0.1, 1 / 40, 0.0]))
+
+
+def test_a_masked_prior_is_no_start():
+    pair = pairs.linear(num_data=3)
+
+    def masked(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1).mask(torch.tensor(False)))
+            pyro.sample("x", dist.Normal(z @ torch.ones(2, x.shape[-1]), 1.0).to_event(1), obs=x)
+
+    for model, expected in ((pair.model, ("prior", "guide")), (masked, ("guide",))):
+        with density_of(model, pair.guide, (pair.x,)) as density:
+            assert _starts(density) == expected
+
+
+def test_constrained_supports_and_sums_are_in_the_weights():
+    """A rate, and a discrete site summed out: places are in u, one at a time fits the memory, and weights are even."""
+    for name in ("gamma_poisson", "mixture_conditional"):
+        pair = pairs.build(name).rows([0, 1])
+        with density_of(pair.model, pair.guide, pair.args) as density:
+            torch.manual_seed(0)
+            places = annealed_places(density, 4, 0.01)
+        assert places.u.shape == (32, 2, density.dim)
+        assert (1 / places.weights.square().sum(0) > 10).all()

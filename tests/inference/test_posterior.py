@@ -14,7 +14,7 @@ from pyro import poutine
 from ppvae.errors import DataError, OptionError, PairError
 from ppvae.inference import posterior, to_datatree
 from ppvae.inference.bridge import effective_draws
-from ppvae.inference.posterior import PER_DATUM, sample_posterior
+from ppvae.inference.posterior import PER_DATUM, Attempt, sample_posterior
 from ppvae.models import LinearGaussian
 
 
@@ -144,12 +144,82 @@ def test_a_funnel_is_refused():
 
 @pytest.mark.parametrize(("x", "noise"), [(2.0, 0.4), pytest.param(4.0, 0.3, marks=pytest.mark.slow)])
 def test_modes_far_apart_are_refused(x, noise):
-    """20 of 20: R-hat sees that chains sit in different modes, and no second attempt is made."""
+    """20 of 20: R-hat sees that chains sit in different modes, also when they start anew in proportion to the mass."""
     found = sample_posterior(*planted.two_modes(x, noise), torch.full((20,), x), num_draws=250, warm_up=200, seed=0)
     assert not found.converged.any()
     assert (found.rhat > 1.1).all()
-    assert (found.thinning == 1).all()
     assert "chains disagree" in found.remarks()[0]
+
+
+def line_moments(x, noise=0.4, lean=0.53):
+    """Mean and variance of z in `leaning`, and the mass of the lower mode, on a line."""
+    z = torch.linspace(-6, 6, 20_001)
+    misfit = ((x[:, :1] - z**2) / noise).square() + ((x[:, 1:] - z) / lean).square()
+    weight = (-(z.square() + misfit) / 2).softmax(1)
+    mean = weight @ z
+    return mean, weight @ z.square() - mean.square(), weight[:, z < 0].sum(1)
+
+
+def leaning_data(second, first=2.0):
+    return torch.stack([torch.full_like(second, first), second], -1)
+
+
+def test_chains_in_a_mode_of_no_mass_start_anew(monkeypatch):
+    """A lower mode of mass 10⁻⁷ to 10⁻⁵ holds a quarter of the chains: refused at first, 20 of 20 in the end."""
+    x, numbers = leaning_data(torch.linspace(1.8, 2.2, 20), 4.0), (0.3, 0.76)
+    options = {"num_draws": 250, "num_chains": 16, "warm_up": 200, "seed": 0}
+    mean, variance, lower = line_moments(x, *numbers)
+    assert ((lower > 1e-7) & (lower < 1e-5)).all()
+    found = sample_posterior(*planted.leaning(*numbers), x, **options)
+    assert found.converged.all()
+    assert_moments(found.draws["z"][..., None], mean[:, None], variance[:, None, None])
+    monkeypatch.setattr(posterior, "_anew", lambda *_: None)
+    without = sample_posterior(*planted.leaning(*numbers), x, **options)
+    assert not without.converged.any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("second", [0.15, 0.3])
+def test_a_mode_of_some_mass_is_not_left_behind(second):
+    """The lower mode holds 21 % or 6.5 %, and may get no chain when they start anew.
+
+    At 6.5 % 2 of 40 data lost it, both without a new start; at that rate more than 4 of 20 do once in 400 runs.
+    """
+    x = leaning_data(torch.full((20,), second))
+    found = sample_posterior(*planted.leaning(), x, num_draws=250, warm_up=200, seed=1)
+    assert found.converged.sum() <= 4
+    assert found.remarks()
+
+
+@pytest.mark.slow
+def test_hills_of_no_mass_against_quadrature():
+    """Without a new start none of the 3 data converges: p(x, z) has a dozen hills in z."""
+    model, guide, x = planted.waves(3)
+    found = sample_posterior(model, guide, x, seed=0)
+    assert found.converged.all()
+    assert (found.thinning == 3).all()
+    assert_moments(found.draws["z"], *grid_moments(model, x, half_width=5.0, points=1200))
+
+
+def test_a_datum_without_weights_is_left_as_it_was(monkeypatch):
+    """The second of three has no place of finite weight; it keeps its first draws, and the others get new ones."""
+    annealed = posterior.annealed_places
+
+    def lost(density, *options):
+        places = annealed(density, *options)
+        places.weights[:, 1], places.found[1] = 0.0, False
+        return places
+
+    x, options = leaning_data(torch.full((3,), 1.4)), {"num_draws": 100, "warm_up": 100, "seed": 1}
+    monkeypatch.setattr(posterior, "HOPELESS_RHAT", 0.0)  # all that are not converged, and none is
+    monkeypatch.setattr(posterior, "ESS_LIMIT", 1e9)
+    monkeypatch.setattr(posterior, "annealed_places", lost)
+    found = sample_posterior(*planted.leaning(), x, **options)
+    monkeypatch.setattr(posterior, "_anew", lambda *_: None)
+    first = sample_posterior(*planted.leaning(), x, **options)
+    assert found.thinning.tolist() == [3, 1, 3]
+    same = (found.unconstrained == first.unconstrained).flatten(0, 1).all(0).all(-1)
+    assert same.tolist() == [False, True, False]
 
 
 @pytest.mark.slow
@@ -167,12 +237,13 @@ def test_a_second_attempt_replaces_the_draws_of_those_that_failed_and_no_others(
     """With a limit that half of the data fail, the R-hat on record is that of the draws on record, for each datum."""
     pair, options = pairs.linear(num_data=6), {"num_draws": 60, "num_chains": 8, "warm_up": 60, "seed": 0}
     monkeypatch.setattr(posterior, "ESS_LIMIT", 0)
-    monkeypatch.setattr(posterior, "ATTEMPTS", ((0.8, 1),))
+    monkeypatch.setattr(posterior, "HOPELESS_SHARE", 0.0)
     first = sample_posterior(pair.model, pair.guide, pair.x, **options)
     monkeypatch.setattr(posterior, "RHAT_LIMIT", float(first.rhat.sort().values[2:4].mean()))
     monkeypatch.setattr(posterior, "HOPELESS_RHAT", 2.0)
     assert first.converged.sum() == 3
-    monkeypatch.setattr(posterior, "ATTEMPTS", ((0.8, 1), (0.9, 3)))
+    monkeypatch.setattr(posterior, "HOPELESS_SHARE", 0.05)
+    monkeypatch.setattr(posterior, "SECOND", Attempt(0.9, 3))
     found = sample_posterior(pair.model, pair.guide, pair.x, **options)
     kept = first.converged
     assert torch.equal(found.thinning, torch.where(kept, 1, 3))
