@@ -15,7 +15,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from ppvae.errors import OptionError
+from ppvae.errors import OptionError, RunError
 from ppvae.inference import Certificate, GapAttribution, attribute_gap, certify, estimate_evidence
 from ppvae.report import write_report
 from ppvae.rundir import RunDirectory
@@ -76,6 +76,7 @@ def certify_run(
         PpvaeError: the run, its data or its pair cannot be had, or the pair cannot be certified.
     """
     check_counts(num_data=(num_data, 1))
+    check_evaluated(directory)
     run = reopen(directory, split="test" if split == MODEL else split, max_eval=num_data, seed=seed)
     data: dict[str, Any] = {"like": run.x} if split == MODEL else {"x": run.x}
     started = time.monotonic()
@@ -131,6 +132,7 @@ def attribute_run(
         PpvaeError: the run, its data or its pair cannot be had, or the gap of the pair cannot be split.
     """
     check_counts(num_data=(num_data, 1))
+    check_evaluated(directory)
     run = reopen(directory, split=split, max_eval=num_data, seed=seed)
     started = time.monotonic()
     common: dict[str, Any] = {"seed": run.settings.seed, "progress": True}
@@ -171,6 +173,12 @@ def check_counts(**counts: tuple[int, int]) -> None:
     for name, (value, least) in counts.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise OptionError(f"{name} must be a whole number of at least {least}; it is {value!r}.")
+
+
+def check_evaluated(directory: RunDirectory) -> None:
+    """Raise RunError unless the run has been evaluated: a closer look is added to what is there."""
+    if "evidence" not in earlier_summary(directory):
+        raise RunError(f"{directory.path} was not evaluated yet: `ppvae evaluate {directory.path}` does it.")
 
 
 def write_section(

@@ -67,7 +67,7 @@ def latent_map(tree: xr.DataTree) -> Figure | None:
     return figure
 
 
-def exact_posteriors(pair: Any, x: Tensor, names: Sequence[str], seed: int) -> Figure | None:
+def exact_posteriors(pair: Any, x: Tensor, names: Sequence[str], which: Sequence[int], seed: int) -> Figure | None:
     """The guide's ellipses over the exact posterior, a panel a datum.
 
     The shaded regions hold as much of the posterior as the ellipses hold of a Gaussian guide.
@@ -76,6 +76,7 @@ def exact_posteriors(pair: Any, x: Tensor, names: Sequence[str], seed: int) -> F
         pair: an object with ``model`` and ``guide``.
         x: data, of which the first few are shown.
         names: of the coordinates.
+        which: numbers of the data, for the titles.
         seed: of the guide's draws, whose mean and covariance make the ellipses.
 
     Returns:
@@ -96,7 +97,7 @@ def exact_posteriors(pair: Any, x: Tensor, names: Sequence[str], seed: int) -> F
     for n, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         if n < len(x):
             _panel(axes, found[n][0].numpy(), found[n][1].numpy(), guide[:, n].numpy())
-            axes.set_title(f"datum {n}", fontsize=9)
+            axes.set_title(f"datum {which[n]}", fontsize=9)
             axes.set_xlabel(names[0], fontsize=8)
             axes.set_ylabel(names[1], fontsize=8)
         else:

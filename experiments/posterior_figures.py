@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ppvae.inference import Calibration, Evidence
-from ppvae.inference.calibration_view import View
+from ppvae.inference.calibration_view import JOINT, View
 from ppvae.inference.evidence import PARETO_K_LIMIT
 from ppvae.inference.ranks import band
 
@@ -79,11 +79,14 @@ def forest(trees: Mapping[str, xr.DataTree], datum: int, names: Sequence[str]) -
         shown = {name: coordinates(tree, datum, names) for name, tree in trees.items()}
         colours = list(islice(COLOURS, len(shown)))
         drawn = arviz_plots.plot_forest(
-            shown, combined=True, color=colours, figure_kwargs={"figsize": (WIDTH, 1.2 + 0.42 * len(names))}
+            shown, combined=True, color=colours, figure_kwargs={"figsize": (WIDTH, 1.4 + 0.42 * len(names))}
         )
         drawn.add_legend("model", title="", loc="outside lower center", ncols=len(shown))
         figure = _figure(drawn)
     _name(figure, [("", "")] * (len(figure.axes) - 1) + [("value of the coordinate", "")])
+    start, end = figure.axes[-1].get_ylim()
+    room = 0.2 if end > start else -0.2
+    figure.axes[-1].set_ylim(start - room, end + room)
     return figure
 
 
@@ -173,6 +176,7 @@ def khat(evidence: Evidence) -> Figure:
         drawn = arviz_plots.plot_khat(
             record,
             threshold=PARETO_K_LIMIT,
+            hline_values=[PARETO_K_LIMIT, 1.0],
             color=BLUE,
             visuals={
                 "title": False,
@@ -216,6 +220,8 @@ def calibration(view: View, tree: xr.DataTree) -> Figure:
         )
         figure = _figure(drawn)
     z, lower, upper = band(view.num_simulations, 1 - tree.attrs["ci_prob"])
+    for axes, name in zip(figure.axes[1:], JOINT, strict=True):
+        axes.lines[0].set_color(ORANGE if name in view.joint_faults else BLUE)
     for axes in figure.axes:
         axes.fill_between(z, lower - z, upper - z, color=GREEN, alpha=0.25, linewidth=0)
     _name(figure, [("rank of the exact draw", "ECDF − rank" if i == 0 else "") for i in range(len(figure.axes))])

@@ -9,6 +9,8 @@ draws stay there too, for ArviZ.
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -29,11 +31,12 @@ from ppvae.inference import (
     to_datatree,
 )
 from ppvae.inference.sites import sites_of
+from ppvae.inference.verdict import CANNOT_TELL, GOOD, WORDS
 from ppvae.models import LinearGaussian
 from ppvae.rundir import RunDirectory
 
 from . import latent_figures, posterior_figures, trust_figures
-from .examine import Examination, check_counts, write_section
+from .examine import Examination, check_counts, check_evaluated, write_section
 from .reopened import Reopened, reopen
 from .views import spread
 
@@ -69,6 +72,7 @@ def trust_run(
         KeyboardInterrupt: Ctrl-C; its message says what is kept.
     """
     check_counts(num_data=(num_data, 1), num_simulations=(num_simulations, 20), num_units_data=(num_units_data, 1))
+    check_evaluated(directory)
     run = reopen(directory, split=split, max_eval=num_units_data, seed=seed)
     told = {"split": split, "seed": run.settings.seed, "command": command}
     started = time.monotonic()
@@ -125,17 +129,20 @@ def _look_at_calibration(run: Reopened, num_simulations: int, told: dict[str, An
         summed = sorted(sites.summed)  # simulations near the data cannot be drawn there
     anchor: Literal["prior", "both"] = "prior" if summed else "both"
     found = calibrate(model, guide, run.x, anchor=anchor, num_simulations=num_simulations, seed=seed, progress=True)
-    section = {**found.summary(), "remarks": found.remarks(), **told}
+    remarks = found.remarks()
+    if summed:
+        remarks.append(f"simulations near the data cannot be drawn, since {', '.join(summed)} is summed out.")
+    section = {**found.summary(), "remarks": remarks, **told}
     write_section(run, "calibration", found.to_dataset(), section, posterior_figures.calibrations(found))
     return section
 
 
 def _look_at_quality(run: Reopened, num_data: int, told: dict[str, Any], started: float) -> dict[str, Any]:
     model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
-    x = spread(run.x, num_data)
+    x, which = spread(run.x, num_data), _places(run, num_data)
     reference = sample_posterior(model, guide, x, seed=seed, progress=True)
     quality = guide_quality(model, guide, x, reference, seed=seed, progress=True)
-    trees = _trees(run, x, reference)
+    trees = _trees(run, x, reference, which)
     run.directory.write_netcdf("reference", trees.reference)
     section = {
         **quality.summary(),
@@ -144,10 +151,10 @@ def _look_at_quality(run: Reopened, num_data: int, told: dict[str, Any], started
         **told,
         "seconds": time.monotonic() - started,
     }
-    figures = _figures(quality, reference, trees)
+    figures = _figures(quality, reference, trees, which)
     figures |= _those(
         {
-            "quality_exact": latent_figures.exact_posteriors(run.pair, x, reference.coordinates, seed),
+            "quality_exact": latent_figures.exact_posteriors(run.pair, x, reference.coordinates, which, seed),
             "ppc_posterior": posterior_figures.predictive(trees.guide, "posterior_predictive"),
             "ppc_prior": posterior_figures.predictive(trees.guide, "prior_predictive"),
         }
@@ -171,26 +178,34 @@ class _Trees:
     reference: xr.DataTree
 
 
-def _trees(run: Reopened, x: Tensor, reference: Posterior) -> _Trees:
+def _trees(run: Reopened, x: Tensor, reference: Posterior, which: Sequence[int]) -> _Trees:
     num_chains, num_draws = reference.log_joint.shape[:2]
     kept = {site: value[:, :: -(-num_draws // KEPT_DRAWS)] for site, value in reference.draws.items()}
     model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
-    size: dict[str, Any] = {"num_chains": num_chains, "num_draws": next(iter(kept.values())).shape[1], "seed": seed}
+    size: dict[str, Any] = {"num_chains": num_chains, "num_draws": next(iter(kept.values())).shape[1]}
+    size |= {"seed": seed, "coords": {"datum": which}}
+    told = replace(reference, draws=kept)
     return _Trees(
         guide=to_datatree(model, guide, x, **size),
         reweighted=to_datatree(model, guide, x, draws="psis", predictive=False, **size),
-        reference=to_datatree(model, guide, x, draws=replace(reference, draws=kept), predictive=False, seed=seed),
+        reference=to_datatree(model, guide, x, draws=told, predictive=False, **size),
     )
 
 
-def _figures(quality: Quality, reference: Posterior, trees: _Trees) -> dict[str, Figure]:
+def _places(run: Reopened, num_data: int) -> list[int]:
+    """Where the data that are judged stand in their part of the data."""
+    part = run.data.validation if run.split == "validation" else run.data.test
+    return spread(spread(torch.arange(len(part)), run.settings.max_eval), num_data).tolist()
+
+
+def _figures(quality: Quality, reference: Posterior, trees: _Trees, which: Sequence[int]) -> dict[str, Figure]:
     """The guide beside the reference: all data at once, then one datum that is neither among the best nor the worst."""
     figures = {"quality": trust_figures.quality(quality)} if quality.judged.any() else {}
     refused = (~quality.judged).nonzero().flatten()
     if len(refused):
         worst = int(refused[reference.rhat[refused].nan_to_num(torch.inf).argmax()])
         names = posterior_figures.farthest(trees.guide, trees.reference, worst, OF_CHAINS)
-        figures["quality_refused"] = _titled(posterior_figures.traces(trees.reference, worst, names), worst)
+        figures["quality_refused"] = _titled(posterior_figures.traces(trees.reference, worst, names), which[worst])
     datum = _typical(quality)
     if datum is None:
         return figures
@@ -204,7 +219,7 @@ def _figures(quality: Quality, reference: Posterior, trees: _Trees) -> dict[str,
     }
     if len(planes) > 1:
         drawn["quality_pair"] = posterior_figures.pairs(trees.guide, trees.reference, datum, planes)
-    return figures | {name: _titled(figure, datum) for name, figure in drawn.items()}
+    return figures | {name: _titled(figure, which[datum]) for name, figure in drawn.items()}
 
 
 def _typical(quality: Quality) -> int | None:
@@ -227,10 +242,19 @@ def _those(figures: dict[str, Figure | None]) -> dict[str, Figure]:
 
 
 def _in_words(verdicts: tuple[tuple[str, ...], ...]) -> str:
-    """The first fault of most data, and of how many."""
-    first = [words[0] for words in verdicts]
-    most = max(set(first), key=first.count)
-    return f"{most} for {first.count(most)} of {len(first)} data"
+    """For how many of the data that could be judged the guide is wrong, and what is wrong with most of them."""
+    first = Counter(words[0] for words in verdicts)
+    unclear, good = first.pop(CANNOT_TELL, 0), first.pop(GOOD, 0)
+    wrong = first.total()
+    found = []
+    if wrong:
+        most = max((word for word in WORDS if word in first), key=lambda word: first[word])
+        found.append(f"wrong for {wrong} of {wrong + good} data, first of all {most} ({first[most]})")
+    elif good:
+        found.append(f"good for {good} of {good} data")
+    if unclear:
+        found.append(f"cannot tell for {unclear} of {len(verdicts)} data")
+    return "; ".join(found)
 
 
 def _with_error(numbers: dict[str, Any], name: str) -> str:

@@ -147,12 +147,16 @@ class Calibration:
         assert self.given_gap is not None
         ratio = self.farther(view)
         source = {"prior": "simulations from the prior", "data": "simulations near the data"}[view.anchor]
-        figures = f"gap {float(view.gap.mean()):.2g} nats on them, {float(self.given_gap.mean()):.2g} at the data"
+        (ours, error), (given, given_error) = mean_and_error(view.gap), mean_and_error(self.given_gap)
+        figures = (
+            f"as {view.num_draws} draws see it, the gap is {ours:.2g} ± {error:.1g} nats on them, {given:.2g} ± "
+            f"{given_error:.1g} at the data"
+        )
         if ratio > FARTHER:
             return f"{source} are far from the data for the guide ({figures}): it does better at the data."
         if ratio < 1 / FARTHER:
             return f"{source} are easier for the guide than the data ({figures}): it does worse at the data."
-        return f"{source} are to the guide what the data are ({figures})."
+        return f"{source} are within a factor {FARTHER} as hard for the guide as the data ({figures})."
 
     def to_dataset(self) -> xr.Dataset:
         """As an xarray Dataset with dims ``view``, ``simulation``, ``unit``, ``joint`` and ``test``."""

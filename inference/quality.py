@@ -49,7 +49,7 @@ from .parameters import where_parameters_are
 from .posterior import Posterior, sample_posterior
 from .running import Running
 from .traces import Batch, Program, as_batch, seeded
-from .verdict import CANNOT_TELL, WORDS, Measures, causes, missed_mass, verdict
+from .verdict import CANNOT_TELL, FAULTS, WORDS, Measures, causes, missed_mass, verdict
 
 IN_NATS = ("log_evidence", "kl_guide", "kl_posterior", "shift_nats", "scale_nats", "correlation_nats")
 
@@ -142,6 +142,9 @@ class Quality:
         for word, count in Counter(words[0] for words in self.verdicts).most_common():
             if word != CANNOT_TELL:
                 found.append(f"as a posterior, the guide is {_PHRASES.get(word, word)} for {count} of {n} data.")
+        every = Counter(word for words in self.verdicts for word in words if word in FAULTS)
+        if any(len(words) > 1 for words in self.verdicts):
+            found.append(f"every fault counted: {', '.join(f'{w} {c}' for w, c in every.most_common())} of {n} data.")
         if unjudged:
             found.append(f"{unjudged} of {n} data have no reference: their chains did not converge.")
         unclear = sum(words[0] == CANNOT_TELL for words in self.verdicts) - unjudged
@@ -169,7 +172,7 @@ NUMBERS = tuple(f.name for f in fields(Quality) if f.name not in {"verdicts", "c
 _PHRASES = {
     "correlation missed": "without correlations that the posterior has",
     "mode missed": "without a mode that the posterior has",
-    "different shape": "of a different shape, with the right means, widths and correlations,",
+    "different shape": "of a different shape (no fault of place, width or correlation could be proved)",
 }
 
 

@@ -42,6 +42,7 @@ GOOD, CANNOT_TELL = "good", "cannot tell"
 SHIFTED, NARROW, WIDE = "shifted", "too narrow", "too wide"
 CORRELATION, MODE, SHAPE = "correlation missed", "mode missed", "different shape"
 WORDS = GOOD, MODE, CORRELATION, SHIFTED, NARROW, WIDE, SHAPE, CANNOT_TELL
+FAULTS = WORDS[1:-1]
 
 # For the density of draws along a line, in their standard deviations.
 GRID, BANDWIDTH = 128, 0.12

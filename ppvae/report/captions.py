@@ -56,18 +56,20 @@ CAPTIONS = {
     ),
     "latent_units_map": Caption(
         "Points and ellipses of the guide at the data, over grey draws of the prior, in two latent coordinates.",
-        "Each blue point is where the guide puts a datum, in the two latent coordinates that differ most between data: "
-        "where grey dots have no blue among them, the model invents what no datum looks like.",
+        "Each blue point is where the guide puts a datum, in the two latent coordinates that differ most between "
+        "data; were grey dots, which the prior draws, without blue among them, the model would invent what no datum "
+        "looks like.",
     ),
     "calibration_prior": Caption(
         "Three panels of ECDFs of ranks minus even ones, with bands, on data drawn from the model.",
-        "On data drawn from the model: a curve outside its green band is a fault (orange), rising first and then "
-        "falling where the guide is too narrow, on one side only where it is off to one side; the two blue curves "
-        "judge all units together.",
+        "On data drawn from the model: orange curves are at fault, and those that leave the green band show it "
+        "(others are, by their mean or spread). The left panel's rise first and then fall where the guide is too "
+        "narrow; the other two judge all units together, and dip where exact draws lie farther out than the guide's.",
     ),
     "calibration_data": Caption(
         "Three panels of ECDFs of ranks minus even ones, with bands, on data drawn near the data.",
-        "The same on simulations that look like the data: a fault here counts, one that shows only above does not.",
+        "The same on simulations that look like the data: a fault here counts, one that shows only on data from the "
+        "model does not.",
     ),
     "quality": Caption(
         "The guide's width against its shift, for every datum and latent coordinate, beside the posterior itself.",
@@ -81,17 +83,18 @@ CAPTIONS = {
     ),
     "quality_forest": Caption(
         "Intervals of latent coordinates of one datum by the guide, the reweighted guide and the reference.",
-        "For one typical datum, thick lines hold half of the draws, thin ones 94 %: where orange lies beside blue the "
-        "guide is wrong, and green shows how far weights mend it.",
+        "For one typical datum and the coordinates that differ most, thick lines hold half of the draws, thin ones "
+        "94 %: where orange lies beside blue the guide is wrong, and green shows how far weights mend it.",
     ),
     "quality_pair": Caption(
         "Draws of the guide and of the reference in planes of two latent coordinates of one datum.",
-        "The same datum, in the coordinates that differ most: the orange cloud of the guide should cover the blue one "
-        "of the reference, in place, width and slant.",
+        "The same datum, in the few coordinates that differ most: the orange cloud of the guide should cover the "
+        "blue one of the reference, in place, width and slant.",
     ),
     "quality_ranks": Caption(
         "Rank curves of four Markov chains for one datum, with a band.",
-        "Is the reference itself sound? Each curve is a Markov chain: inside the grey band they agree with each other.",
+        "Is the reference itself sound? Each curve is one of four of its Markov chains: inside the grey band they "
+        "agree with each other.",
     ),
     "quality_traces": Caption(
         "The values that four Markov chains took one after the other, for one datum.",
@@ -99,16 +102,18 @@ CAPTIONS = {
     ),
     "quality_refused": Caption(
         "The values that four Markov chains took for a datum whose draws were refused as a reference.",
-        "A datum that was refused: chains that stay apart, or hardly move, have not drawn from the posterior.",
+        "A datum that was refused: somewhere its chains stay apart, or hardly move, and have not drawn from the "
+        "posterior; four of them are shown.",
     ),
     "ppc_posterior": Caption(
         "Cumulative curves of data that the model makes from the guide's draws, and that of the data.",
-        "What the model makes of the codes of these data (blue) should have the same values as the data (black).",
+        "For the data that were compared with reference draws: what the model makes of their codes (blue) should "
+        "have the same values as they have (black).",
     ),
     "ppc_prior": Caption(
         "Cumulative curves of data that the model makes from its prior, and that of the data.",
-        "The same for data that the model invents: where black leaves the blue bundle, the model does not make data "
-        "like these.",
+        "The same for as many data that the model invents: where black leaves the blue bundle, the model hardly "
+        "makes data like these.",
     ),
     "reconstructions": Caption(
         "A row of test data, and below each its reconstruction.",
@@ -116,7 +121,8 @@ CAPTIONS = {
     ),
     "prior": Caption(
         "A grid of samples from the model.",
-        "These are invented by the model from the prior alone: the more they look like data, the better it has learnt.",
+        "These are invented by the model from the prior alone, without the noise that data have: the more they look "
+        "like data, the better it has learnt.",
     ),
     "traversal": Caption(
         "A grid: in each row one latent dimension moves through its range while all others are 0.",

@@ -25,6 +25,8 @@ from .verdict import words
 
 QUANTITIES = {"log_evidence": "log p(x)", "elbo": "ELBO", "gap": "gap"}
 ERRORS = {"log_evidence": "standard_error", "elbo": "elbo_standard_error", "gap": "gap_standard_error"}
+# Figures of a datum that each run chose for itself.
+OF_ONE_DATUM = ("quality_forest", "quality_pair", "quality_ranks", "quality_traces", "quality_refused")
 # What closer looks have of every datum, by the section of the summary, which is also the name of its file.
 LOOKS = {
     "gap_attribution": {"total": "gap", "amortisation": "amortisation", "family": "family"},
@@ -206,6 +208,7 @@ def comparison_page(comparison: Comparison) -> str:
         quantities=QUANTITIES,
         looks={section: LOOKS[section] for section in comparison.looks},
         generic=GENERIC,
+        of_one_datum=OF_ONE_DATUM,
         words=words,
         conclusion=comparison.conclusion(),
         remarks=comparison.remarks(),

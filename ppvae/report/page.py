@@ -32,6 +32,24 @@ GENERIC = {
     "quality": "Posterior quality",
     "latent_units": "Latent units",
 }
+# What a name alone would not say.
+LABELS = {
+    "accuracy": "how often a classifier tells guide from reference (0.5: it cannot)",
+    "pareto_k_share_above_0_7": "share of data with k-hat of 0.7 or more",
+    "ceiling": "log N, the most that a unit can tell (nats)",
+    "kl_guide": "KL(q ‖ p), the gap (nats)",
+    "kl_posterior": "KL(p ‖ q) (nats)",
+} | {
+    word.replace(" ", "_"): f"first fault: {word}"
+    for word in (
+        "mode missed",
+        "correlation missed",
+        "shifted",
+        "too narrow",
+        "too wide",
+        "different shape",
+    )
+}
 NOT_NUMBERS = ("verdict", "remarks", "command", "split", "seed")
 STOPPED = {
     "finished": "all epochs were made",
@@ -74,8 +92,15 @@ def run_page(record: Record) -> str:
         words=words,
         stopped=STOPPED,
         options=options(record),
+        commands=_commands(summary),
         plane=record.plane,
     )
+
+
+def _commands(summary: dict[str, Any]) -> list[str]:
+    """The command lines that wrote the sections, each once."""
+    found = [summary[name].get("command") for name in WRITTEN_BY if name in summary]
+    return list(dict.fromkeys(str(command) for command in found if command))
 
 
 def check_sections(record: Record) -> None:
@@ -117,7 +142,7 @@ def rows(section: dict[str, Any], prefix: str) -> list[tuple[str, list[str], str
     """
     found: list[tuple[str, list[str], str | None]] = []
     for name, value in section.items():
-        key, label = f"{prefix}.{name}", str(name).replace("_", " ")
+        key, label = f"{prefix}.{name}", LABELS.get(name, str(name).replace("_", " "))
         error = next((f"{name}{end}" for end in ("_standard_error", "_error") if f"{name}{end}" in section), None)
         if name in NOT_NUMBERS or any(
             name.endswith(end) and name.removesuffix(end) in section for end in ("_standard_error", "_error")

@@ -137,12 +137,20 @@ def _posterior(summary: dict[str, Any], numbers: Numbers) -> Claim:
     return Claim(question, "bad", "no", numbers.fill(answer) + said)
 
 
+CALIBRATED: dict[str, tuple[Level, str, str]] = {
+    "calibrated": ("good", "yes", "Exact draws of simulated data rank among its own as they should."),
+    "bad on the data": ("bad", "no", "It is wrong on simulated data that look like these data."),
+    "bad away from the data": ("caution", "on the data", "It is wrong only on simulated data unlike these data."),
+    "bad": ("caution", "not on its own simulations", "Whether it is on these data, these simulations cannot tell."),
+}
+
+
 def _calibration(summary: dict[str, Any]) -> list[Claim]:
     said = words(summary.get("calibration"))
     if not said:
         return []
-    level: Level = "good" if said == "calibrated" else "bad" if said.startswith("bad") else "caution"
-    return [Claim("Is its uncertainty calibrated?", level, said, Markup("The section on calibration says how."))]
+    level, word, answer = CALIBRATED.get(said, ("caution", said, "The section on calibration says more."))
+    return [Claim("Is its uncertainty calibrated?", level, word, Markup(answer))]
 
 
 def words(section: Any) -> str:

@@ -9,11 +9,11 @@ import torch
 import xarray as xr
 
 from ppvae.cli import main
-from ppvae.errors import OptionError
+from ppvae.errors import OptionError, RunError
 from ppvae.experiments import main_job
 from ppvae.experiments.examine import attribute_run, certify_run
 from ppvae.experiments.reopened import reopen
-from ppvae.experiments.trust import _why_collapsed, trust_run
+from ppvae.experiments.trust import _in_words, _why_collapsed, trust_run
 from ppvae.inference import certify, estimate_evidence, latent_units
 from ppvae.models import LinearGaussian
 from ppvae.report.captions import CAPTIONS
@@ -190,6 +190,33 @@ def test_the_guide_is_looked_at_as_a_posterior(trained):
     direct = latent_units(run.pair.model, run.pair.guide, run.x, seed=3)
     with xr.open_dataset(trained.path / "latent_units.nc", engine="h5netcdf") as saved:
         np.testing.assert_array_equal(saved["kl"], direct.kl)
+
+
+@pytest.mark.parametrize("look", [certify_run, attribute_run, trust_run])
+def test_a_run_that_was_not_evaluated_is_refused_before_any_work(trained, tmp_path, look):
+    bare = RunDirectory(tmp_path / "bare")
+    bare.path.mkdir()
+    for name in ("config.yaml", "checkpoint.pt"):
+        (bare.path / name).write_bytes((trained.path / name).read_bytes())
+    with pytest.raises(RunError, match="was not evaluated yet: `ppvae evaluate"):
+        look(bare)
+    assert sorted(file.name for file in bare.path.iterdir()) == ["checkpoint.pt", "config.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        ([("good",)] * 3, "good for 3 of 3 data"),
+        ([("cannot tell",)] * 2, "cannot tell for 2 of 2 data"),
+        ([("too wide",), ("shifted", "too wide"), ("good",)], "wrong for 2 of 3 data, first of all shifted (1)"),
+        (
+            [("cannot tell",)] * 3 + [("too narrow",)] * 2,
+            "wrong for 2 of 2 data, first of all too narrow (2); cannot tell for 3 of 5 data",
+        ),
+    ],
+)
+def test_the_verdict_speaks_of_what_was_judged_in_a_fixed_order(verdicts, said):
+    assert _in_words(tuple(verdicts)) == said
 
 
 def test_ctrl_c_keeps_what_was_finished(trained, monkeypatch):

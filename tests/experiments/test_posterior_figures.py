@@ -131,10 +131,10 @@ def test_the_grid_is_the_posterior(linear):
 
 def test_ellipses_are_the_guides(linear):
     pair, x, _, _ = linear
-    figure = latent_figures.exact_posteriors(pair, x, ["z[0]", "z[1]"], seed=0)
+    figure = latent_figures.exact_posteriors(pair, x, ["z[0]", "z[1]"], range(5), seed=0)
     panels = [axes for axes in figure.axes if axes.patches]
     assert len(panels) == 5
     for axes in panels:
         inner, outer = [patch for patch in axes.patches if isinstance(patch, Ellipse)]
         assert outer.width == pytest.approx(2 * inner.width)
-    assert latent_figures.exact_posteriors(pair, x, ["z[0]", "z[1]", "z[2]"], seed=0) is None
+    assert latent_figures.exact_posteriors(pair, x, ["z[0]", "z[1]", "z[2]"], range(5), seed=0) is None
