@@ -36,9 +36,9 @@ CAPTIONS = {
         "hatched the gap is probably larger still.",
     ),
     "khat": Caption(
-        "A point for the k-hat of every datum, with a broken line at 0.7 and a dotted one at 1.",
-        "Points below the broken line are data whose estimate and interval hold; above it the true log p(x) is "
-        "probably higher, and above the dotted one more draws of the guide hardly help.",
+        "A point for the k-hat of every datum, with a line at 0.7 and a broken one at 1.",
+        "Points below the line are data whose estimate and interval hold; above it the true log p(x) is probably "
+        "higher, and above the broken one more draws of the guide hardly help.",
     ),
     "certificate": Caption(
         "For every datum how far its bounds lie below and above the estimate of log p(x), and a band for their mean.",
