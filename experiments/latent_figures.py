@@ -22,6 +22,7 @@ from torch import Tensor
 from ppvae.inference.chunks import chunks
 from ppvae.inference.density import Density, density_of
 from ppvae.inference.traces import seeded
+from ppvae.inference.units import unit_name
 
 from .figures import BLUE, ORANGE, WIDTH, new_figure
 
@@ -160,7 +161,7 @@ def _columns(tree: xr.DataTree) -> tuple[list[str], list[np.ndarray]]:
     names: list[str] = []
     columns: list[list[np.ndarray]] = [[], []]
     for site, draws in tree["posterior"].to_dataset().items():
-        names += [f"{site}[{', '.join(map(str, i))}]" if i else str(site) for i in np.ndindex(draws.shape[3:])]
+        names += [unit_name(str(site), index) for index in np.ndindex(draws.shape[3:])]
         for group, column in zip(("posterior", "prior"), columns, strict=True):
             values = tree[group].to_dataset()[site].to_numpy()
             column.append(values.reshape(-1, values.shape[2], int(np.prod(values.shape[3:]))))

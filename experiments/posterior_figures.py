@@ -26,6 +26,7 @@ from ppvae.inference import Calibration, Evidence
 from ppvae.inference.calibration_view import JOINT, View
 from ppvae.inference.evidence import PARETO_K_LIMIT
 from ppvae.inference.ranks import band
+from ppvae.inference.units import unit_name
 
 from .figures import BLUE, GREEN, GREY, ORANGE, WIDTH
 
@@ -53,8 +54,9 @@ def coordinates(tree: xr.DataTree, datum: int, names: Sequence[str] | None = Non
     for site, draws in tree["posterior"].data_vars.items():
         one = draws.isel(datum=datum).drop_vars("datum", errors="ignore")
         for index in np.ndindex(one.shape[2:]):
-            name = f"{site}[{', '.join(map(str, index))}]" if index else str(site)
-            found[name] = one[(..., *index)].drop_vars(set(one.coords) - {"chain", "draw"}, errors="ignore")
+            found[unit_name(str(site), index)] = one[(..., *index)].drop_vars(
+                set(one.coords) - {"chain", "draw"}, errors="ignore"
+            )
     return xr.DataTree.from_dict({"posterior": xr.Dataset({name: found[name] for name in names or found})})
 
 

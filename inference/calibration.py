@@ -57,6 +57,7 @@ from .parameters import where_parameters_are
 from .ranks import TESTS, normalised, weighted_pit
 from .simulation import Simulation, simulate
 from .traces import Batch, Program, as_batch, rows, seeded
+from .units import unit_name
 from .weights import log_weights
 
 # Gaps count as different when the larger is this many times the smaller, by three standard errors.
@@ -421,8 +422,4 @@ def _distance(u: Tensor) -> Tensor:
 
 
 def _unit_names(density: Density) -> tuple[str, ...]:
-    names: list[str] = []
-    for site, slot in density.slots.items():
-        places = np.ndindex(slot.shape) if slot.shape else [()]
-        names += [f"{site}[{', '.join(map(str, place))}]" if place else site for place in places]
-    return tuple(names)
+    return tuple(unit_name(site, place) for site, slot in density.slots.items() for place in np.ndindex(slot.shape))

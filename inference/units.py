@@ -17,6 +17,11 @@ IDLE = 0.05
 ESTIMATES = ("kl", "mutual_information", "marginal_kl", "mean_variance")
 
 
+def unit_name(site: str, index: Sequence[int]) -> str:
+    """The name of one number of a site: ``z[3]``, ``z[0, 2]``, or ``z`` where the site is a single number."""
+    return f"{site}[{', '.join(map(str, index))}]" if index else site
+
+
 @dataclass(frozen=True)
 class LatentUnits:
     """What each latent unit does: tensors of shape ``(num_units,)``, float64, information in nats.
@@ -58,7 +63,7 @@ class LatentUnits:
     @property
     def label(self) -> tuple[str, ...]:
         """The name of every unit: ``z[3]``."""
-        return tuple(f"{s}[{', '.join(map(str, i))}]" if i else s for s, i in zip(self.site, self.index, strict=True))
+        return tuple(unit_name(site, index) for site, index in zip(self.site, self.index, strict=True))
 
     @property
     def ceiling(self) -> float:
