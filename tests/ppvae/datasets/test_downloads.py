@@ -12,7 +12,7 @@ import pooch
 import pytest
 import torch
 
-from ppvae import downloads
+from ppvae.datasets import downloads
 from ppvae.datasets import load_dataset
 from ppvae.errors import DatasetError
 

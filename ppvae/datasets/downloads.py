@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ppvae.arrays import read_npz
+from .arrays import read_npz
 from ppvae.errors import DatasetError, RunError
 from ppvae.files import atomic_path
 

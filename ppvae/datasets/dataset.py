@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppvae.arrays import to_rows
-from ppvae.downloads import ready_made
+from .arrays import to_rows
+from .downloads import ready_made
 from ppvae.errors import DatasetError
-from ppvae.own_files import SUFFIXES, read_own_file
+from .user_files import SUFFIXES, read_own_file
 
 DATASETS = {
     "digits": "8x8 handwritten digits of scikit-learn, counts 0..16, embedded: 1297/250/250",

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppvae.arrays import DAMAGE, read_npy, read_npz, to_rows
+from .arrays import DAMAGE, read_npy, read_npz, to_rows
 from ppvae.errors import DataError, DatasetError
 
 if TYPE_CHECKING:

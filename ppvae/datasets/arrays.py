@@ -100,3 +100,19 @@ def to_rows(array: np.ndarray) -> Tensor:
         # A copy, so that the tensor never writes into memory that another holds.
         flat = np.array(array, dtype=np.float64 if dtype == torch.float64 else np.float32, order="C")
     return torch.from_numpy(flat.reshape(len(flat), prod(array.shape[1:]))).to(dtype)
+
+
+def evenly_spaced(x: Tensor, most: int | None) -> Tensor:
+    """At most so many rows, evenly spaced over all: test data are often sorted by class.
+
+    Args:
+        x: ``(num_data, ...)``.
+        most: how many rows at most; None keeps all.
+
+    Example:
+        >>> evenly_spaced(torch.arange(10), 4)
+        tensor([0, 3, 6, 9])
+    """
+    if most is None or most >= len(x):
+        return x
+    return x[torch.linspace(0, len(x) - 1, most).round().long()]

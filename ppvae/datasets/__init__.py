@@ -1,0 +1,6 @@
+"""Data sets as rows: those known by name, downloaded once and verified, and a user's own files."""
+
+from .arrays import evenly_spaced, to_rows
+from .dataset import DATASETS, Dataset, load_dataset
+
+__all__ = ["DATASETS", "Dataset", "evenly_spaced", "load_dataset", "to_rows"]
