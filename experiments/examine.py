@@ -18,7 +18,7 @@ from rich.table import Table
 from ppvae.errors import OptionError, RunError
 from ppvae.inference import Certificate, GapAttribution, attribute_gap, certify, estimate_evidence
 from ppvae.report import write_report
-from ppvae.rundir import RunDirectory
+from ppvae.storage import RunDirectory
 
 from . import waterfall
 from .reopened import Reopened, earlier_summary, reopen

@@ -23,13 +23,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ppvae.datasets import Dataset, load_dataset
 from ppvae.errors import OptionError, PpvaeError
-from ppvae.files import write_json
 from ppvae.inference import Evidence, annealed_evidence, estimate_evidence, fit, importance_evidence
 from ppvae.pairs import make_pair
-from ppvae.provenance import data_hash, device_name, versions
 from ppvae.report import write_report
-from ppvae.rundir import RunDirectory
-from ppvae.settings import Settings
+from ppvae.storage import RunDirectory, Settings, data_hash, device_name, versions, write_json
 
 from . import figures, galleries, posterior_figures
 from .latent_plane import latent_plane

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from ppvae.datasets import Dataset
 from ppvae.errors import OptionError, PairError
 from ppvae.inference.check import Finding, check
-from ppvae.settings import Settings
+from ppvae.storage import Settings
 
 Say = Callable[[str], None]
 

@@ -13,8 +13,7 @@ from ppvae.datasets import Dataset, load_dataset
 from ppvae.errors import OptionError, RunError
 from ppvae.inference.checkpoint import load_parameters
 from ppvae.pairs import make_pair
-from ppvae.rundir import RunDirectory
-from ppvae.settings import Settings
+from ppvae.storage import RunDirectory, Settings
 
 from .preparation import device_of
 from .views import spread

@@ -10,7 +10,7 @@ from torch import Tensor
 from ppvae.datasets import load_dataset
 from ppvae.inference import fit
 from ppvae.models import VAE, Binomial
-from ppvae.rundir import RunDirectory
+from ppvae.storage import RunDirectory
 
 from .reopened import reopen
 from .views import spread

@@ -33,7 +33,7 @@ from ppvae.inference import (
 from ppvae.inference.sites import sites_of
 from ppvae.inference.verdict import CANNOT_TELL, GOOD, WORDS
 from ppvae.models import LinearGaussian
-from ppvae.rundir import RunDirectory
+from ppvae.storage import RunDirectory
 
 from . import latent_figures, posterior_figures, trust_figures
 from .examine import Examination, check_counts, check_evaluated, write_section

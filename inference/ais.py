@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 
 from ppvae.errors import CheckpointError, OptionError
-from ppvae.files import atomic_path
 from ppvae.progress import Progress
+from ppvae.storage import atomic_path
 
 from .annealing import LEAPFROG_STEPS, Schedule, forward, tune
 from .chunks import chunks

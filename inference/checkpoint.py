@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ppvae.errors import CheckpointError
-from ppvae.files import atomic_path
+from ppvae.storage import atomic_path
 
 from .parameters import modules_of, named_parameters, own_parameters
 from .traces import Batch, Program, as_batch

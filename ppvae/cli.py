@@ -21,9 +21,8 @@ from rich.table import Table
 
 import ppvae
 from ppvae.errors import OptionError, PpvaeError
-from ppvae.rundir import RunDirectory, all_runs
-from ppvae.settings import Settings
 from ppvae.specs import known_likelihoods, known_pairs, near
+from ppvae.storage import RunDirectory, Settings, all_runs
 from ppvae.usage import usage_sentence
 
 BAD_INPUT, FINDINGS, INTERRUPTED = 2, 1, 130

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ppvae.datasets import Dataset
 from ppvae.errors import DataError, OptionError, PairError
-from ppvae.settings import Settings
 from ppvae.specs import guarded, near, own_file, resolve
+from ppvae.storage import Settings
 
 _BINARY = ("mnist", "binarized_mnist")
 

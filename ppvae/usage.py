@@ -6,8 +6,8 @@ import argparse
 import re
 from typing import get_type_hints
 
-from ppvae.settings import Settings
 from ppvae.specs import near
+from ppvae.storage import Settings
 
 _KINDS = {
     "int": "a whole number",

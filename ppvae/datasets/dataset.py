@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppvae.errors import DatasetError
+
 from .arrays import to_rows
 from .downloads import ready_made
-from ppvae.errors import DatasetError
 from .user_files import SUFFIXES, read_own_file
 
 DATASETS = {

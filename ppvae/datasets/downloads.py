@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .arrays import read_npz
 from ppvae.errors import DatasetError, RunError
-from ppvae.files import atomic_path
+from ppvae.storage import atomic_path
+
+from .arrays import read_npz
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arrays import DAMAGE, read_npy, read_npz, to_rows
 from ppvae.errors import DataError, DatasetError
+
+from .arrays import DAMAGE, read_npy, read_npz, to_rows
 
 if TYPE_CHECKING:
     from pandas import DataFrame  # pandas is slow to import, and most runs read no table

@@ -14,8 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ppvae.errors import RunError
-from ppvae.files import write_text
-from ppvae.rundir import RunDirectory
+from ppvae.storage import RunDirectory, write_text
 
 from .numbers import WRITTEN_BY, Numbers, shown
 from .page import GENERIC, check_sections, options, remarks, render

@@ -17,8 +17,7 @@ from markupsafe import Markup
 
 import ppvae
 from ppvae.errors import RunError
-from ppvae.files import write_text
-from ppvae.rundir import RunDirectory
+from ppvae.storage import RunDirectory, write_text
 
 from .captions import caption
 from .numbers import WRITTEN_BY

@@ -11,8 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from ppvae.errors import RunError
-from ppvae.rundir import RunDirectory
-from ppvae.settings import Settings
+from ppvae.storage import RunDirectory, Settings
 
 from .captions import has_caption, place
 from .numbers import WRITTEN_BY, Numbers

@@ -100,7 +100,7 @@ def test_a_certificate_gets_narrower_with_its_budget():
 
 def test_the_subject_of_a_run_is_its_trained_pair(tmp_path):
     from ppvae.experiments import main_job
-    from ppvae.settings import Settings
+    from ppvae.storage import Settings
 
     rng = np.random.default_rng(0)
     np.save(tmp_path / "x.npy", rng.normal(size=(60, 5)))

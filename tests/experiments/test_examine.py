@@ -17,8 +17,7 @@ from ppvae.experiments.trust import _in_words, _why_collapsed, trust_run
 from ppvae.inference import certify, estimate_evidence, latent_units
 from ppvae.models import LinearGaussian
 from ppvae.report.captions import CAPTIONS
-from ppvae.rundir import RunDirectory
-from ppvae.settings import Settings
+from ppvae.storage import RunDirectory, Settings
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,7 @@ from ppvae.inference import importance_evidence
 from ppvae.inference.checkpoint import load_parameters
 from ppvae.models import VAE, Binomial, LinearGaussian
 from ppvae.pairs import make_pair
-from ppvae.rundir import RunDirectory
-from ppvae.settings import Settings
+from ppvae.storage import RunDirectory, Settings
 
 
 @pytest.fixture

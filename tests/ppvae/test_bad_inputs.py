@@ -24,8 +24,7 @@ from ppvae.inference import fit, importance_evidence, log_weights
 from ppvae.inference.checkpoint import load_parameters, write_checkpoint
 from ppvae.models import VAE, Bernoulli, Binomial, LinearGaussian, Poisson
 from ppvae.pairs import make_pair
-from ppvae.rundir import RunDirectory
-from ppvae.settings import Settings
+from ppvae.storage import RunDirectory, Settings
 
 HEAD = """
 import pyro, torch

@@ -15,8 +15,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from ppvae.cli import main
-from ppvae.rundir import RunDirectory, all_runs
-from ppvae.settings import Settings
+from ppvae.storage import RunDirectory, Settings, all_runs
 
 SMALL = ["--epochs", "2", "--num_particles", "30", "--pair_args.latent_dim", "2", "--pair_args.hidden", "[4]"]
 

@@ -23,8 +23,7 @@ from ppvae.report import compare, write_report
 from ppvae.report.numbers import WRITTEN_BY, Numbers
 from ppvae.report.page import rows
 from ppvae.report.record import read_record
-from ppvae.rundir import RunDirectory
-from ppvae.settings import Settings
+from ppvae.storage import RunDirectory, Settings
 
 # One white pixel.
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mP8/x8AAwMCAO+ip1sAAAAASUVORK5CYII=")

@@ -12,8 +12,7 @@ import pooch
 import pytest
 import torch
 
-from ppvae.datasets import downloads
-from ppvae.datasets import load_dataset
+from ppvae.datasets import downloads, load_dataset
 from ppvae.errors import DatasetError
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import platform
 from importlib.metadata import version
-
-import torch
+from typing import TYPE_CHECKING
 
 import ppvae
-from ppvae.datasets import Dataset
+
+if TYPE_CHECKING:  # torch is slow to import, and `ppvae --help` needs a run directory's settings only
+    import torch
+
+    from ppvae.datasets import Dataset
 
 
 def data_hash(data: Dataset) -> str:
@@ -29,4 +32,6 @@ def versions() -> dict[str, str]:
 
 def device_name(device: torch.device) -> str:
     """The device in words."""
+    import torch
+
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"

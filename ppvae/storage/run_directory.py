@@ -27,8 +27,9 @@ from typing import Any
 import yaml
 
 from ppvae.errors import RunError
-from ppvae.files import atomic_path, write_json, write_text
-from ppvae.settings import Settings
+
+from .files import atomic_path, write_json, write_text
+from .settings import Settings
 
 # Of a figure: a third of the size that it has in all colours.
 COLOURS = 128

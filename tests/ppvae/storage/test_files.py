@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ppvae.errors import RunError
-from ppvae.files import atomic_path, write_json, write_text
+from ppvae.storage import atomic_path, write_json, write_text
 
 
 def test_what_was_written_appears_at_the_end_and_alone(tmp_path):

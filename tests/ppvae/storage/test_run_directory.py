@@ -8,8 +8,7 @@ import pytest
 import xarray as xr
 
 from ppvae.errors import OptionError, RunError
-from ppvae.rundir import RunDirectory, all_runs
-from ppvae.settings import Settings
+from ppvae.storage import RunDirectory, Settings, all_runs
 
 
 @pytest.fixture

@@ -1,0 +1,19 @@
+"""What a run leaves on the disk: its directory, its settings, where its numbers come from; files are never half-written."""
+
+from .files import atomic_path, write_json, write_text
+from .provenance import data_hash, device_name, versions
+from .run_directory import RunDirectory, all_runs
+from .settings import Settings, check_seed
+
+__all__ = [
+    "RunDirectory",
+    "Settings",
+    "all_runs",
+    "atomic_path",
+    "check_seed",
+    "data_hash",
+    "device_name",
+    "versions",
+    "write_json",
+    "write_text",
+]
