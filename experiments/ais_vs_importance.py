@@ -29,8 +29,8 @@ from ppvae.inference.annealing import LEAPFROG_STEPS
 from ppvae.inference.density import Start
 
 from .experiment import Result
-from .figures import BLUE, GREEN, ORANGE, new_figure
-from .subject import subject
+from .figures.style import BLUE, GREEN, ORANGE, new_figure
+from .runs.trained_pair import trained_pair
 
 # What a gradient costs, in evaluations of the density.
 GRADIENT = 2
@@ -76,7 +76,7 @@ def run(config: Config = Config()) -> Result:
     Returns:
         A row per method and effort, in nats, and the picture ``effort``.
     """
-    pair, x, what = subject(config.run, config.num_data, config.epochs, config.seed)
+    pair, x, what = trained_pair(config.run, config.num_data, config.epochs, config.seed)
     shared: dict[str, Any] = {"seed": config.seed, "progress": True}
     rows = [
         _row("importance sampling", k, k, partial(importance_evidence, num_particles=k, **shared), pair, x)

@@ -41,8 +41,8 @@ from ppvae.inference.evidence import mean_with_errors
 from ppvae.models import VAE, Autoencoder, Bernoulli, Binomial, Likelihood
 
 from .experiment import Result
-from .figures import BLUE, GREEN, ORANGE, new_figure, new_panels
-from .galleries import gallery
+from .figures.galleries import gallery
+from .figures.style import BLUE, GREEN, ORANGE, new_figure, new_panels
 
 NUM_SHOWN = 10
 CONTROL, AE, AE_FITTED = "other real data", "autoencoder, z ~ N(0, I)", "autoencoder, fitted Gaussian"

@@ -43,7 +43,7 @@ from ppvae.inference.surgery import Surgery, elbo_surgery
 from ppvae.models import VAE, Binomial, LinearGaussian
 
 from .experiment import Result
-from .figures import BLACK, BLUE, GREEN, ORANGE, new_figure, new_panels
+from .figures.style import BLACK, BLUE, GREEN, ORANGE, new_figure, new_panels
 
 LINEAR, FLAT, WIDE = "linear-Gaussian, d = 2", "VAE, d = 2", "VAE, d = {}"
 TOTAL_COUNT = 16  # of the digits' counts

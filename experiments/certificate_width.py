@@ -25,8 +25,8 @@ from matplotlib.figure import Figure
 from ppvae.inference import certify
 
 from .experiment import Result
-from .figures import BLUE, GREEN, new_figure
-from .subject import subject
+from .figures.style import BLUE, GREEN, new_figure
+from .runs.trained_pair import trained_pair
 
 COLOURS = {"guide": BLUE, "prior": GREEN}
 
@@ -68,7 +68,7 @@ def run(config: Config = Config()) -> Result:
     Returns:
         A row per start and budget, in nats, and the picture ``width``.
     """
-    pair, x, what = subject(config.run, config.num_data, config.epochs, config.seed)
+    pair, x, what = trained_pair(config.run, config.num_data, config.epochs, config.seed)
     rows = [_row(pair, x, start, budget, config) for start in config.starts for budget in config.distributions]
     title = f"Certificates of {what}: mean of log p(x) over {len(x)} data drawn from the model, in nats"
     return Result(title, rows, _conclusions(rows, config), {"width": width_against_budget(rows, config)})

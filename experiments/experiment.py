@@ -23,8 +23,9 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from ppvae.errors import OptionError, RunError
-from ppvae.specs import near
 from ppvae.storage import atomic_path, write_json, write_text
+
+from .runs.import_paths import near
 
 EXPERIMENTS: tuple[str, ...] = (
     "ais_vs_importance",

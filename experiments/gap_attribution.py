@@ -24,9 +24,9 @@ from matplotlib.figure import Figure
 from ppvae.inference import GapAttribution, attribute_gap, estimate_evidence
 
 from .experiment import Result
-from .figures import BLUE, ORANGE, new_figure
-from .subject import subject
-from .waterfall import gap_waterfall
+from .figures.style import BLUE, ORANGE, new_figure
+from .figures.waterfall import gap_waterfall
+from .runs.trained_pair import trained_pair
 
 # Cremer et al., table 2, mean-field guide on MNIST.
 PUBLISHED = {"elbo": -92.57, "log_evidence": -89.80, "total": 2.77, "amortisation": 1.34, "family": 1.43}
@@ -75,7 +75,7 @@ def run(config: Config = Config()) -> Result:
     Returns:
         A row per part, in nats, and the pictures ``waterfall`` and ``parts``.
     """
-    pair, x, what = subject(config.run, config.num_data, config.epochs, config.seed)
+    pair, x, what = trained_pair(config.run, config.num_data, config.epochs, config.seed)
     shared: dict[str, Any] = {"seed": config.seed, "progress": True}
     evidence = estimate_evidence(pair.model, pair.guide, x, tolerance=config.tolerance, **shared)
     gap = attribute_gap(pair.model, pair.guide, x, evidence=evidence, steps=config.steps, **shared)

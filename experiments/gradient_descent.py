@@ -36,7 +36,7 @@ from ppvae.inference.traces import seeded
 from ppvae.models import Categorical, FeedForward
 
 from .experiment import Result
-from .figures import BLACK, BLUE, GREEN, ORANGE, new_figure, new_panels
+from .figures.style import BLACK, BLUE, GREEN, ORANGE, new_figure, new_panels
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 

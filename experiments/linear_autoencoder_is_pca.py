@@ -34,7 +34,7 @@ from ppvae.inference.traces import seeded
 from ppvae.models import Autoencoder
 
 from .experiment import Result
-from .figures import BLACK, BLUE, ORANGE, WIDTH, new_panels
+from .figures.style import BLACK, BLUE, ORANGE, WIDTH, new_panels
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,9 @@ from ppvae.inference.stability import column_growth
 from ppvae.models import LinearGaussian
 from ppvae.progress import Progress
 
-from .collapse import growth_rates, left_out, spectrum, stability_figure
+from .collapsed_column import growth_rates, left_out, spectrum, stability_figure
 from .experiment import Result
-from .figures import BLACK, BLUE, GREEN, ORANGE, new_figure
+from .figures.style import BLACK, BLUE, GREEN, ORANGE, new_figure
 
 # By the guide's covariance S: how a figure names it, and its colour.
 _LOOKS = {"full": ("full", BLUE), "diagonal": ("diagonal", GREEN), "the prior's": ("= I", ORANGE)}

@@ -39,7 +39,7 @@ from ppvae.models import VAE, Bernoulli
 from ppvae.progress import Progress
 
 from .experiment import Result
-from .figures import BLUE, ORANGE, WIDTH
+from .figures.style import BLUE, ORANGE, WIDTH
 
 # Nodes of the grid that are decoded at once: some tens of MiB.
 _NODES = 20_000

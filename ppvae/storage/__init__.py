@@ -1,4 +1,4 @@
-"""What a run leaves on the disk: its directory, its settings, where its numbers come from; files are never half-written."""
+"""What a run leaves on the disk: its directory, its settings, and where its numbers come from."""
 
 from .files import atomic_path, write_json, write_text
 from .provenance import data_hash, device_name, versions

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ppvae.experiments import ais_vs_importance, certificate_width, gap_attribution, subject
+from ppvae.experiments import ais_vs_importance, certificate_width, gap_attribution
+from ppvae.experiments.runs import trained_pair
 from ppvae.models import LinearGaussian
 
 EXPERIMENTS = {"ais": ais_vs_importance, "gap": gap_attribution, "certificate": certificate_width}
@@ -43,7 +44,7 @@ def linear():
 
 def _examine(monkeypatch, module, pair, num_data=6):
     x = torch.randn(num_data, 4)
-    monkeypatch.setattr(module, "subject", lambda *args: (pair, x, "a linear pair"))
+    monkeypatch.setattr(module, "trained_pair", lambda *args: (pair, x, "a linear pair"))
     return x
 
 
@@ -99,7 +100,7 @@ def test_a_certificate_gets_narrower_with_its_budget():
 
 
 def test_the_subject_of_a_run_is_its_trained_pair(tmp_path):
-    from ppvae.experiments import main_job
+    from ppvae.experiments.runs import main_job
     from ppvae.storage import Settings
 
     rng = np.random.default_rng(0)
@@ -107,9 +108,9 @@ def test_the_subject_of_a_run_is_its_trained_pair(tmp_path):
     settings = Settings(pair="LinearGaussian", data=str(tmp_path / "x.npy"), epochs=2, num_particles=30,
                         pair_args={"latent_dim": 1}, out=str(tmp_path / "runs"), accelerator="cpu")  # fmt: skip
     result = main_job.run(settings, say=lambda line: None)
-    pair, x, what = subject.subject(str(result.directory.path), 4, 1, 0)
+    pair, x, what = trained_pair.trained_pair(str(result.directory.path), 4, 1, 0)
     assert len(x) == 4
     assert "LinearGaussian" in what
     torch.testing.assert_close(pair.log_evidence(x).mean() * 0, torch.zeros((), dtype=x.dtype))
     with pytest.raises(ValueError, match="is not a run directory"):
-        subject.subject(str(tmp_path), 4, 1, 0)
+        trained_pair.trained_pair(str(tmp_path), 4, 1, 0)

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from sklearn.decomposition import PCA
 
 from ppvae.datasets import load_dataset
-from ppvae.experiments import collapse
+from ppvae.experiments import collapsed_column as collapse
 from ppvae.experiments import linear_vae_is_ppca as experiment
 from ppvae.inference.stability import column_growth
 from ppvae.models import LinearGaussian

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ppvae import datasets
-from ppvae.datasets import DATASETS, Dataset, load_dataset
+from ppvae.datasets import DATASETS, Dataset, dataset, load_dataset
 from ppvae.errors import DatasetError
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -125,7 +124,7 @@ def small_mnist(monkeypatch) -> dict[str, np.ndarray]:
     grey = {"x_train": random.integers(0, 256, (60, 28, 28)), "x_test": random.integers(0, 256, (10, 28, 28))}
     label = {"y_train": random.integers(0, 10, 60), "y_test": random.integers(0, 10, 10)}
     arrays = {key: array.astype(np.uint8) for key, array in (grey | label).items()}
-    monkeypatch.setattr(datasets, "ready_made", lambda name, data_dir: arrays)
+    monkeypatch.setattr(dataset, "ready_made", lambda name, data_dir: arrays)
     return arrays
 
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from ppvae.inference import LatentUnits, Quality
 
-from .figures import BLACK, BLUE, GREY, ORANGE, new_figure
+from .style import BLACK, BLUE, GREY, ORANGE, new_figure
 
 UNIT_COLOURS = {"active": BLUE, "undecided": ORANGE, "collapsed": GREY}
 

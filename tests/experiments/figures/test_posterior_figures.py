@@ -8,7 +8,8 @@ import torch
 import xarray as xr
 from matplotlib.patches import Ellipse
 
-from ppvae.experiments import latent_figures, posterior_figures
+from ppvae.experiments.figures import latent_space as latent_figures
+from ppvae.experiments.figures import posterior_figures
 from ppvae.inference import calibrate, importance_evidence, to_datatree
 from ppvae.inference.density import density_of
 from ppvae.models import LinearGaussian

@@ -20,10 +20,10 @@ import torch
 from ppvae.cli import main
 from ppvae.datasets import load_dataset
 from ppvae.errors import CheckpointError, DataError, DatasetError, NonFiniteError, OptionError, PairError, RunError
+from ppvae.experiments.runs.make_pair import make_pair
 from ppvae.inference import fit, importance_evidence, log_weights
 from ppvae.inference.checkpoint import load_parameters, write_checkpoint
 from ppvae.models import VAE, Bernoulli, Binomial, LinearGaussian, Poisson
-from ppvae.pairs import make_pair
 from ppvae.storage import RunDirectory, Settings
 
 HEAD = """

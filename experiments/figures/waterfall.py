@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ppvae.inference import Certificate
 
-from .figures import BLACK, BLUE, GREEN, ORANGE, new_figure
+from .style import BLACK, BLUE, GREEN, ORANGE, new_figure
 
 GREY = "0.6"
 

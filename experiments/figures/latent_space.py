@@ -24,7 +24,7 @@ from ppvae.inference.density import Density, density_of
 from ppvae.inference.traces import seeded
 from ppvae.inference.units import unit_name
 
-from .figures import BLUE, ORANGE, WIDTH, new_figure
+from .style import BLUE, ORANGE, WIDTH, new_figure
 
 # What the ellipses of one and two standard deviations of a Gaussian in the plane hold, 1 − exp(−k²/2).
 SHADES = {0.393: "#6BAED6", 0.865: "#C6DBEF"}

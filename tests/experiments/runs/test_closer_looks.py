@@ -10,10 +10,10 @@ import xarray as xr
 
 from ppvae.cli import main
 from ppvae.errors import OptionError, RunError
-from ppvae.experiments import main_job
-from ppvae.experiments.examine import attribute_run, certify_run
-from ppvae.experiments.reopened import reopen
-from ppvae.experiments.trust import _in_words, _why_collapsed, trust_run
+from ppvae.experiments.runs import main_job
+from ppvae.experiments.runs.sections import attribute_run, certify_run
+from ppvae.experiments.runs.saved_run import reopen
+from ppvae.experiments.runs.posterior_run import _in_words, _why_collapsed, trust_run
 from ppvae.inference import certify, estimate_evidence, latent_units
 from ppvae.models import LinearGaussian
 from ppvae.report.captions import CAPTIONS
@@ -105,8 +105,8 @@ def test_the_command_line_reaches_all_of_it(trained, monkeypatch, capsys):
         asked.append(options)
         return numbers
 
-    monkeypatch.setattr("ppvae.experiments.examine.certify_run", note)
-    monkeypatch.setattr("ppvae.experiments.examine.attribute_run", note)
+    monkeypatch.setattr("ppvae.experiments.runs.sections.certify_run", note)
+    monkeypatch.setattr("ppvae.experiments.runs.sections.attribute_run", note)
     monkeypatch.setattr("ppvae.experiments.main_job.evaluate", note)
     assert main(["certify", path, "--split", "model", "--num_data", "7", "--confidence", "0.9"]) == 0
     assert main(["gap", path, "--steps", "5"]) == 0
@@ -219,7 +219,7 @@ def test_the_verdict_speaks_of_what_was_judged_in_a_fixed_order(verdicts, said):
 
 
 def test_ctrl_c_keeps_what_was_finished(trained, monkeypatch):
-    monkeypatch.setattr("ppvae.experiments.trust.sample_posterior", _interrupt)
+    monkeypatch.setattr("ppvae.experiments.runs.posterior_run.sample_posterior", _interrupt)
     with pytest.raises(KeyboardInterrupt, match="what was finished stands in"):
         trust_run(trained, num_data=2, num_simulations=70, seed=4)
     assert trained.read_summary()["calibration"]["prior_num_simulations"] == 70

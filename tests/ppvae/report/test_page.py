@@ -107,7 +107,7 @@ def plane(**more):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run of the default pair with a two-dimensional latent, as `ppvae run` leaves it."""
-    from ppvae.experiments import main_job
+    from ppvae.experiments.runs import main_job
 
     out = tmp_path_factory.mktemp("report")
     return main_job.run(Settings(**SMALL, out=str(out), name="two", accelerator="cpu"), say=lambda line: None).directory
@@ -555,7 +555,7 @@ class TestTheLatentPlane:
     def test_the_grid_is_what_the_pair_decodes(self, trained):
         import torch
 
-        from ppvae.experiments.reopened import reopen
+        from ppvae.experiments.runs.saved_run import reopen
 
         kept = read_record(trained).plane
         axis, n = kept["axis"], len(kept["axis"])
@@ -571,7 +571,7 @@ class TestTheLatentPlane:
         assert 0 < len(kept["means"]) <= 100
 
     def test_there_is_none_for_other_latents(self, tmp_path):
-        from ppvae.experiments import main_job
+        from ppvae.experiments.runs import main_job
 
         settings = Settings(**(SMALL | {"pair_args": {"latent_dim": 3, "hidden": [4]}}), out=str(tmp_path))
         directory = main_job.run(settings, say=lambda line: None).directory

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ppvae.experiments import figures, galleries
+from ppvae.experiments.figures import galleries
+from ppvae.experiments.figures import style as figures
 from ppvae.inference import importance_evidence
 from ppvae.models import LinearGaussian
 

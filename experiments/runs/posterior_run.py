@@ -35,10 +35,10 @@ from ppvae.inference.verdict import CANNOT_TELL, GOOD, WORDS
 from ppvae.models import LinearGaussian
 from ppvae.storage import RunDirectory
 
-from . import latent_figures, posterior_figures, trust_figures
-from .examine import Examination, check_counts, check_evaluated, write_section
-from .reopened import Reopened, reopen
-from .views import spread
+from ..figures import latent_space as latent_figures, posterior_figures, guide_quality as trust_figures
+from .sections import Examination, check_counts, check_evaluated, write_section
+from .saved_run import Reopened, reopen
+from .samples import spread
 
 # Draws of each chain that are shown and kept: of the reference every few.
 KEPT_DRAWS = 100

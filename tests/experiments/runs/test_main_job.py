@@ -16,13 +16,14 @@ from pairs import build
 
 from ppvae.datasets import Dataset, load_dataset
 from ppvae.errors import CheckpointError, OptionError, PairError
-from ppvae.experiments import figures, main_job
-from ppvae.experiments.preparation import check_pair
-from ppvae.experiments.views import spread, views
+from ppvae.experiments.figures import style as figures
+from ppvae.experiments.runs import main_job
+from ppvae.experiments.runs.preparation import check_pair
+from ppvae.experiments.runs.samples import spread, views
 from ppvae.inference import importance_evidence
 from ppvae.inference.checkpoint import load_parameters
 from ppvae.models import VAE, Binomial, LinearGaussian
-from ppvae.pairs import make_pair
+from ppvae.experiments.runs.make_pair import make_pair
 from ppvae.storage import RunDirectory, Settings
 
 

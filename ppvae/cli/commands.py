@@ -21,16 +21,17 @@ from rich.table import Table
 
 import ppvae
 from ppvae.errors import OptionError, PpvaeError
-from ppvae.specs import known_likelihoods, known_pairs, near
+from ppvae.experiments.runs.import_paths import known_likelihoods, known_pairs, near
 from ppvae.storage import RunDirectory, Settings, all_runs
-from ppvae.usage import usage_sentence
+
+from .usage import usage_sentence
 
 BAD_INPUT, FINDINGS, INTERRUPTED = 2, 1, 130
 
 
 def run(settings: Settings, resume: str | None, command: str) -> int:
     """Train a pair, estimate log p(x) on the test data, show the gap, and write the run directory."""
-    from ppvae.experiments import main_job
+    from ppvae.experiments.runs import main_job
 
     directory = None
     if resume is not None:
@@ -66,7 +67,7 @@ def evaluate(
         seed: of the draws; null takes that of the run.
         command: the command line, for the summary.
     """
-    from ppvae.experiments import main_job
+    from ppvae.experiments.runs import main_job
 
     result = main_job.evaluate(
         RunDirectory.open(run),
@@ -109,7 +110,7 @@ def certify(
         seed: of all draws; null takes that of the run.
         command: the command line, for the summary.
     """
-    from ppvae.experiments import examine
+    from ppvae.experiments.runs import sections as examine
 
     found = examine.certify_run(
         RunDirectory.open(run),
@@ -147,7 +148,7 @@ def gap(
         seed: of all draws; null takes that of the run.
         command: the command line, for the summary.
     """
-    from ppvae.experiments import examine
+    from ppvae.experiments.runs import sections as examine
 
     found = examine.attribute_run(
         RunDirectory.open(run),
@@ -180,7 +181,7 @@ def posterior(
         seed: of all draws; null takes that of the run.
         command: the command line, for the summary.
     """
-    from ppvae.experiments import trust
+    from ppvae.experiments.runs import posterior_run as trust
 
     found = trust.trust_run(
         RunDirectory.open(run),
@@ -242,8 +243,8 @@ def check(
         likelihood_args: arguments of the likelihood.
     """
     from ppvae.datasets import load_dataset
-    from ppvae.experiments.preparation import check_pair
-    from ppvae.pairs import make_pair
+    from ppvae.experiments.runs.make_pair import make_pair
+    from ppvae.experiments.runs.preparation import check_pair
 
     settings = Settings(
         pair=pair, pair_args=pair_args, data=data, likelihood=likelihood, likelihood_args=likelihood_args

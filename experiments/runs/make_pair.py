@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ppvae.datasets import Dataset
 from ppvae.errors import DataError, OptionError, PairError
-from ppvae.specs import guarded, near, own_file, resolve
+from .import_paths import guarded, near, own_file, resolve
 from ppvae.storage import Settings
 
 _BINARY = ("mnist", "binarized_mnist")

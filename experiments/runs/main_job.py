@@ -24,15 +24,15 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from ppvae.datasets import Dataset, load_dataset
 from ppvae.errors import OptionError, PpvaeError
 from ppvae.inference import Evidence, annealed_evidence, estimate_evidence, fit, importance_evidence
-from ppvae.pairs import make_pair
+from .make_pair import make_pair
 from ppvae.report import write_report
 from ppvae.storage import RunDirectory, Settings, data_hash, device_name, versions, write_json
 
-from . import figures, galleries, posterior_figures
-from .latent_plane import latent_plane
+from ..figures import galleries, posterior_figures, style as figures
+from ..figures.latent_plane import latent_plane
 from .preparation import Say, check_pair, device_of, report
-from .reopened import as_trained, earlier_summary, reopen, told_of
-from .views import STEPS, Views, spread, views
+from .saved_run import as_trained, earlier_summary, reopen, told_of
+from .samples import STEPS, Views, spread, views
 
 Method = Literal["importance", "ais", "auto"]
 Estimate = Callable[..., Evidence]

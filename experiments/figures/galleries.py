@@ -14,7 +14,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .figures import BLUE, WIDTH
+from .style import BLUE, WIDTH
 
 
 def reconstructions(data: Tensor, means: Tensor, event_shape: tuple[int, ...]) -> Figure:

@@ -6,7 +6,7 @@ import argparse
 import re
 from typing import get_type_hints
 
-from ppvae.specs import near
+from ppvae.experiments.runs.import_paths import near
 from ppvae.storage import Settings
 
 _KINDS = {

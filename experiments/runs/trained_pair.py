@@ -12,11 +12,11 @@ from ppvae.inference import fit
 from ppvae.models import VAE, Binomial
 from ppvae.storage import RunDirectory
 
-from .reopened import reopen
-from .views import spread
+from .saved_run import reopen
+from .samples import spread
 
 
-def subject(run: str | None, num_data: int, epochs: int, seed: int) -> tuple[Any, Tensor, str]:
+def trained_pair(run: str | None, num_data: int, epochs: int, seed: int) -> tuple[Any, Tensor, str]:
     """A trained pair, test data evenly spread over all, and what both are, in words.
 
     Args:

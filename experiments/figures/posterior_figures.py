@@ -1,7 +1,7 @@
 """A posterior in ArviZ's own figures: draws of the guide beside those of the reference, and what both predict.
 
 ArviZ's functions draw; here is chosen what they are shown (one datum, few coordinates), and the axes get their names.
-What ArviZ has no figure for is drawn in :mod:`ppvae.experiments.latent_figures`.
+What ArviZ has no figure for is drawn in :mod:`ppvae.experiments.figures.latent_space`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ppvae.inference.evidence import PARETO_K_LIMIT
 from ppvae.inference.ranks import band
 from ppvae.inference.units import unit_name
 
-from .figures import BLUE, GREEN, GREY, ORANGE, WIDTH
+from .style import BLUE, GREEN, GREY, ORANGE, WIDTH
 
 COLOURS = (ORANGE, GREEN, BLUE)
 # What a figure's points, and ArviZ's rank bands, which it simulates, can do with: draws of each chain.

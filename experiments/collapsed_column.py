@@ -32,7 +32,7 @@ from torch import Tensor
 from ppvae.inference.stability import column_growth
 from ppvae.models import LinearGaussian
 
-from .figures import BLACK, BLUE, ORANGE, new_panels
+from .figures.style import BLACK, BLUE, ORANGE, new_panels
 
 
 def spectrum(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,11 +12,11 @@ from torch import Tensor
 from ppvae.datasets import Dataset, load_dataset
 from ppvae.errors import OptionError, RunError
 from ppvae.inference.checkpoint import load_parameters
-from ppvae.pairs import make_pair
+from .make_pair import make_pair
 from ppvae.storage import RunDirectory, Settings
 
 from .preparation import device_of
-from .views import spread
+from .samples import spread
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from ppvae.inference import Certificate, GapAttribution, attribute_gap, certify,
 from ppvae.report import write_report
 from ppvae.storage import RunDirectory
 
-from . import waterfall
-from .reopened import Reopened, earlier_summary, reopen
+from ..figures import waterfall
+from .saved_run import Reopened, earlier_summary, reopen
 
 # Of the model: data are drawn from it.
 MODEL = "model"
