@@ -22,10 +22,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from ppvae.errors import OptionError, RunError
+from ppvae.errors import OptionError, RunError, suggestion
 from ppvae.storage import atomic_path, write_json, write_text
-
-from .runs.import_paths import near
 
 EXPERIMENTS: tuple[str, ...] = (
     "ais_vs_importance",
@@ -101,7 +99,7 @@ def find(name: str) -> ModuleType:
     """
     if name not in EXPERIMENTS:
         raise OptionError(
-            f"there is no experiment {name!r}{near(name, EXPERIMENTS)}: give one of {', '.join(EXPERIMENTS)}."
+            f"there is no experiment {name!r}{suggestion(name, EXPERIMENTS)}: give one of {', '.join(EXPERIMENTS)}."
         )
     return importlib.import_module(f"ppvae.experiments.{name}")
 

@@ -4,6 +4,9 @@ The command line prints the sentence and exits with code 2; from Python each is 
 them a :class:`PpvaeError`.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class PpvaeError(ValueError):
     """Something a user gave cannot be used; the message says what, why and what to do."""
@@ -40,3 +43,14 @@ class NonFiniteError(PpvaeError):
 def first_line(error: BaseException) -> str:
     """The first line of another library's error, or its type where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """A guess at the word that was meant, to be put into a message; empty where none is near.
+
+    Example:
+        >>> suggestion("epcohs", ["epochs", "seed"])
+        " (did you mean 'epochs'?)"
+    """
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

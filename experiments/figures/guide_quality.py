@@ -12,8 +12,8 @@ from .style import BLACK, BLUE, GREY, ORANGE, new_figure
 UNIT_COLOURS = {"active": BLUE, "undecided": ORANGE, "collapsed": GREY}
 
 
-def units(found: LatentUnits) -> Figure:
-    """KL of every latent unit, the busiest first, with ± two standard errors."""
+def latent_unit_bars(found: LatentUnits) -> Figure:
+    """KL of every latent unit, the largest first, with ± two standard errors."""
     figure, axes = new_figure(3.6)
     kl, error = found.kl.numpy(), 2 * found.standard_error["kl"].numpy()
     order = np.argsort(-np.nan_to_num(kl, nan=-1.0))
@@ -30,7 +30,7 @@ def units(found: LatentUnits) -> Figure:
     return figure
 
 
-def quality(found: Quality) -> Figure:
+def width_against_shift(found: Quality) -> Figure:
     """Width against shift of the guide, a point per datum and coordinate; a guide that is right lies at (0, 1)."""
     figure, axes = new_figure(4.0)
     judged = found.judged

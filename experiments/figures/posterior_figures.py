@@ -6,29 +6,20 @@ What ArviZ has no figure for is drawn in :mod:`ppvae.experiments.figures.latent_
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from inspect import signature
+from collections.abc import Mapping, Sequence
 from itertools import islice
-from types import SimpleNamespace
 from typing import Any
 
 import arviz_plots
-import matplotlib
 import numpy as np
 import xarray as xr
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ppvae.inference import Calibration, Evidence
-from ppvae.inference.calibration_view import JOINT, View
-from ppvae.inference.evidence import PARETO_K_LIMIT
-from ppvae.inference.ranks import band
 from ppvae.inference.units import unit_name
 
-from .style import BLUE, GREEN, GREY, ORANGE, WIDTH
+from .arviz_style import SHOW_AXES, figure_of, label_axes, offscreen
+from .style import BLUE, GREEN, ORANGE, WIDTH
 
 COLOURS = (ORANGE, GREEN, BLUE)
 # What a figure's points, and ArviZ's rank bands, which it simulates, can do with: draws of each chain.
@@ -36,10 +27,6 @@ FEW_DRAWS = 100
 # Of more chains plot_rank's band is too narrow in arviz-plots 0.8: of 16 independent ones half as wide as it should be.
 FEW_CHAINS = 4
 PREDICTIVE_CURVES = 50
-SHOW_AXES: Any = {"remove_axis": False}
-# What plot_ecdf_pit adds to the curves: a band in arviz-plots 0.8, a test of its own from 1.0 on.
-NO_BAND: Any = {"credible_interval": False}
-NO_TEST: Any = {"suspicious_points": False, "p_value_text": False}
 
 
 def coordinates(tree: xr.DataTree, datum: int, names: Sequence[str] | None = None) -> xr.DataTree:
@@ -77,15 +64,15 @@ def forest(trees: Mapping[str, xr.DataTree], datum: int, names: Sequence[str]) -
         datum: its place among the data.
         names: the coordinates.
     """
-    with _offscreen():
+    with offscreen():
         shown = {name: coordinates(tree, datum, names) for name, tree in trees.items()}
         colours = list(islice(COLOURS, len(shown)))
         drawn = arviz_plots.plot_forest(
             shown, combined=True, color=colours, figure_kwargs={"figsize": (WIDTH, 1.4 + 0.42 * len(names))}
         )
         drawn.add_legend("model", title="", loc="outside lower center", ncols=len(shown))
-        figure = _figure(drawn)
-    _name(figure, [("", "")] * (len(figure.axes) - 1) + [("value of the coordinate", "")])
+        figure = figure_of(drawn)
+    label_axes(figure, [("", "")] * (len(figure.axes) - 1) + [("value of the coordinate", "")])
     start, end = figure.axes[-1].get_ylim()
     room = 0.2 if end > start else -0.2
     figure.axes[-1].set_ylim(start - room, end + room)
@@ -94,7 +81,7 @@ def forest(trees: Mapping[str, xr.DataTree], datum: int, names: Sequence[str]) -
 
 def pairs(guide: xr.DataTree, reference: xr.DataTree, datum: int, names: Sequence[str]) -> Figure:
     """Draws of two posteriors in every plane of some coordinates, with the density of each coordinate."""
-    with _offscreen():
+    with offscreen():
         drawn = None
         size = {"figure_kwargs": {"figsize": (WIDTH, WIDTH * 0.8)}}
         for tree, colour in ((reference, BLUE), (guide, ORANGE)):
@@ -105,7 +92,7 @@ def pairs(guide: xr.DataTree, reference: xr.DataTree, datum: int, names: Sequenc
                 visuals={"scatter": {"color": colour, "alpha": 0.15, "size": 6}, "dist": {"color": colour}},
                 **options,
             )
-        figure = _figure(drawn)
+        figure = figure_of(drawn)
     handles = [Line2D([], [], color=colour) for colour in (BLUE, ORANGE)]
     figure.legend(handles, ["reference", "guide"], loc="upper right")
     return figure
@@ -113,24 +100,24 @@ def pairs(guide: xr.DataTree, reference: xr.DataTree, datum: int, names: Sequenc
 
 def ranks(reference: xr.DataTree, datum: int, names: Sequence[str]) -> Figure:
     """ECDF of the ranks of each chain's draws among those of all, for a few chains."""
-    with _offscreen():
+    with offscreen():
         drawn = arviz_plots.plot_rank(
             _thinned(coordinates(reference, datum, names), FEW_CHAINS),
             visuals=SHOW_AXES,
             figure_kwargs={"figsize": (WIDTH, 2.4), "sharey": True},
         )
-        figure = _figure(drawn)
-    _name(figure, [("rank, from 0 to 1", "ECDF − rank" if i == 0 else "") for i in range(len(figure.axes))])
+        figure = figure_of(drawn)
+    label_axes(figure, [("rank, from 0 to 1", "ECDF − rank" if i == 0 else "") for i in range(len(figure.axes))])
     return figure
 
 
 def traces(reference: xr.DataTree, datum: int, names: Sequence[str]) -> Figure:
     """The way of a few chains, one colour each."""
-    with _offscreen():
+    with offscreen():
         shown = _thinned(coordinates(reference, datum, names), FEW_CHAINS)
         drawn = arviz_plots.plot_trace(shown, figure_kwargs={"figsize": (WIDTH, 2.2)})
-        figure = _figure(drawn)
-    _name(figure, [("draw", "value" if i == 0 else "") for i in range(len(figure.axes))])
+        figure = figure_of(drawn)
+    label_axes(figure, [("draw", "value" if i == 0 else "") for i in range(len(figure.axes))])
     return figure
 
 
@@ -153,7 +140,7 @@ def predictive(tree: xr.DataTree, group: str) -> Figure | None:
         features = [*seen.dims][1:]
         made, seen = made.mean(features), seen.mean(features)
     shown = xr.DataTree.from_dict({group: xr.Dataset({"x": made}), "observed_data": xr.Dataset({"x": seen})})
-    with _offscreen():
+    with offscreen():
         drawn = arviz_plots.plot_ppc_dist(
             shown,
             group=group,
@@ -162,78 +149,10 @@ def predictive(tree: xr.DataTree, group: str) -> Figure | None:
             visuals={"title": False, "predictive_dist": {"color": BLUE, "alpha": 0.2}, "observed_dist": {}},
             figure_kwargs={"figsize": (WIDTH, 3.0)},
         )
-        figure = _figure(drawn)
+        figure = figure_of(drawn)
     label = f"share of ones in a datum of {site}" if binary else f"value of {site}"
-    _name(figure, [(label, "share of values up to it")])
+    label_axes(figure, [(label, "share of values up to it")])
     return figure
-
-
-def khat(evidence: Evidence) -> Figure:
-    """k-hat of every datum, with the limit up to which importance weights can be trusted."""
-    n = len(evidence.log_evidence)
-    k = xr.DataArray(evidence.pareto_k.double().numpy(), dims="datum", coords={"datum": np.arange(n)})
-    # ArviZ wants a record of elpd; all that it reads of it is this, and that record is another one in each version.
-    record: Any = SimpleNamespace(pareto_k=k, good_k=PARETO_K_LIMIT)
-    with _offscreen():
-        drawn = arviz_plots.plot_khat(
-            record,
-            threshold=PARETO_K_LIMIT,
-            hline_values=[PARETO_K_LIMIT, 1.0],
-            color=BLUE,
-            visuals={
-                "title": False,
-                "threshold_text": False,
-                "hlines": {},
-                "khat": {"alpha": max(0.1, min(0.7, 100 / n))},
-            },
-            figure_kwargs={"figsize": (WIDTH, 3.0)},
-        )
-        figure = _figure(drawn)
-    _name(figure, [("datum", "k-hat of its weights")])
-    return figure
-
-
-def calibration(view: View, tree: xr.DataTree) -> Figure:
-    """ECDFs of the ranks of exact draws minus that of even ones: of each unit, the distance (TARP) and the density.
-
-    A guide that is right leaves any of the bands with probability 5 % at most. They are this project's, which are
-    exact: ArviZ simulates its own, too coarsely for so small a probability of each.
-
-    Args:
-        view: of a calibration.
-        tree: its ``to_pit()``.
-    """
-    group = f"{view.anchor}_sbc"
-    pit = tree[group].to_dataset()
-    joint = {f"all units: {name}": pit["joint"].sel(quantity=name, drop=True) for name in pit["quantity"].values}
-    shown = xr.DataTree.from_dict({group: xr.Dataset({"each unit": pit["pit"], **joint})})
-    colours = [GREY if word == "fine" else ORANGE for word in view.verdict]
-    with _offscreen():
-        drawn = arviz_plots.plot_ecdf_pit(
-            shown,
-            group=group,
-            cols=["__variable__"],
-            aes={"color": ["unit"]},
-            aes_by_visuals={"ecdf_lines": ["color"]},
-            color=[BLUE, *colours],  # the first is that of what has no units
-            visuals=SHOW_AXES
-            | (NO_TEST if "envelope_prob" in signature(arviz_plots.plot_ecdf_pit).parameters else NO_BAND),
-            figure_kwargs={"figsize": (WIDTH, 2.6), "sharey": True},
-        )
-        figure = _figure(drawn)
-    z, lower, upper = band(view.num_simulations, 1 - tree.attrs["ci_prob"])
-    for axes, name in zip(figure.axes[1:], JOINT, strict=True):
-        axes.lines[0].set_color(ORANGE if name in view.joint_faults else BLUE)
-    for axes in figure.axes:
-        axes.fill_between(z, lower - z, upper - z, color=GREEN, alpha=0.25, linewidth=0)
-    _name(figure, [("rank of the exact draw", "ECDF − rank" if i == 0 else "") for i in range(len(figure.axes))])
-    return figure
-
-
-def calibrations(found: Calibration) -> dict[str, Figure]:
-    """A figure for each view, by name."""
-    tree = found.to_pit()
-    return {f"calibration_{view.anchor}": calibration(view, tree) for view in found.views}
 
 
 def _thinned(tree: xr.DataTree, num_chains: int | None = None) -> xr.DataTree:
@@ -242,28 +161,3 @@ def _thinned(tree: xr.DataTree, num_chains: int | None = None) -> xr.DataTree:
     chains = np.linspace(0, draws.sizes["chain"] - 1, num_chains or draws.sizes["chain"]).round().astype(int)
     every = slice(None, None, -(-draws.sizes["draw"] // FEW_DRAWS))
     return xr.DataTree.from_dict({"posterior": draws.isel(chain=chains, draw=every)})
-
-
-@contextmanager
-def _offscreen() -> Iterator[None]:
-    """ArviZ draws by pyplot: no window may open, and the caller's backend comes back."""
-    before = matplotlib.get_backend()
-    plt.switch_backend("agg")
-    try:
-        with warnings.catch_warnings(), plt.rc_context({"font.size": 8, "figure.constrained_layout.use": True}):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        plt.switch_backend(before)
-
-
-def _figure(drawn: Any) -> Figure:
-    figure = drawn.viz["figure"].item()
-    plt.close(figure)  # pyplot forgets it; it can still be written
-    return figure
-
-
-def _name(figure: Figure, labels: Sequence[tuple[str, str]]) -> None:
-    """The labels (x, y) of a figure's axes, in their order."""
-    for axes, (x, y) in zip(figure.axes, labels, strict=True):
-        axes.set(xlabel=x, ylabel=y)

@@ -1,85 +1,14 @@
-"""The curves of a run: pure functions from results to matplotlib figures. Everything is in nats."""
+"""The style of all figures: colours, width, empty axes, limits."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable, Sequence
-from typing import cast
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-
-from ppvae.inference import Evidence
-from ppvae.inference.evidence import PARETO_K_LIMIT
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 BLUE, ORANGE, GREEN, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#000000", "0.6"
 WIDTH = 6.5  # inches, a page's text
-
-
-def training_curve(history: Sequence[dict[str, float]]) -> Figure:
-    """The ELBO of training and validation data against epochs, the latter with ± one standard error.
-
-    Args:
-        history: the rows of ``Fit.history``.
-    """
-    figure, axes = new_figure(3.6)
-    epochs = [row["epoch"] for row in history]
-    train = np.array([row["elbo"] for row in history])
-    validation = np.array([row["validation_elbo"] for row in history])
-    error = np.array([row["validation_standard_error"] for row in history])
-    marker = "o" if len(history) < 3 else None
-    axes.plot(epochs, train, color=BLUE, label="training, while it was trained on", marker=marker)
-    if np.isfinite(validation).any():
-        axes.plot(epochs, validation, color=ORANGE, label="validation ± standard error", marker=marker)
-        axes.fill_between(epochs, validation - error, validation + error, color=ORANGE, alpha=0.25, linewidth=0)
-    axes.set_ylim(limits(train, validation - error, validation + error))
-    axes.set(xlabel="epoch", ylabel="ELBO per datum (nats)")
-    axes.legend(loc="lower right")
-    return figure
-
-
-def bound_curve(evidence: Evidence) -> Figure:
-    """The K-sample bound from the ELBO (K = 1) up to the estimate of log p(x), mean over the data.
-
-    The band is ± two Monte Carlo standard errors.
-    """
-    figure, axes = new_figure(3.6)
-    known = evidence.bound.isfinite().all(0)
-    k, bound = evidence.bound_k.numpy(), evidence.bound[:, known]
-    mean = bound.mean(1).numpy()
-    # One particle has no error that could be estimated, and so no band.
-    errors = evidence.bound_standard_error[:, known].nan_to_num(0.0)
-    error = 2 * (errors.square().sum(1).sqrt() / max(int(known.sum()), 1)).numpy()
-    axes.fill_between(k, mean - error, mean + error, color=BLUE, alpha=0.25, linewidth=0)
-    axes.plot(k, mean, color=BLUE, marker="o", markersize=3.5, label="K-sample bound ± 2 Monte Carlo errors")
-    axes.axhline(mean[-1], color=GREEN, linestyle="--", label=rf"$\log \hat p(x)$ = {_number(mean[-1])}")
-    axes.axhline(mean[0], color=ORANGE, linestyle=":", label=f"ELBO = {_number(mean[0])}")
-    axes.set_xscale("log")
-    axes.set(xlabel="particles per datum, K", ylabel="mean over the data (nats)")
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.08))
-    return figure
-
-
-def gap_histogram(evidence: Evidence) -> Figure:
-    """The gap of every datum, log p(x) − ELBO, with the data whose k-hat is too high marked."""
-    figure, axes = new_figure(3.6)
-    known = evidence.gap.isfinite()
-    gap, doubtful = evidence.gap[known].numpy(), ~evidence.reliable[known].numpy()
-    if len(gap):
-        share = doubtful.mean()
-        labels = [f"k-hat < {PARETO_K_LIMIT}: {1 - share:.0%} of the data"]
-        labels += [f"k-hat ≥ {PARETO_K_LIMIT}, not to be trusted: {share:.0%}"]
-        edges = np.histogram_bin_edges(gap, bins=min(30, max(5, len(gap) // 5)))
-        parts = [gap[~doubtful], gap[doubtful]]
-        _, _, bars = axes.hist(parts, bins=list(edges), stacked=True, color=[BLUE, ORANGE], label=labels)
-        for patch in cast(list[Iterable[Patch]], bars)[1]:  # hatched too, for print
-            patch.set(hatch="///", edgecolor="white", linewidth=0)
-        axes.axvline(gap.mean(), color=BLACK, linestyle="--", label=f"mean {_number(gap.mean())} nats")
-        axes.legend()
-    axes.set(xlabel=r"gap, $\log \hat p(x)$ − ELBO (nats)", ylabel="number of data")
-    return figure
 
 
 def new_figure(height: float) -> tuple[Figure, Axes]:
@@ -107,10 +36,6 @@ def new_panels(height: float, columns: int) -> tuple[Figure, list[Axes]]:
         axes.grid(color="0.9", linewidth=0.6)
         axes.set_axisbelow(True)
     return figure, panels
-
-
-def _number(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
 
 
 def limits(*curves: np.ndarray) -> tuple[float, float]:

@@ -9,9 +9,7 @@ from matplotlib.figure import Figure
 
 from ppvae.inference import Certificate
 
-from .style import BLACK, BLUE, GREEN, ORANGE, new_figure
-
-GREY = "0.6"
+from .style import BLACK, BLUE, GREEN, GREY, ORANGE, new_figure
 
 
 def gap_waterfall(numbers: dict[str, Any]) -> Figure:

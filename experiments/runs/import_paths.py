@@ -1,22 +1,18 @@
-"""From words to objects: `VAE`, `my_file.py:MyPair`, `my_file.py`, `package.module:MyPair`."""
+"""The objects that words name: `VAE`, `my_file.py:MyPair`, `my_file.py`, `package.module:MyPair`."""
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ppvae.errors import PairError, PpvaeError
-
-# Found by name, not imported: what belongs to this file is how to look, not what there is.
-_MODELS = "ppvae.models"
+from ppvae.errors import PairError, PpvaeError, suggestion
 
 
 def resolve(spec: str, what: str) -> Any:
@@ -42,15 +38,14 @@ def resolve(spec: str, what: str) -> Any:
         known = _known(what)
         if spec not in known:
             ours = f"one of {', '.join(known)}, " if known else ""
-            raise PairError(
-                f"there is no {what} {spec!r}{near(spec, known)}: give {ours}my_file.py:Name or package.module:Name."
-            )
+            missing = f"there is no {what} {spec!r}{suggestion(spec, known)}"
+            raise PairError(f"{missing}: give {ours}my_file.py:Name or package.module:Name.")
         return known[spec]
     if not name:
         return module
     if not hasattr(module, name):
         names = [n for n in vars(module) if not n.startswith("_")]
-        raise PairError(f"{where} holds nothing of the name {name!r}{near(name, names)}: correct --{what}.")
+        raise PairError(f"{where} holds nothing of the name {name!r}{suggestion(name, names)}: correct --{what}.")
     return getattr(module, name)
 
 
@@ -70,19 +65,14 @@ def _known(what: str) -> dict[str, type]:
     return known_pairs() if what == "pair" else {}
 
 
-def near(word: str, known: Iterable[str]) -> str:
-    """A guess at what was meant, to be put in a message; empty when nothing is near."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
 def _classes() -> dict[str, type]:
-    models = importlib.import_module(_MODELS)
+    from ppvae import models  # slow to import
+
     return {name: c for name in models.__all__ if inspect.isclass(c := getattr(models, name))}
 
 
 def _load_file(file: Path) -> ModuleType:
-    """Run a user's file as a module; its neighbours can be imported, as when Python runs it."""
+    """Run a user's file as a module; the files beside it can be imported, as when Python runs it."""
     if not file.is_file():
         raise PairError(f"there is no file {file}: correct the path.")
     name = f"_ppvae_{abs(hash(file.absolute())):x}_{file.stem}"
@@ -95,7 +85,7 @@ def _load_file(file: Path) -> ModuleType:
     folder = str(file.absolute().parent)
     if folder not in sys.path:
         sys.path.append(folder)
-    guarded(f"{file} cannot be loaded", file, lambda: loader.exec_module(module))
+    call_user_code(f"{file} cannot be loaded", file, lambda: loader.exec_module(module))
     return module
 
 
@@ -109,11 +99,11 @@ def _load_module(name: str, spec: str) -> ModuleType:
         raise PairError(
             f"there is no module {name!r} in {spec!r}: install it, or give the path of a .py file."
         ) from error
-    return guarded(f"{name} cannot be imported", None, lambda: importlib.import_module(name))
+    return call_user_code(f"{name} cannot be imported", None, lambda: importlib.import_module(name))
 
 
-def guarded(what: str, file: Path | None, call: Callable[[], Any]) -> Any:
-    """What a call of the user's own code returns; what it raises becomes a sentence that names the line."""
+def call_user_code(what: str, file: Path | None, call: Callable[[], Any]) -> Any:
+    """Call the user's own code; an exception in it becomes a PairError that names the line."""
     try:
         return call()
     except PpvaeError:
@@ -125,14 +115,14 @@ def guarded(what: str, file: Path | None, call: Callable[[], Any]) -> Any:
         raise PairError(f"{what}: {error.msg} in {place}.") from error
     except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if file is not None and frame.filename == str(file)] or frames
+        in_file = [frame for frame in frames if file is not None and frame.filename == str(file)] or frames
         reason = (str(error).strip().splitlines() or [""])[0]
         raise PairError(
-            f"{what}: {type(error).__name__} in {own[-1].filename}, line {own[-1].lineno}: {reason}"
+            f"{what}: {type(error).__name__} in {in_file[-1].filename}, line {in_file[-1].lineno}: {reason}"
         ) from error
 
 
-def own_file(spec: str) -> Path | None:
+def user_file(spec: str) -> Path | None:
     """The user's file that a spec names, if it names one."""
     where = spec.partition(":")[0]
     return Path(where).expanduser() if where.endswith(".py") else None

@@ -1,92 +1,39 @@
-"""The main job: how good is this pair on these data?
-
-Train by SVI → estimate log p(x) of every test datum by importance sampling from the guide → show the gap
+"""The main job, `ppvae run`: train a pair by SVI, estimate log p(x) of every test datum, and show the gap
 
     log p(x) − ELBO = KL(q(z|x) ‖ p(z|x))
 
-with errors, figures and draws, all in one run directory. `run` does all of it, `evaluate` its second half once more,
-by importance sampling or by a method that reaches farther.
+with errors, figures and draws, all in one run directory.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any
 
-from matplotlib.figure import Figure
-from rich.table import Table
-from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from ppvae.datasets import Dataset, load_dataset
-from ppvae.errors import OptionError, PpvaeError
-from ppvae.inference import Evidence, annealed_evidence, estimate_evidence, fit, importance_evidence
+from ppvae.datasets import Dataset, evenly_spaced, load_dataset
+from ppvae.errors import PpvaeError
+from ppvae.inference import Fit, fit
+from ppvae.storage import RunDirectory, Settings
+
+from .evaluate_run import Evaluation, by_importance, write_evaluation
 from .make_pair import make_pair
-from ppvae.report import write_report
-from ppvae.storage import RunDirectory, Settings, data_hash, device_name, versions, write_json
-
-from ..figures import galleries, posterior_figures, style as figures
-from ..figures.latent_plane import latent_plane
 from .preparation import Say, check_pair, device_of, report
-from .saved_run import as_trained, earlier_summary, reopen, told_of
-from .samples import STEPS, Views, spread, views
-
-Method = Literal["importance", "ais", "auto"]
-Estimate = Callable[..., Evidence]
-# What other commands add to a summary, and a new evaluation leaves there.
-ADDED = ("certificate", "gap_attribution", "latent_units", "calibration", "quality")
-# Chains per datum, where no number of them is asked for.
-NUM_CHAINS = 32
+from .saved_run import SavedRun, like_parameters, training_summary
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a run found out.
-
-    Attributes:
-        directory: where everything was written.
-        evidence: log p(x), ELBO and gap of every datum, in nats.
-        summary: the content of ``summary.json``.
-    """
-
-    directory: RunDirectory
-    evidence: Evidence
-    summary: dict[str, Any]
-
-    def table(self) -> Table:
-        """The numbers, to be printed by rich."""
-        numbers, training = self.summary["evidence"], self.summary["training"]
-        data = f"{numbers['num_data']} {self.summary['split']} data"
-        table = Table(title=f"{self.summary['pair']} on {self.summary['data']}: nats per datum, mean over {data}")
-        for column in ("", "mean ± standard error", "of which Monte Carlo"):
-            table.add_column(column, justify="right" if column else "left")
-        for name, label in (("elbo", "ELBO"), ("log_evidence", "log p(x)"), ("gap", "gap")):
-            error, monte_carlo = numbers[f"{name}_standard_error"], numbers[f"{name}_monte_carlo_error"]
-            table.add_row(label, f"{numbers[name]:.2f} ± {error:.2f}", f"{monte_carlo:.3f}")
-        table.add_section()
-        table.add_row("k-hat, mean", f"{numbers['pareto_k_mean']:.2f}", "")
-        table.add_row("data with k-hat ≥ 0.7", f"{numbers['pareto_k_share_above_0_7']:.0%}", "")
-        table.add_section()
-        seconds = self.summary["seconds"]
-        table.add_row("training", f"{training['seconds']:.0f} s", f"{training['epochs']} epochs")
-        table.add_row("evaluation", f"{seconds['evaluation']:.0f} s", f"{numbers['num_particles']} particles")
-        return table
-
-
-def run(settings: Settings, *, resume: RunDirectory | None = None, command: str = "", say: Say = print) -> Result:
+def run(settings: Settings, *, resume: RunDirectory | None = None, command: str = "", say: Say = print) -> Evaluation:
     """Train the pair that the settings name, evaluate it, and write the run directory.
 
     Args:
-        settings: what to do.
+        settings: the pair, the data, the training and the evaluation.
         resume: go on in this run directory, whose settings these are, from its checkpoint if it has one.
-        command: the command line, to be noted in the summary.
-        say: where to write findings and the path of the run directory.
+        command: the command line, for the summary.
+        say: where findings and the path of the run directory are written.
 
     Returns:
-        Result: the evidence and where it was written.
+        Evaluation: the evidence and where it was written.
 
     Raises:
         PpvaeError: something that was given cannot be used; no run directory was made if it showed before training.
@@ -102,28 +49,11 @@ def run(settings: Settings, *, resume: RunDirectory | None = None, command: str 
         directory.write_settings(settings)
     say(f"run directory: {directory.path}")
     try:
-        trained = fit(
-            pair.model,
-            pair.guide,
-            data,
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            scheduler=partial(CosineAnnealingLR, T_max=settings.epochs) if settings.cosine else None,
-            patience=settings.patience,
-            seed=settings.seed,
-            checkpoint=directory.checkpoint,
-            resume=directory.checkpoint.is_file(),
-            accelerator=settings.accelerator,
-            precision=settings.precision,
-        )
-        directory.write_metrics(trained.history)
-        if trained.stopped == "interrupted":
-            raise KeyboardInterrupt
-        training = told_of(trained.history, trained.steps, trained.seconds, trained.stopped)
-        x = spread(as_trained(data.test, trained.parameters, device), settings.max_eval)
-        estimate = partial(_by_importance, settings.num_particles)
-        return _evaluated(directory, settings, pair, data, x, "test", training, command, estimate)
+        trained = _train(pair, data, settings, directory)
+        training = training_summary(trained.history, trained.steps, trained.seconds, trained.stopped)
+        x = evenly_spaced(like_parameters(data.test, trained.parameters, device), settings.max_eval)
+        saved = SavedRun(directory, settings, data, pair, "test", x, training)
+        return write_evaluation(saved, by_importance(settings.num_particles), command)
     except PpvaeError:
         if resume is None:
             directory.discard()
@@ -134,117 +64,24 @@ def run(settings: Settings, *, resume: RunDirectory | None = None, command: str 
         ) from None
 
 
-def evaluate(
-    directory: RunDirectory,
-    *,
-    method: Method = "importance",
-    num_particles: int | None = None,
-    num_distributions: int = 200,
-    tolerance: float = 0.1,
-    max_eval: int | None = None,
-    split: str = "test",
-    seed: int | None = None,
-    command: str = "",
-) -> Result:
-    """Evaluate the pair of an earlier run again, and write evidence, posterior, figures and summary anew.
-
-    Args:
-        directory: of the run; its settings and its checkpoint give the pair.
-        method: ``"importance"``, ``"ais"`` or ``"auto"``: by :func:`ppvae.inference.importance_evidence`,
-            :func:`ppvae.inference.annealed_evidence` or :func:`ppvae.inference.estimate_evidence`.
-        num_particles: draws per datum, those of the run by default; with ``"ais"`` chains per datum, 32 by default.
-        num_distributions: of annealing, with ``"ais"``.
-        tolerance: in nats, with ``"auto"``.
-        max_eval: how many data to evaluate on, evenly spread over all; as the run by default.
-        split: ``"test"`` or ``"validation"``.
-        seed: of the draws; that of the run by default.
-        command: the command line, to be noted in the summary.
-
-    Returns:
-        Result: as :func:`run` gives it.
-
-    Raises:
-        PpvaeError: the run, its data or its pair cannot be had; what it had stays as it was.
-    """
-    if method not in get_args(Method):
-        raise OptionError(f"method must be importance, ais or auto; it is {method!r}.")
-    chains = num_particles or NUM_CHAINS
-    if method == "ais":
-        num_particles = None
-    run = reopen(directory, split=split, num_particles=num_particles, seed=seed, max_eval=max_eval)
-    estimate: Estimate = {
-        "importance": partial(_by_importance, run.settings.num_particles),
-        "ais": partial(annealed_evidence, num_chains=chains, num_distributions=num_distributions, progress=True),
-        "auto": partial(estimate_evidence, tolerance=tolerance, progress=True),
-    }[method]
-    return _evaluated(run.directory, run.settings, run.pair, run.data, run.x, split, run.training, command, estimate)
-
-
-def _by_importance(num_particles: int, model: Any, guide: Any, x: Tensor, *, seed: int) -> Evidence:
-    return importance_evidence(model, guide, x, num_particles, seed=seed, progress=True)
-
-
-def _evaluated(
-    directory: RunDirectory,
-    settings: Settings,
-    pair: Any,
-    data: Dataset,
-    x: Tensor,
-    split: str,
-    training: dict[str, Any],
-    command: str,
-    estimate: Estimate,
-) -> Result:
-    """Evidence → views → figures, each written as soon as it is known; then the summary, and the page."""
-    started = time.monotonic()
-    evidence = estimate(pair.model, pair.guide, x, seed=settings.seed)
-    seen = views(pair, x, settings.seed)
-    dataset = evidence.to_dataset()
-    dataset.attrs |= {"pair": settings.pair, "data": data.name, "split": split, "seed": settings.seed}
-    directory.write_netcdf("evidence", dataset)
-    seen.draws.attrs |= {"pair": settings.pair, "data": data.name, "split": split}
-    directory.write_netcdf("posterior", seen.draws)
-    plane = latent_plane(pair, seen.posterior, x, data.event_shape)
-    if plane is not None:
-        write_json(directory.decoder, plane)
-    for name, figure in draw(evidence, seen, training["history"], data.event_shape).items():
-        directory.write_figure(name, figure)
-    summary = {
-        "pair": settings.pair,
-        "data": data.name,
-        "split": split,
-        "units": "nats",
-        "method": evidence.method,
-        "evidence": evidence.summary(),
-        "remarks": evidence.remarks(),
-        "training": {key: value for key, value in training.items() if key != "history"},
-        "seconds": {"training": training["seconds"], "evaluation": time.monotonic() - started},
-        "seed": settings.seed,
-        "data_sha256": data_hash(data),
-        "device": device_name(x.device),
-        "versions": versions(),
-        "command": command,
-    }
-    earlier = earlier_summary(directory)
-    summary |= {name: earlier[name] for name in ADDED if name in earlier}
-    directory.write_summary(summary)
-    write_report(directory)
-    return Result(directory, evidence, summary)
-
-
-def draw(
-    evidence: Evidence, seen: Views, history: list[dict[str, float]], event_shape: tuple[int, ...]
-) -> dict[str, Figure]:
-    """Every figure there is for these results, by name."""
-    drawn = {"bound": figures.bound_curve(evidence), "gap": figures.gap_histogram(evidence)}
-    if evidence.method == "importance" and evidence.pareto_k.isfinite().any():
-        drawn["khat"] = posterior_figures.khat(evidence)
-    if history:
-        drawn["training"] = figures.training_curve(history)
-    if seen.reconstructions is not None:
-        drawn["reconstructions"] = galleries.reconstructions(seen.data, seen.reconstructions, event_shape)
-    if seen.prior is not None:
-        drawn["prior"] = galleries.prior_samples(seen.prior, event_shape)
-    if seen.traversal is not None:
-        drawn["traversal"] = galleries.latent_traversal(seen.traversal, event_shape, seen.dimensions, STEPS.tolist())
-    return drawn
+def _train(pair: Any, data: Dataset, settings: Settings, directory: RunDirectory) -> Fit:
+    """Train with a checkpoint in the run directory; an interruption is raised once the metrics are written."""
+    trained = fit(
+        pair.model,
+        pair.guide,
+        data,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        scheduler=partial(CosineAnnealingLR, T_max=settings.epochs) if settings.cosine else None,
+        patience=settings.patience,
+        seed=settings.seed,
+        checkpoint=directory.checkpoint,
+        resume=directory.checkpoint.is_file(),
+        accelerator=settings.accelerator,
+        precision=settings.precision,
+    )
+    directory.write_metrics(trained.history)
+    if trained.stopped == "interrupted":
+        raise KeyboardInterrupt
+    return trained

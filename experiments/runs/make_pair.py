@@ -1,6 +1,6 @@
-"""From words to a pair: `VAE`, `my_file.py:MyPair`, `my_file.py` or `package.module:MyPair`.
+"""The pair that the settings of a run name: `VAE`, `my_file.py:MyPair`, `my_file.py` or `package.module:MyPair`.
 
-What is found may be a class, an object or a module; a class is made first. It serves when it then has the two programs
+The name stands for a class, an object or a module; a class is instantiated first. The result must have the two programs
 `model` and `guide`. Arguments come as plain values, from the command line or from YAML; two need not be given, because
 they follow from the data: `num_features`, their width, and `likelihood`.
 """
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from ppvae.datasets import Dataset
-from ppvae.errors import DataError, OptionError, PairError
-from .import_paths import guarded, near, own_file, resolve
+from ppvae.errors import DataError, OptionError, PairError, suggestion
 from ppvae.storage import Settings
+
+from .import_paths import call_user_code, resolve, user_file
 
 _BINARY = ("mnist", "binarized_mnist")
 
@@ -44,7 +45,7 @@ def make_pair(settings: Settings, data: Dataset) -> Any:
     target = resolve(settings.pair, "pair")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        pair = _made(target, settings, data) if inspect.isclass(target) else _ready(target, settings)
+        pair = _instance(target, settings, data) if inspect.isclass(target) else _as_given(target, settings)
     missing = [name for name in ("model", "guide") if not callable(getattr(pair, name, None))]
     if missing:
         raise PairError(
@@ -54,7 +55,7 @@ def make_pair(settings: Settings, data: Dataset) -> Any:
     return pair
 
 
-def _ready(target: Any, settings: Settings) -> Any:
+def _as_given(target: Any, settings: Settings) -> Any:
     """An object or a module is taken as it is."""
     if settings.pair_args:
         raise OptionError(f"{settings.pair} is not a class, so it takes no --pair_args: leave them out.")
@@ -63,7 +64,7 @@ def _ready(target: Any, settings: Settings) -> Any:
     return target
 
 
-def _made(target: type, settings: Settings, data: Dataset) -> Any:
+def _instance(target: type, settings: Settings, data: Dataset) -> Any:
     x = data.draw(data.train)
     for_data = getattr(target, "for_data", None)
     accepted = _parameters(target) | (_parameters(for_data) if for_data else {})
@@ -83,7 +84,7 @@ def _made(target: type, settings: Settings, data: Dataset) -> Any:
         raise OptionError(f"{settings.pair} takes no likelihood: leave --likelihood out.")
     args = _checked_args(settings.pair, "pair_args", args, accepted, _is_open(target))
     make = partial(for_data, x, **args) if for_data else partial(target, **args)
-    return guarded(f"{settings.pair} cannot be made", own_file(settings.pair), make)
+    return call_user_code(f"{settings.pair} cannot be made", user_file(settings.pair), make)
 
 
 def _likelihood(settings: Settings, data: Dataset, required: bool) -> Any:
@@ -107,7 +108,7 @@ def _likelihood(settings: Settings, data: Dataset, required: bool) -> Any:
     if "num_features" in accepted:
         args.setdefault("num_features", data.train.shape[1])
     args = _checked_args(spec, "likelihood_args", args, accepted, _is_open(target))
-    return guarded(f"{spec} cannot be made", own_file(spec), partial(target, **args))
+    return call_user_code(f"{spec} cannot be made", user_file(spec), partial(target, **args))
 
 
 def _check_support(likelihood: Any, x: Tensor, data: Dataset) -> None:
@@ -122,7 +123,7 @@ def _check_support(likelihood: Any, x: Tensor, data: Dataset) -> None:
 
 
 def _parameters(target: Any) -> dict[str, inspect.Parameter]:
-    """What a callable takes by name."""
+    """The parameters of a callable that can be given by name."""
     kinds = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
     return {name: p for name, p in inspect.signature(target).parameters.items() if p.kind in kinds}
 
@@ -135,11 +136,13 @@ def _is_open(target: type) -> bool:
 def _checked_args(
     spec: str, option: str, args: dict[str, Any], accepted: dict[str, inspect.Parameter], any_name: bool
 ) -> dict[str, Any]:
-    """The arguments, when the callable takes them; the name of a class becomes the class where one is wanted."""
+    """The arguments, if the callable takes them; the name of a class becomes the class where one is wanted."""
     for name in args:
         if name not in accepted and not any_name:
             takes = ", ".join(name for name in accepted if name != "likelihood") or "none"
-            raise OptionError(f"{spec} takes no argument {name!r}{near(name, accepted)}: its arguments are {takes}.")
+            raise OptionError(
+                f"{spec} takes no argument {name!r}{suggestion(name, accepted)}: its arguments are {takes}."
+            )
     missing = [n for n, p in accepted.items() if p.default is inspect.Parameter.empty and n not in args]
     if missing:
         raise OptionError(f"{spec} needs the argument {missing[0]}: give it with --{option}.{missing[0]}.")

@@ -1,7 +1,7 @@
-"""What a pair shows: reconstructions, draws from the prior, a walk through the latent space, draws of the guide.
+"""Samples of a trained pair: reconstructions, draws from the prior, latent traversals, and draws of the guide.
 
-Everything is read off traces of the two programs, so that any pair can be shown; only the walk needs more, a pair with
-`decode(z)`. What is shown of p(x|z) is its mean where it has one, and a draw elsewhere.
+All are read off traces of the two programs, so that any pair has them; only a traversal needs more, a pair with
+`decode(z)`. Of p(x|z) the mean is kept where it has one, and a draw elsewhere.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pyro.infer import TraceEnum_ELBO
 from pyro.poutine import Trace
 from torch import Tensor
 
-from ppvae.inference.datatree import to_datatree
+from ppvae.datasets import evenly_spaced
+from ppvae.inference import to_datatree
 from ppvae.inference.objective import enumerated
 from ppvae.inference.parameters import evaluation_mode, own_parameters
 from ppvae.inference.traces import latents, plates_of, sample_sites, seeded
@@ -26,27 +27,21 @@ NUM_SHOWN = 10
 NUM_PRIOR = 50
 MOST_DRAWS = MOST_DATA = 100
 NUM_CHAINS = 4
-# The walk goes over this many latent dimensions, through these values, all others being 0.
+# A traversal sets one of this many latent dimensions to these values, all others to 0.
 MOST_DIMENSIONS = 8
 STEPS = torch.linspace(-2.5, 2.5, 11)
 
 
-def spread(x: Tensor, most: int | None) -> Tensor:
-    """At most so many data, evenly spread over all: test data are often sorted by class."""
-    if most is None or most >= len(x):
-        return x
-    return x[torch.linspace(0, len(x) - 1, most).round().long()]
-
-
 @dataclass(frozen=True)
-class Views:
-    """What there is to be shown of a pair; None where the pair has no such view.
+class Samples:
+    """Samples of a pair; None where the pair has no such samples.
 
     Attributes:
         data: ``(n, D)``, the data that are reconstructed.
         reconstructions: ``(n, D)``, E[x | z] for one z ~ q(z|x) each.
         prior: ``(m, D)``, E[x | z] for z ~ p(z).
-        traversal: ``(dimensions, steps, D)``, E[x | z] along single latent dimensions, the busiest first.
+        traversal: ``(dimensions, steps, D)``, E[x | z] along single latent dimensions, in falling order of
+            the variance of their posterior means over the data.
         dimensions: which latent dimensions these are.
         draws: draws of the guide with their densities, in ArviZ's schema; without drawn data, which would be large.
     """
@@ -64,8 +59,8 @@ class Views:
         return self.draws["posterior"].to_dataset()
 
 
-def views(pair: Any, x: Tensor, seed: int) -> Views:
-    """Look at a pair.
+def draw_samples(pair: Any, x: Tensor, seed: int) -> Samples:
+    """Draw all samples of a pair.
 
     Args:
         pair: an object with ``model(x)`` and ``guide(x)``, and ``decode(z)`` if it has one.
@@ -73,17 +68,17 @@ def views(pair: Any, x: Tensor, seed: int) -> Views:
         seed: of the draws; the global generators are left as they were.
 
     Returns:
-        Views: tensors on the CPU.
+        Samples: tensors on the CPU.
     """
     model, guide = pair.model, pair.guide
     with torch.no_grad(), seeded(seed), own_parameters(model, guide), evaluation_mode(model, guide):
-        shown = spread(x, NUM_SHOWN)
+        shown = evenly_spaced(x, NUM_SHOWN)
         guide_trace = poutine.trace(guide).get_trace(shown)
-        model_trace = _completed(pair, guide_trace, shown)
+        model_trace = _model_given_guide(pair, guide_trace, shown)
         observed = [name for name, site in sample_sites(model_trace) if site["is_observed"]]
         blank = x[:1].expand(NUM_PRIOR, *x.shape[1:]).contiguous()
         prior_trace = poutine.trace(poutine.uncondition(model)).get_trace(blank)
-        which = spread(torch.arange(len(x)), MOST_DATA)
+        which = evenly_spaced(torch.arange(len(x)), MOST_DATA)
         draws = to_datatree(
             model,
             guide,
@@ -95,17 +90,17 @@ def views(pair: Any, x: Tensor, seed: int) -> Views:
             seed=seed,
         )
         traversal, dimensions = _traversal(pair, draws["posterior"].to_dataset(), x)
-        return Views(
+        return Samples(
             data=shown.cpu(),
-            reconstructions=_seen(model_trace, observed, shown),
-            prior=_seen(prior_trace, observed, blank),
+            reconstructions=_mean_of_data(model_trace, observed, shown),
+            prior=_mean_of_data(prior_trace, observed, blank),
             traversal=traversal,
             dimensions=dimensions,
             draws=draws,
         )
 
 
-def _completed(pair: Any, guide_trace: Trace, x: Tensor) -> Trace:
+def _model_given_guide(pair: Any, guide_trace: Trace, x: Tensor) -> Trace:
     """The model on the guide's draws; what the model enumerates is drawn from its exact posterior given those."""
     trace = poutine.trace(poutine.replay(pair.model, trace=guide_trace)).get_trace(x)
     summed = [name for name, site in latents(trace).items() if enumerated(site) and name not in guide_trace]
@@ -117,7 +112,7 @@ def _completed(pair: Any, guide_trace: Trace, x: Tensor) -> Trace:
     return captured.trace
 
 
-def _seen(trace: Trace, names: list[str], x: Tensor) -> Tensor | None:
+def _mean_of_data(trace: Trace, names: list[str], x: Tensor) -> Tensor | None:
     """The mean of the site that makes x, ``(num_data, D)``."""
     for name in names:
         fn: Any = trace.nodes[name]["fn"]
@@ -145,7 +140,7 @@ def _traversal(pair: Any, posterior: xr.Dataset, x: Tensor) -> tuple[Tensor | No
         z[row, :, dimension] = STEPS.to(x)
     try:
         mean = pair.decode(z).mean
-    except Exception:  # a decode of another kind than ours: the walk is an extra, not worth a run
+    except Exception:  # a decode of another kind than ours: a traversal is an extra, not worth a run
         return None, []
     if not isinstance(mean, Tensor) or mean.shape[:2] != z.shape[:2] or mean[0, 0].numel() != x[0].numel():
         return None, []

@@ -1,4 +1,4 @@
-"""What an experiment on evidence examines: a pair that an earlier run has trained, or a VAE of the digits."""
+"""The pair that an experiment on evidence examines: that of an earlier run, or a VAE trained on the digits."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppvae.datasets import load_dataset
+from ppvae.datasets import evenly_spaced, load_dataset
 from ppvae.inference import fit
 from ppvae.models import VAE, Binomial
 from ppvae.storage import RunDirectory
 
-from .saved_run import reopen
-from .samples import spread
+from .saved_run import load_run
 
 
 def trained_pair(run: str | None, num_data: int, epochs: int, seed: int) -> tuple[Any, Tensor, str]:
-    """A trained pair, test data evenly spread over all, and what both are, in words.
+    """A trained pair, test data evenly spaced over all, and what both are, in words.
 
     Args:
         run: directory of an earlier run; None trains the VAE that ``ppvae run`` trains by default, on the digits.
@@ -29,11 +28,11 @@ def trained_pair(run: str | None, num_data: int, epochs: int, seed: int) -> tupl
         PpvaeError: the run, its data or its pair cannot be had.
     """
     if run is not None:
-        found = reopen(RunDirectory.open(run), max_eval=num_data)
-        return found.pair, found.x, f"{found.settings.pair} on {found.data.name}"
+        saved = load_run(RunDirectory.open(run), max_eval=num_data)
+        return saved.pair, saved.x, f"{saved.settings.pair} on {saved.data.name}"
     data = load_dataset("digits")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         pair = VAE.for_data(data.train, Binomial(16))
     fit(pair.model, pair.guide, data, epochs=epochs, batch_size=200, seed=seed, accelerator="cpu")
-    return pair, spread(data.test, num_data), "VAE on digits"
+    return pair, evenly_spaced(data.test, num_data), "VAE on digits"

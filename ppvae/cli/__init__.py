@@ -1,5 +1,8 @@
-"""The command line: its commands, their parser, and what it says of words that cannot be used."""
+"""The command line, read off the signatures and docstrings of the functions that it calls.
 
-from .commands import main
+Torch takes seconds to import, so each command imports it where it is needed, and `ppvae run --help` is quick.
+"""
+
+from .dispatch import main
 
 __all__ = ["main"]

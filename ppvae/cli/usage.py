@@ -1,50 +1,122 @@
-"""What jsonargparse says of a wrong command line, in one sentence with a way out."""
+"""One sentence, with a way out, about words that a command cannot take.
+
+The words are compared with what the command takes, argument by argument: jsonargparse's message is many lines for
+programmers, and is kept only where nothing of this finds the cause.
+"""
 
 from __future__ import annotations
 
-import argparse
-import re
-from typing import get_type_hints
+import types
+from argparse import ArgumentError
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
 
-from ppvae.experiments.runs.import_paths import near
-from ppvae.storage import Settings
+import yaml
+from jsonargparse import ArgumentParser
 
-_KINDS = {
-    "int": "a whole number",
-    "int | None": "a whole number or null",
-    "float": "a number",
-    "str": "a text",
-    "str | None": "a text or null",
-    "dict": "names with values, as in --pair_args.latent_dim 10",
+from ppvae.errors import suggestion
+
+KINDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    dict: "names with values, as in --pair_args.latent_dim 10",
+    tuple: "a list, as in [1, 2]",
+    types.NoneType: "null",
 }
+# The options that every parser has, and that take no value.
+FLAGS = ("help", "print_config")
 
 
-def usage_sentence(error: argparse.ArgumentError, words: list[str]) -> str:
-    """What jsonargparse says over several lines, in one sentence with a way out."""
-    text, more = str(error), f"`ppvae {words[0]} --help` lists them"
-    unknown = re.search(r"unrecognized arguments: (\S+)", text) or re.search(r"not accept option '([\w.]+)'", text)
-    if unknown:
-        word = unknown[1].partition("=")[0]
-        options = [f"--{field}" for field in (*Settings.__dataclass_fields__, "resume", "config", "split")]
-        if not word.startswith("-") and "unrecognized" in text:
-            return f"{word!r} is no option: {more}."
-        return f"there is no option {word}{near('--' + word.lstrip('-').partition('.')[0], options)}: {more}."
-    key, value = re.search(r'Parser key "([^"]+)"', text), re.search(r"(?:Got|Given) value: (.*)", text)
-    if key and value:
-        expected = get_type_hints(Settings).get(key[1]) or (re.search(r"Expected a (.*?)\.? Got", text) or ["", ""])[1]
-        kind = getattr(expected, "__name__", None) or str(expected).replace("typing.", "")
-        return f"{key[1]} must be {_choices(kind) or _KINDS.get(kind, kind)}; it is {value[1]!r}."
-    missing = re.search(r"arguments are required: (.*)", text)
-    if missing:
-        return (
-            f"{missing[1].replace(words[0] + '.', '').upper()} is missing: `ppvae {words[0]} --help` says what it is."
-        )
-    return re.sub(r'^Parser key "([^"]+)":', r"\1:", " ".join(text.split())).rstrip(".") + "."
+@dataclass(frozen=True)
+class Usage:
+    """What a command takes.
+
+    Attributes:
+        command: the words that name it.
+        required: its arguments by position.
+        options: the type of each of its options, by name.
+    """
+
+    command: str
+    required: Sequence[str]
+    options: Mapping[str, Any]
+
+    def sentence(self, error: ArgumentError, words: Sequence[str]) -> str:
+        """What is wrong with the words after the command, given that the parser has refused them."""
+        plain, given = read_words(words)
+        given += [pair for name, value in given if name == "config" for pair in read_config(value)]
+        return next(self._faults(plain, given), f"{' '.join(str(error).split()).rstrip('.')}.")
+
+    def _faults(self, plain: Sequence[str], given: Sequence[tuple[str, Any]]) -> Iterator[str]:
+        names = [f"--{name}" for name in (*self.options, *FLAGS)]
+        more = f"`ppvae {self.command} --help` lists them"
+        for option in (f"--{name.partition('.')[0]}" for name, _ in given):
+            if option not in names:
+                yield f"there is no option {option}{suggestion(option, names)}: {more}."
+        for word in plain[len(self.required) :]:
+            yield f"{word!r} is no option: {more}."
+        for name in self.required[len(plain) :]:
+            yield f"{name.upper()} is missing: `ppvae {self.command} --help` says what it is."
+        for name, value in given:
+            if value is not None and name in self.options and not accepts(self.options[name], value):
+                yield f"{name} must be {described(self.options[name])}; it is {value!r}."
 
 
-def _choices(kind: str) -> str:
-    """The words of a Literal, the last after "or"; empty for other types."""
-    if not kind.startswith("Literal["):
-        return ""
-    *first, last = re.findall(r"'([^']*)'", kind)
-    return f"{', '.join(first)} or {last}" if first else last
+def read_words(words: Sequence[str]) -> tuple[list[str], list[tuple[str, Any]]]:
+    """The words that are given by position, and the options with their values; None where a value is missing.
+
+    Example:
+        >>> read_words(["runs/a", "--epochs", "3", "--seed=1", "--help"])
+        (['runs/a'], [('epochs', '3'), ('seed', '1'), ('help', None)])
+    """
+    plain: list[str] = []
+    given: list[tuple[str, Any]] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            plain.append(word)
+            continue
+        name, equals, value = word[2:].partition("=")
+        takes_next = not equals and name not in FLAGS and rest and not rest[0].startswith("--")
+        given.append((name, value if equals else rest.pop(0) if takes_next else None))
+    return plain, given
+
+
+def read_config(file: str | None) -> list[tuple[str, Any]]:
+    """The options in a file; none where it cannot be read, which the parser says better."""
+    try:
+        content = yaml.safe_load(Path(file or "").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return []
+    return list(content.items()) if isinstance(content, dict) else []
+
+
+def accepts(kind: Any, value: Any) -> bool:
+    """Whether jsonargparse takes a value for an option of a type."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=kind)
+    try:
+        parser.parse_object({"value": value})
+    except ArgumentError:
+        return False
+    return True
+
+
+def described(kind: Any) -> str:
+    """A type in words.
+
+    Example:
+        >>> described(int | None), described(Literal["importance", "ais", "auto"])
+        ('a whole number or null', 'importance, ais or auto')
+    """
+    if get_origin(kind) is Literal:
+        *first, last = map(str, get_args(kind))
+        return f"{', '.join(first)} or {last}" if first else last
+    if get_origin(kind) in (Union, types.UnionType):
+        return " or ".join(described(part) for part in get_args(kind))
+    return KINDS.get(get_origin(kind) or kind, f"a {getattr(kind, '__name__', kind)}")

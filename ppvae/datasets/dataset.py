@@ -1,10 +1,9 @@
-"""Data sets: three by name, and a user's own files by path.
+"""Data sets by name, and from a user's own files by path.
 
 Every data set arrives as rows, split into a training, a validation and a test part, and as its likelihood sees it:
 counts for the digits, zeros and ones for a binarised picture.
 """
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppvae.errors import DatasetError
+from ppvae.errors import DatasetError, suggestion
 
 from .arrays import to_rows
 from .downloads import ready_made
-from .user_files import SUFFIXES, read_own_file
+from .user_files import SUFFIXES, read_user_file
 
 DATASETS = {
     "digits": "8x8 handwritten digits of scikit-learn, counts 0..16, embedded: 1297/250/250",
@@ -101,7 +100,7 @@ def load_dataset(name_or_path: str | Path, *, data_dir: str | Path | None = None
         arrays = ready_made(name, data_dir)
         train, validation, test = (to_rows(arrays[part]) for part in ("train", "valid", "test"))
         return Dataset(name, train, validation, test, (28, 28))
-    return _own(Path(name).expanduser(), seed)
+    return _from_file(Path(name).expanduser(), seed)
 
 
 def _digits(seed: int) -> Dataset:
@@ -143,12 +142,12 @@ def _split(num_data: int, num_held_out: int, seed: int) -> tuple[Tensor, Tensor,
     return order[:num_train], order[num_train : num_train + num_held_out], order[num_train + num_held_out :]
 
 
-def _own(path: Path, seed: int) -> Dataset:
+def _from_file(path: Path, seed: int) -> Dataset:
     if path.suffix.lower() not in SUFFIXES:
         raise DatasetError(_unknown(path))
     if not path.is_file():
         raise DatasetError(f"there is no file {path}: correct the path, or give one of {', '.join(DATASETS)}.")
-    parts, event_shape = read_own_file(path)
+    parts, event_shape = read_user_file(path)
     if len(parts) == 1:
         (rows,) = parts
         if len(rows) < 3:
@@ -159,7 +158,6 @@ def _own(path: Path, seed: int) -> Dataset:
 
 
 def _unknown(path: Path) -> str:
-    near = difflib.get_close_matches(str(path), DATASETS, n=1, cutoff=0.5)
-    guess = f" (did you mean {near[0]!r}?)" if near else ""
     known, files = ", ".join(DATASETS), ", ".join(SUFFIXES)
-    return f"there is no data set {str(path)!r}{guess}: give one of {known}, or a path that ends in {files}."
+    what = f"there is no data set {str(path)!r}{suggestion(str(path), DATASETS)}"
+    return f"{what}: give one of {known}, or a path that ends in {files}."

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame  # pandas is slow to import, and most runs read no table
 
 
-def read_own_file(path: Path) -> tuple[list[Tensor], tuple[int, ...]]:
+def read_user_file(path: Path) -> tuple[list[Tensor], tuple[int, ...]]:
     """Read the rows of a file: all of them, or those of its three parts.
 
     Args:
@@ -39,7 +39,7 @@ def read_own_file(path: Path) -> tuple[list[Tensor], tuple[int, ...]]:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "mine.npy"
         >>> np.save(path, np.zeros((10, 8, 8)))
-        >>> (rows,), event_shape = read_own_file(path)
+        >>> (rows,), event_shape = read_user_file(path)
         >>> rows.shape, event_shape
         (torch.Size([10, 64]), (8, 8))
     """

@@ -3,14 +3,14 @@
 from .files import atomic_path, write_json, write_text
 from .provenance import data_hash, device_name, versions
 from .run_directory import RunDirectory, all_runs
-from .settings import Settings, check_seed
+from .settings import Settings, check_count
 
 __all__ = [
     "RunDirectory",
     "Settings",
     "all_runs",
     "atomic_path",
-    "check_seed",
+    "check_count",
     "data_hash",
     "device_name",
     "versions",

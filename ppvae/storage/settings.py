@@ -34,7 +34,7 @@ class Settings:
         precision: of the arithmetic in training: 32-true, 64-true, bf16-mixed, and others of Lightning Fabric.
         accelerator: where to compute: auto, cpu, cuda, and others of Lightning Fabric.
         num_particles: draws of the guide per datum, K, from which log p(x) is estimated.
-        max_eval: evaluate on so many data only, evenly spread over all, which may be sorted; null takes all.
+        max_eval: evaluate on so many data only, evenly spaced over all, which may be sorted; null takes all.
         seed: of all randomness in training and evaluation. The split of the data does not depend on it.
         out: folder that holds the run directories.
         name: of the run directory; null makes one of date, time, pair and data.
@@ -66,10 +66,11 @@ class Settings:
             OptionError: one cannot; found before any work is done.
         """
         for name in ("epochs", "batch_size", "patience", "num_particles", "max_eval"):
-            _check_count(name, getattr(self, name))
+            if (value := getattr(self, name)) is not None:
+                check_count(name, value)
         if not 0 < self.learning_rate < math.inf:
             raise OptionError(f"learning_rate must be a positive number; it is {self.learning_rate}.")
-        check_seed(self.seed)
+        _check_seed(self.seed)
         if self.name is not None and (self.name in {"", ".", ".."} or Path(self.name).name != self.name):
             raise OptionError(
                 f"name must be the name of a new folder inside out, without a slash; it is {self.name!r}."
@@ -88,12 +89,17 @@ class Settings:
         return asdict(self)
 
 
-def _check_count(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise OptionError(f"{name} must be a whole number of at least 1; it is {value}.")
+def check_count(name: str, value: int, least: int = 1) -> None:
+    """Refuse what is no count.
+
+    Raises:
+        OptionError: it is no whole number, or smaller than the least that has a meaning.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise OptionError(f"{name} must be a whole number of at least {least}; it is {value!r}.")
 
 
-def check_seed(seed: int) -> None:
+def _check_seed(seed: int) -> None:
     """Refuse a seed that numpy would refuse.
 
     Raises:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ppvae.experiments.figures import galleries
-from ppvae.experiments.figures import style as figures
+from ppvae.experiments.figures import evidence_figures, galleries
 from ppvae.inference import importance_evidence
 from ppvae.models import LinearGaussian
 
@@ -30,7 +29,7 @@ def history(*validation):
 
 def test_training_curve_shows_the_end_and_not_the_first_epochs():
     values = -100 - 1e6 * np.exp(-np.arange(60.0))
-    axes = drawn(figures.training_curve(history(*values)))
+    axes = drawn(evidence_figures.training_curve(history(*values)))
     low, high = axes.get_ylim()
     assert -200 < low < -100.1 < -98.9 < high < 0
     np.testing.assert_allclose(axes.lines[1].get_ydata(), values)
@@ -39,17 +38,17 @@ def test_training_curve_shows_the_end_and_not_the_first_epochs():
 
 def test_training_curve_shows_a_late_collapse():
     values = np.append(np.full(60, -100.0) + np.arange(60) / 60, -5000.0)
-    assert drawn(figures.training_curve(history(*values))).get_ylim()[0] < -5000
+    assert drawn(evidence_figures.training_curve(history(*values))).get_ylim()[0] < -5000
 
 
 @pytest.mark.parametrize("values", [[-3.0], [-3.0, -2.0], [float("nan")] * 3])
 def test_training_curve_of_few_epochs_or_without_validation(values):
-    drawn(figures.training_curve(history(*values)))
+    drawn(evidence_figures.training_curve(history(*values)))
 
 
 def test_bound_climbs_from_the_elbo_to_the_evidence():
     e = evidence()
-    axes = drawn(figures.bound_curve(e))
+    axes = drawn(evidence_figures.bound_curve(e))
     curve = axes.lines[0]
     np.testing.assert_array_equal(curve.get_xdata(), e.bound_k)
     assert curve.get_ydata()[0] == pytest.approx(float(e.elbo.mean()))
@@ -64,7 +63,7 @@ def test_bound_climbs_from_the_elbo_to_the_evidence():
 def test_gap_histogram_counts_every_datum_once():
     e = evidence(40)
     k = torch.where(torch.arange(40) < 10, 0.9, 0.1).double()
-    axes = drawn(figures.gap_histogram(dataclasses.replace(e, pareto_k=k)))
+    axes = drawn(evidence_figures.gap_histogram(dataclasses.replace(e, pareto_k=k)))
     # stacked: the lower bars are the trusted data
     trusted, doubtful = (sum(bar.get_height() for bar in bars) for bars in axes.containers)
     assert (trusted, doubtful) == (30, 10)
@@ -73,13 +72,13 @@ def test_gap_histogram_counts_every_datum_once():
     assert any(f"mean {float(e.gap.mean()):.2f} nats".replace("-", "−") in label for label in labels)
 
 
-@pytest.mark.parametrize("draw", [figures.bound_curve, figures.gap_histogram])
+@pytest.mark.parametrize("draw", [evidence_figures.bound_curve, evidence_figures.gap_histogram])
 @pytest.mark.parametrize(("num_data", "num_particles"), [(1, 1), (1, 30), (3, 2)])
 def test_few_data_and_few_particles(draw, num_data, num_particles):
     drawn(draw(evidence(num_data, num_particles)))
 
 
-@pytest.mark.parametrize("draw", [figures.bound_curve, figures.gap_histogram])
+@pytest.mark.parametrize("draw", [evidence_figures.bound_curve, evidence_figures.gap_histogram])
 @pytest.mark.parametrize("value", [float("nan"), -float("inf")])
 def test_data_without_evidence_are_left_out(draw, value):
     e = evidence(4)

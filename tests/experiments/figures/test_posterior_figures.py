@@ -8,8 +8,7 @@ import torch
 import xarray as xr
 from matplotlib.patches import Ellipse
 
-from ppvae.experiments.figures import latent_space as latent_figures
-from ppvae.experiments.figures import posterior_figures
+from ppvae.experiments.figures import latent_space, posterior_figures
 from ppvae.inference import calibrate, importance_evidence, to_datatree
 from ppvae.inference.density import density_of
 from ppvae.models import LinearGaussian
@@ -77,7 +76,7 @@ def test_every_figure_has_its_axes_named_and_leaves_pyplot_as_it_was(linear):
         posterior_figures.predictive(guide, "posterior_predictive"),
         posterior_figures.predictive(guide, "prior_predictive"),
         posterior_figures.khat(evidence),
-        latent_figures.latent_map(guide),
+        latent_space.latent_map(guide),
     ]
     for figure in figures:
         assert figure is not None
@@ -121,7 +120,7 @@ def test_the_grid_is_the_posterior(linear):
     pair, x, _, _ = linear
     low, high = torch.full((2,), -30.0, dtype=torch.float64), torch.full((2,), 25.0, dtype=torch.float64)
     with torch.no_grad(), density_of(pair.model, pair.guide, (x,)) as density:
-        axes, mass = latent_figures.exact_grid(density.rows(slice(2, 3)), low, high)
+        axes, mass = latent_space.exact_grid(density.rows(slice(2, 3)), low, high)
     z = torch.cartesian_prod(*axes)
     mean = mass.flatten() @ z
     covariance = (mass.flatten()[:, None] * (z - mean)).T @ (z - mean)
@@ -132,10 +131,10 @@ def test_the_grid_is_the_posterior(linear):
 
 def test_ellipses_are_the_guides(linear):
     pair, x, _, _ = linear
-    figure = latent_figures.exact_posteriors(pair, x, ["z[0]", "z[1]"], range(5), seed=0)
+    figure = latent_space.exact_posteriors(pair, x, ["z[0]", "z[1]"], range(5), seed=0)
     panels = [axes for axes in figure.axes if axes.patches]
     assert len(panels) == 5
     for axes in panels:
         inner, outer = [patch for patch in axes.patches if isinstance(patch, Ellipse)]
         assert outer.width == pytest.approx(2 * inner.width)
-    assert latent_figures.exact_posteriors(pair, x, ["z[0]", "z[1]", "z[2]"], range(5), seed=0) is None
+    assert latent_space.exact_posteriors(pair, x, ["z[0]", "z[1]", "z[2]"], range(5), seed=0) is None

@@ -11,9 +11,12 @@ import xarray as xr
 from ppvae.cli import main
 from ppvae.errors import OptionError, RunError
 from ppvae.experiments.runs import main_job
-from ppvae.experiments.runs.sections import attribute_run, certify_run
-from ppvae.experiments.runs.saved_run import reopen
-from ppvae.experiments.runs.posterior_run import _in_words, _why_collapsed, trust_run
+from ppvae.experiments.runs.assess_run import _collapse_reasons, _verdict_sentence, assess_run
+from ppvae.experiments.runs.attribute_run import attribute_run
+from ppvae.experiments.runs.certify_run import certify_run
+from ppvae.experiments.runs.evaluate_run import evaluate_run
+from ppvae.experiments.runs.options import AssessOptions, AttributeOptions, CertifyOptions, EvaluateOptions
+from ppvae.experiments.runs.saved_run import load_run
 from ppvae.inference import certify, estimate_evidence, latent_units
 from ppvae.models import LinearGaussian
 from ppvae.report.captions import CAPTIONS
@@ -41,7 +44,9 @@ def trained(tmp_path_factory):
 
 
 def test_a_certificate_is_written_and_said(trained):
-    found = certify_run(trained, num_data=4, num_chains=4, max_distributions=1, width=1.0, command="ppvae certify")
+    found = certify_run(
+        trained, CertifyOptions(num_data=4, num_chains=4, max_distributions=1, width=1.0), command="ppvae certify"
+    )
     section = json.loads(trained.summary.read_text())["certificate"]
     assert section["kind"] == "real"
     assert section["command"] == "ppvae certify"
@@ -56,14 +61,16 @@ def test_a_certificate_is_written_and_said(trained):
 
 
 def test_of_the_model_both_sides_are_certified(trained):
-    found = certify_run(trained, split="model", num_data=6, num_chains=4, max_distributions=1, width=9.0)
+    found = certify_run(
+        trained, CertifyOptions(split="model", num_data=6, num_chains=4, max_distributions=1, width=9.0)
+    )
     assert found.summary["kind"] == "simulated"
     assert found.summary["split"] == "model"
     assert found.rows[2][2] == "certified with 95%"
 
 
 def test_the_gap_is_split_and_the_parts_add_up(trained):
-    found = attribute_run(trained, num_data=3, tolerance=0.5, steps=40)
+    found = attribute_run(trained, AttributeOptions(num_data=3, tolerance=0.5, steps=40))
     section = found.summary
     assert section["amortisation"] + section["family"] == pytest.approx(section["total"])
     assert section["log_evidence"] - section["elbo"] == pytest.approx(section["total"])
@@ -73,9 +80,9 @@ def test_the_gap_is_split_and_the_parts_add_up(trained):
 
 
 def test_a_new_evaluation_keeps_the_sections_and_says_its_method(trained):
-    certify_run(trained, num_data=3, num_chains=4, max_distributions=1, width=9.0)
+    certify_run(trained, CertifyOptions(num_data=3, num_chains=4, max_distributions=1, width=9.0))
     before = trained.read_summary()
-    result = main_job.evaluate(trained, method="ais", num_particles=4, num_distributions=5, max_eval=3)
+    result = evaluate_run(trained, EvaluateOptions(method="ais", num_particles=4, num_distributions=5, max_eval=3))
     after = trained.read_summary()
     assert after["certificate"] == before["certificate"]
     assert after["method"] == "annealing"
@@ -86,39 +93,43 @@ def test_a_new_evaluation_keeps_the_sections_and_says_its_method(trained):
 
 
 def test_auto_settles_by_tolerance(trained):
-    result = main_job.evaluate(trained, method="auto", tolerance=0.3, max_eval=3, seed=1)
-    again = main_job.evaluate(trained, method="auto", tolerance=0.3, max_eval=3, seed=1)
+    result = evaluate_run(trained, EvaluateOptions(method="auto", tolerance=0.3, max_eval=3, seed=1))
+    again = evaluate_run(trained, EvaluateOptions(method="auto", tolerance=0.3, max_eval=3, seed=1))
     assert torch.equal(result.evidence.log_evidence, again.evidence.log_evidence)
     assert "settled_by" in result.evidence.details
 
 
 def test_an_unknown_method_is_refused(trained):
     with pytest.raises(OptionError, match="method must be importance, ais or auto; it is 'hmc'"):
-        main_job.evaluate(trained, method="hmc")
+        evaluate_run(trained, EvaluateOptions(method="hmc"))
 
 
 def test_the_command_line_reaches_all_of_it(trained, monkeypatch, capsys):
     path, asked = str(trained.path), []
     numbers = types.SimpleNamespace(directory=trained, summary={"remarks": ["a remark"]}, table=lambda: "the table")
 
-    def note(*args, **options):
-        asked.append(options)
+    def note(directory, options, command):
+        assert directory == trained
+        asked.append((options, command))
         return numbers
 
-    monkeypatch.setattr("ppvae.experiments.runs.sections.certify_run", note)
-    monkeypatch.setattr("ppvae.experiments.runs.sections.attribute_run", note)
-    monkeypatch.setattr("ppvae.experiments.main_job.evaluate", note)
+    monkeypatch.setattr("ppvae.experiments.runs.certify_run.certify_run", note)
+    monkeypatch.setattr("ppvae.experiments.runs.attribute_run.attribute_run", note)
+    monkeypatch.setattr("ppvae.experiments.runs.evaluate_run.evaluate_run", note)
     assert main(["certify", path, "--split", "model", "--num_data", "7", "--confidence", "0.9"]) == 0
     assert main(["gap", path, "--steps", "5"]) == 0
     assert main(["evaluate", path, "--method", "ais", "--num_distributions", "9"]) == 0
     out = capsys.readouterr()
     assert out.out.count("the table") == 3
     assert "Note: a remark" in out.err
-    certified, split, evaluated = asked
-    assert (certified["split"], certified["num_data"], certified["confidence"]) == ("model", 7, 0.9)
-    assert certified["command"].startswith("ppvae certify")
-    assert split["steps"] == 5
-    assert (evaluated["method"], evaluated["num_distributions"]) == ("ais", 9)
+    assert [options for options, _ in asked] == [
+        CertifyOptions(split="model", num_data=7, confidence=0.9),
+        AttributeOptions(steps=5),
+        EvaluateOptions(method="ais", num_distributions=9),
+    ]
+    assert [command.split()[:3] for _, command in asked] == [
+        ["ppvae", name, path] for name in ("certify", "gap", "evaluate")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -151,23 +162,23 @@ def test_bad_input_is_one_sentence_and_harms_nothing(trained, words, message, ca
 
 def test_a_damaged_summary_is_written_anew(trained):
     trained.summary.write_text("{")
-    main_job.evaluate(trained, max_eval=3)
+    evaluate_run(trained, EvaluateOptions(max_eval=3))
     assert RunDirectory.open(trained.path).read_summary()["evidence"]["num_data"] == 3
 
 
 def test_what_is_written_is_what_inference_says(trained):
     """The trained pair, the data and the seed go to inference as they are."""
-    run = reopen(trained, max_eval=3, seed=5)
+    run = load_run(trained, max_eval=3, seed=5)
     same = estimate_evidence(run.pair.model, run.pair.guide, run.x, tolerance=0.5, seed=5)
-    found = attribute_run(trained, num_data=3, tolerance=0.5, steps=20, seed=5)
+    found = attribute_run(trained, AttributeOptions(num_data=3, tolerance=0.5, steps=20, seed=5))
     assert found.summary["log_evidence"] == pytest.approx(float(same.log_evidence.mean()))
     direct = certify(run.pair.model, run.pair.guide, run.x, seed=5, num_chains=4, max_distributions=1, width=9.0)
-    by_run = certify_run(trained, num_data=3, seed=5, num_chains=4, max_distributions=1, width=9.0)
+    by_run = certify_run(trained, CertifyOptions(num_data=3, seed=5, num_chains=4, max_distributions=1, width=9.0))
     assert by_run.summary["mean_lower"] == pytest.approx(direct.mean_lower)
 
 
 def test_the_guide_is_looked_at_as_a_posterior(trained):
-    found = trust_run(trained, num_data=2, num_simulations=60, seed=3, command="ppvae posterior")
+    found = assess_run(trained, AssessOptions(num_data=2, num_simulations=60, seed=3), command="ppvae posterior")
     summary = trained.read_summary()
     assert summary["latent_units"]["num_units"] == 2
     assert summary["calibration"]["verdict"].split()[0] in {"calibrated", "bad", "cannot"}
@@ -185,20 +196,23 @@ def test_the_guide_is_looked_at_as_a_posterior(trained):
         assert reference["posterior"]["z"].shape == (16, 100, 2, 2)
         assert reference["sample_stats"]["converged"].sum() == summary["quality"]["num_judged"]
     assert [row[0].strip() for row in found.rows][:3] == ["latent units", "calibration", "guide against reference"]
-    run = reopen(trained, max_eval=500, seed=3)
+    run = load_run(trained, max_eval=500, seed=3)
     direct = latent_units(run.pair.model, run.pair.guide, run.x, seed=3)
     with xr.open_dataset(trained.path / "latent_units.nc", engine="h5netcdf") as saved:
         np.testing.assert_array_equal(saved["kl"], direct.kl)
 
 
-@pytest.mark.parametrize("look", [certify_run, attribute_run, trust_run])
-def test_a_run_that_was_not_evaluated_is_refused_before_any_work(trained, tmp_path, look):
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [(certify_run, CertifyOptions()), (attribute_run, AttributeOptions()), (assess_run, AssessOptions())],
+)
+def test_a_run_that_was_not_evaluated_is_refused_before_any_work(trained, tmp_path, command, options):
     bare = RunDirectory(tmp_path / "bare")
     bare.path.mkdir()
     for name in ("config.yaml", "checkpoint.pt"):
         (bare.path / name).write_bytes((trained.path / name).read_bytes())
     with pytest.raises(RunError, match="was not evaluated yet: `ppvae evaluate"):
-        look(bare)
+        command(bare, options)
     assert sorted(file.name for file in bare.path.iterdir()) == ["checkpoint.pt", "config.yaml"]
 
 
@@ -215,13 +229,13 @@ def test_a_run_that_was_not_evaluated_is_refused_before_any_work(trained, tmp_pa
     ],
 )
 def test_the_verdict_speaks_of_what_was_judged_in_a_fixed_order(verdicts, said):
-    assert _in_words(tuple(verdicts)) == said
+    assert _verdict_sentence(tuple(verdicts)) == said
 
 
 def test_ctrl_c_keeps_what_was_finished(trained, monkeypatch):
-    monkeypatch.setattr("ppvae.experiments.runs.posterior_run.sample_posterior", _interrupt)
+    monkeypatch.setattr("ppvae.experiments.runs.assess_run.sample_posterior", _interrupt)
     with pytest.raises(KeyboardInterrupt, match="what was finished stands in"):
-        trust_run(trained, num_data=2, num_simulations=70, seed=4)
+        assess_run(trained, AssessOptions(num_data=2, num_simulations=70, seed=4))
     assert trained.read_summary()["calibration"]["prior_num_simulations"] == 70
 
 
@@ -261,7 +275,7 @@ def test_a_pair_that_sums_classes_out_is_looked_at_on_simulations_from_its_prior
         accelerator="cpu",
     )
     run = main_job.run(settings, say=lambda line: None).directory
-    trust_run(run, num_data=2, num_simulations=60)
+    assess_run(run, AssessOptions(num_data=2, num_simulations=60))
     summary = run.read_summary()
     assert "prior_symmetric_kl" in summary["calibration"]
     assert "data_symmetric_kl" not in summary["calibration"]
@@ -282,7 +296,7 @@ def test_a_linear_decoder_is_told_why_its_unit_has_collapsed(noise, why):
     pair.set_exact_guide()
     units = latent_units(pair.model, pair.guide, x, seed=0)
     run = types.SimpleNamespace(pair=pair, data=types.SimpleNamespace(train=x))
-    (sentence,) = _why_collapsed(run, units)
+    (sentence,) = _collapse_reasons(run, units)
     assert sentence.startswith("z[1] has collapsed: ")
     assert why in sentence
-    assert _why_collapsed(types.SimpleNamespace(pair=None), units) == []
+    assert _collapse_reasons(types.SimpleNamespace(pair=None), units) == []

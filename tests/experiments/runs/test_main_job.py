@@ -14,16 +14,18 @@ import xarray as xr
 import yaml
 from pairs import build
 
-from ppvae.datasets import Dataset, load_dataset
+from ppvae.datasets import Dataset, evenly_spaced, load_dataset
 from ppvae.errors import CheckpointError, OptionError, PairError
-from ppvae.experiments.figures import style as figures
+from ppvae.experiments.figures import evidence_figures
 from ppvae.experiments.runs import main_job
+from ppvae.experiments.runs.evaluate_run import evaluate_run
+from ppvae.experiments.runs.make_pair import make_pair
+from ppvae.experiments.runs.options import EvaluateOptions
 from ppvae.experiments.runs.preparation import check_pair
-from ppvae.experiments.runs.samples import spread, views
+from ppvae.experiments.runs.samples import draw_samples
 from ppvae.inference import importance_evidence
 from ppvae.inference.checkpoint import load_parameters
 from ppvae.models import VAE, Binomial, LinearGaussian
-from ppvae.experiments.runs.make_pair import make_pair
 from ppvae.storage import RunDirectory, Settings
 
 
@@ -112,8 +114,8 @@ class TestRun:
 
     def test_max_eval_spreads_over_the_data(self, settings, counts):
         assert len(run(Settings(**settings.as_dict() | {"max_eval": 2})).evidence.elbo) == 2
-        assert spread(torch.arange(10), 4).tolist() == [0, 3, 6, 9]
-        assert spread(torch.arange(3), None).tolist() == spread(torch.arange(3), 5).tolist() == [0, 1, 2]
+        assert evenly_spaced(torch.arange(10), 4).tolist() == [0, 3, 6, 9]
+        assert evenly_spaced(torch.arange(3), None).tolist() == evenly_spaced(torch.arange(3), 5).tolist() == [0, 1, 2]
 
     def test_the_posterior_opens_in_arviz(self, settings):
         import arviz
@@ -187,19 +189,19 @@ class TestEvaluate:
     def test_gives_the_same_numbers_again(self, settings, precision):
         torch.set_default_dtype(torch.float32)  # as on the command line
         whole = run(Settings(**settings.as_dict() | {"precision": precision}))
-        again = main_job.evaluate(whole.directory)
+        again = evaluate_run(whole.directory, EvaluateOptions())
         torch.testing.assert_close(again.evidence.log_evidence, whole.evidence.log_evidence, rtol=0, atol=0)
         assert again.summary["training"] == whole.summary["training"]
 
     def test_takes_the_best_parameters_of_early_stopping(self, settings):
         whole = run(Settings(**settings.as_dict() | {"epochs": 40, "patience": 2, "learning_rate": 0.3}))
         assert whole.summary["training"]["stopped"] == "plateau"
-        again = main_job.evaluate(whole.directory)
+        again = evaluate_run(whole.directory, EvaluateOptions())
         torch.testing.assert_close(again.evidence.elbo, whole.evidence.elbo, rtol=0, atol=0)
 
     def test_other_settings(self, settings):
         whole = run(settings)
-        again = main_job.evaluate(whole.directory, num_particles=70, split="validation", seed=5)
+        again = evaluate_run(whole.directory, EvaluateOptions(num_particles=70, split="validation", seed=5))
         assert again.evidence.num_particles == 70
         assert again.summary["split"] == "validation"
         assert again.summary["seed"] == 5
@@ -215,7 +217,7 @@ class TestEvaluate:
         before[one.directory.checkpoint] = other.directory.checkpoint.read_bytes()
         one.directory.checkpoint.write_bytes(other.directory.checkpoint.read_bytes())
         with pytest.raises(CheckpointError, match="another pair"):
-            main_job.evaluate(one.directory)
+            evaluate_run(one.directory, EvaluateOptions())
         assert {file: file.read_bytes() for file in before} == before
 
     @pytest.mark.parametrize("options", [{"num_particles": 0}, {"seed": -1}, {"split": "train"}])
@@ -223,7 +225,7 @@ class TestEvaluate:
         directory = RunDirectory.create(settings)
         directory.write_settings(settings)
         with pytest.raises(OptionError, match=next(iter(options))):
-            main_job.evaluate(directory, **options)
+            evaluate_run(directory, EvaluateOptions(**options))
 
 
 class TestPreparation:
@@ -253,7 +255,7 @@ class TestViews:
     def test_a_linear_pair_shows_its_means(self):
         pair = LinearGaussian(num_features=3, latent_dim=2).set_exact_guide()
         x = torch.randn(7, 3)
-        seen = views(pair, x, seed=0)
+        seen = draw_samples(pair, x, seed=0)
         assert seen.traversal is None  # it has no decode
         z = torch.as_tensor(seen.posterior["z"].to_numpy()).flatten(0, 1)
         posterior = pair.posterior(x)
@@ -268,7 +270,7 @@ class TestViews:
         vae = VAE.for_data(x, Binomial(4), latent_dim=3, hidden=(4,))
         with torch.no_grad():
             vae.encoder[-1].weight[:3] = torch.tensor([[0.1], [10.0], [1.0]]) * torch.ones(3, 4)
-        seen = views(vae, x, seed=0)
+        seen = draw_samples(vae, x, seed=0)
         assert seen.dimensions[0] == 1
         assert seen.traversal is not None
         z = torch.zeros(3)
@@ -278,7 +280,7 @@ class TestViews:
     @pytest.mark.parametrize("name", ["hierarchy", "plated", "mixture", "mixture_in_guide", "nested", "gamma_poisson"])
     def test_any_pair_can_be_shown(self, name):
         pair = build(name)
-        seen = views(pair, pair.x, seed=0)
+        seen = draw_samples(pair, pair.x, seed=0)
         summed = {site for site in pair.summed if site in seen.posterior}
         assert not summed
         for site in seen.posterior.data_vars.values():
@@ -295,11 +297,11 @@ def test_a_class_that_the_model_sums_out_is_seen_as_the_posterior_has_it():
 
     pair = types.SimpleNamespace(model=model, guide=lambda x: None)
     x = torch.tensor([0.0, 20.0]).repeat(10).unsqueeze(-1).expand(20, 3)
-    seen = views(pair, x, 0)
+    seen = draw_samples(pair, x, 0)
     assert torch.equal(seen.reconstructions, seen.data)
 
 
 def test_one_particle_draws_its_curve_too():
     pair = VAE(num_features=3, latent_dim=1, hidden=(2,))
     evidence = importance_evidence(pair.model, pair.guide, torch.ones(4, 3), 1, seed=0)
-    assert figures.bound_curve(evidence).axes[0].get_xlabel() == "particles per datum, K"
+    assert evidence_figures.bound_curve(evidence).axes[0].get_xlabel() == "particles per datum, K"

@@ -555,12 +555,12 @@ class TestTheLatentPlane:
     def test_the_grid_is_what_the_pair_decodes(self, trained):
         import torch
 
-        from ppvae.experiments.runs.saved_run import reopen
+        from ppvae.experiments.runs.saved_run import load_run
 
         kept = read_record(trained).plane
         axis, n = kept["axis"], len(kept["axis"])
         grid = np.frombuffer(base64.b64decode(kept["grid"]), dtype=np.uint8).reshape(n, n, 64)
-        pair = reopen(trained).pair
+        pair = load_run(trained).pair
         for row, column in ((0, n - 1), (3, 5), (n - 1, 0)):
             z = torch.tensor([axis[column], axis[row]], dtype=torch.float32)
             mean = pair.decode(z).mean.detach().numpy()

@@ -1,0 +1,177 @@
+"""The guide of an earlier run assessed as a posterior, in three steps from the cheapest on.
+
+Which latent units it uses (:func:`ppvae.inference.latent_units`), whether it is calibrated on data drawn from the model
+(:func:`ppvae.inference.calibrate`), and how it differs from reference draws of the posterior, datum by datum
+(:func:`ppvae.inference.guide_quality`). Each adds a file, figures and a section to the run directory; the reference
+draws stay there too, for ArviZ.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any, Literal
+
+import torch
+from matplotlib.figure import Figure
+
+from ppvae.datasets import evenly_spaced
+from ppvae.inference import (
+    LatentUnits,
+    calibrate,
+    column_stability,
+    guide_quality,
+    latent_units,
+    sample_posterior,
+    to_datatree,
+)
+from ppvae.inference.sites import sites_of
+from ppvae.inference.verdict import CANNOT_TELL, GOOD, WORDS
+from ppvae.models import LinearGaussian
+from ppvae.storage import RunDirectory
+
+from ..figures import calibration_figures, latent_space, posterior_figures
+from ..figures.guide_quality import latent_unit_bars
+from ..figures.reference_comparison import comparison_figures
+from .options import AssessOptions
+from .posterior_draws import draw_sets
+from .saved_run import SavedRun, load_run
+from .section import Section, check_evaluated, write_section
+
+# Data over which the latent units are examined, and those on the latent map.
+NUM_UNITS_DATA, NUM_MAPPED = 500, 200
+
+
+def assess_run(directory: RunDirectory, options: AssessOptions, *, command: str = "") -> Section:
+    """Assess the guide of an earlier run as a posterior.
+
+    Args:
+        directory: of the run.
+        options: which data, how many of them and of simulations.
+        command: the command line, for the summary.
+
+    Raises:
+        PpvaeError: the run, its data or its pair cannot be had, or the pair cannot be assessed in this way.
+        KeyboardInterrupt: Ctrl-C; its message says what is kept.
+    """
+    options.check()
+    check_evaluated(directory)
+    run = load_run(directory, split=options.split, max_eval=NUM_UNITS_DATA, seed=options.seed)
+    common = {"split": options.split, "seed": run.settings.seed, "command": command}
+    started = time.monotonic()
+    try:
+        units = _assess_units(run, common)
+        calibration = _assess_calibration(run, options.num_simulations, common)
+        quality = _assess_quality(run, options.num_data, common, started)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; what was finished stands in {directory.path}, and the same command begins again."
+        ) from None
+    rows = [
+        ("latent units", f"{units['active']} of {units['num_units']}", "active"),
+        ("calibration", "", str(calibration["verdict"])),
+        ("guide against reference", f"{quality['num_judged']} of {quality['num_data']}", quality["verdict"]),
+        ("  KL(q ‖ p), the gap", _with_error(quality, "kl_guide"), "nats"),
+        ("  KL(p ‖ q)", _with_error(quality, "kl_posterior"), "nats"),
+    ]
+    remarks = [*units["remarks"], *calibration["remarks"], *quality["remarks"]]
+    return Section(directory, "q(z|x) assessed as a posterior", rows, {"remarks": remarks})
+
+
+def _assess_units(run: SavedRun, common: dict[str, Any]) -> dict[str, Any]:
+    model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
+    units = latent_units(model, guide, run.x, seed=seed, progress=True)
+    numbers = units.summary()
+    section = {
+        **numbers,
+        "verdict": f"{numbers['active']} of {numbers['num_units']} latent units are active, "
+        f"{numbers['collapsed']} collapsed",
+        "remarks": [*units.remarks(), *_collapse_reasons(run, units)],
+        **common,
+    }
+    x = evenly_spaced(run.x, NUM_MAPPED)
+    tree = to_datatree(model, guide, x, num_draws=25, predictive=False, seed=seed)
+    figures = {"latent_units": latent_unit_bars(units), "latent_units_map": latent_space.latent_map(tree)}
+    write_section(run, "latent_units", units.to_dataset(), section, _without_none(figures))
+    return section
+
+
+def _collapse_reasons(run: SavedRun, units: LatentUnits) -> list[str]:
+    """For a linear decoder, whose columns have a closed form: a sentence for each collapsed unit."""
+    pair = run.pair
+    if not isinstance(pair, LinearGaussian):
+        return []
+    stability = column_stability(pair.weight, (2 * pair.log_noise_scale).exp(), run.data.train.to(pair.weight))
+    collapsed = [j for j, verdict in enumerate(units.verdict) if verdict == "collapsed"]
+    return [f"{units.label[j]} has collapsed: {stability.reason(j)}" for j in collapsed]
+
+
+def _assess_calibration(run: SavedRun, num_simulations: int, common: dict[str, Any]) -> dict[str, Any]:
+    model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
+    with sites_of(model, guide, (run.x[:2],)) as sites:
+        summed = sorted(sites.summed)  # simulations near the data cannot be drawn there
+    anchor: Literal["prior", "both"] = "prior" if summed else "both"
+    found = calibrate(model, guide, run.x, anchor=anchor, num_simulations=num_simulations, seed=seed, progress=True)
+    remarks = found.remarks()
+    if summed:
+        remarks.append(f"simulations near the data cannot be drawn, since {', '.join(summed)} is summed out.")
+    section = {**found.summary(), "remarks": remarks, **common}
+    write_section(run, "calibration", found.to_dataset(), section, calibration_figures.calibrations(found))
+    return section
+
+
+def _assess_quality(run: SavedRun, num_data: int, common: dict[str, Any], started: float) -> dict[str, Any]:
+    model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
+    x, numbers = evenly_spaced(run.x, num_data), _data_numbers(run, num_data)
+    reference = sample_posterior(model, guide, x, seed=seed, progress=True)
+    quality = guide_quality(model, guide, x, reference, seed=seed, progress=True)
+    draws = draw_sets(run, x, reference, numbers)
+    run.directory.write_netcdf("reference", draws.reference)
+    section = {
+        **quality.summary(),
+        "verdict": _verdict_sentence(quality.verdicts),
+        "remarks": [*quality.remarks(), *reference.remarks()],
+        **common,
+        "seconds": time.monotonic() - started,
+    }
+    figures = comparison_figures(quality, reference, draws, numbers) | _without_none(
+        {
+            "quality_exact": latent_space.exact_posteriors(run.pair, x, reference.coordinates, numbers, seed),
+            "ppc_posterior": posterior_figures.predictive(draws.guide, "posterior_predictive"),
+            "ppc_prior": posterior_figures.predictive(draws.guide, "prior_predictive"),
+        }
+    )
+    write_section(run, "quality", quality.to_dataset(), section, figures)
+    return section
+
+
+def _data_numbers(run: SavedRun, num_data: int) -> list[int]:
+    """The row numbers, in their part of the data, of the data that are compared with reference draws."""
+    part = run.data.validation if run.split == "validation" else run.data.test
+    return evenly_spaced(evenly_spaced(torch.arange(len(part)), run.settings.max_eval), num_data).tolist()
+
+
+def _without_none(figures: dict[str, Figure | None]) -> dict[str, Figure]:
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _verdict_sentence(verdicts: tuple[tuple[str, ...], ...]) -> str:
+    """For how many of the data that could be judged the guide is wrong, and its most frequent first fault."""
+    first = Counter(words[0] for words in verdicts)
+    unclear, good = first.pop(CANNOT_TELL, 0), first.pop(GOOD, 0)
+    wrong = first.total()
+    found = []
+    if wrong:
+        most = max((word for word in WORDS if word in first), key=lambda word: first[word])
+        found.append(f"wrong for {wrong} of {wrong + good} data, first of all {most} ({first[most]})")
+    elif good:
+        found.append(f"good for {good} of {good} data")
+    if unclear:
+        found.append(f"cannot tell for {unclear} of {len(verdicts)} data")
+    return "; ".join(found)
+
+
+def _with_error(numbers: dict[str, Any], name: str) -> str:
+    if name not in numbers or not torch.tensor(numbers[name]).isfinite():
+        return "not known"
+    return f"{numbers[name]:.2f} ± {numbers[name + '_standard_error']:.2f}"

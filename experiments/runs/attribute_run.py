@@ -1,0 +1,61 @@
+"""The causes of the gap of an earlier run: `gap_attribution.nc`, a figure, and a section of its summary."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ppvae.inference import attribute_gap, estimate_evidence
+from ppvae.storage import RunDirectory
+
+from ..figures.waterfall import gap_waterfall
+from .options import AttributeOptions
+from .saved_run import load_run
+from .section import Section, check_evaluated, write_section
+
+LABELS = {
+    "elbo": "ELBO",
+    "log_evidence": "log p(x)",
+    "total": "gap",
+    "amortisation": "  amortisation: what a better network could win",
+    "family": "  family: what a richer guide could win",
+    "covariance": "    of which full covariance",
+    "flow": "    of which a flow, beyond that",
+    "rest": "    the rest",
+}
+
+
+def attribute_run(directory: RunDirectory, options: AttributeOptions, *, command: str = "") -> Section:
+    """Split the gap of an earlier run into the part of the guide's family and the part of its amortisation.
+
+    Args:
+        directory: of the run.
+        options: which data, how exactly, with how many steps.
+        command: the command line, for the summary.
+
+    Raises:
+        PpvaeError: the run, its data or its pair cannot be had, or the gap of the pair cannot be split.
+    """
+    options.check()
+    check_evaluated(directory)
+    run = load_run(directory, split=options.split, max_eval=options.num_data, seed=options.seed)
+    model, guide = run.pair.model, run.pair.guide
+    common: dict[str, Any] = {"seed": run.settings.seed, "progress": True}
+    started = time.monotonic()
+    evidence = estimate_evidence(model, guide, run.x, tolerance=options.tolerance, **common)
+    gap = attribute_gap(model, guide, run.x, evidence=evidence, steps=options.steps, **common)
+    section = {"split": options.split, **gap.summary(), "seed": run.settings.seed}
+    section |= {"seconds": time.monotonic() - started}
+    section |= {"remarks": [*evidence.remarks(), *gap.remarks()], "command": command}
+    write_section(run, "gap_attribution", gap.to_dataset(), section, {"waterfall": gap_waterfall(section)})
+    rows = [
+        (label, f"{section[name]:.2f} ± {section[name + '_standard_error']:.2f}", _resolved(section, name))
+        for name, label in LABELS.items()
+    ]
+    title = f"the causes of the gap: mean over {section['num_data']} {options.split} data ± standard error"
+    return Section(directory, title, rows, section)
+
+
+def _resolved(section: dict[str, Any], name: str) -> str:
+    share = section.get(f"{name}_resolved")
+    return "" if share is None else f"resolved for {share:.0%}"

@@ -1,0 +1,72 @@
+"""Two-sided bounds of log p(x) of an earlier run: `certificate.nc`, a figure, and a section of its summary."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ppvae.inference import Certificate, certify
+from ppvae.storage import RunDirectory
+
+from ..figures.waterfall import certificate_intervals
+from .options import CertifyOptions
+from .saved_run import load_run
+from .section import Section, check_evaluated, write_section
+
+# The value of `split` for which data are drawn from the model.
+MODEL = "model"
+
+
+def certify_run(directory: RunDirectory, options: CertifyOptions, *, command: str = "") -> Section:
+    """Bound log p(x) from both sides, on the data of an earlier run or on data drawn from its model.
+
+    Args:
+        directory: of the run.
+        options: which data, how narrow, with which confidence.
+        command: the command line, for the summary.
+
+    Raises:
+        PpvaeError: the run, its data or its pair cannot be had, or the pair cannot be certified.
+    """
+    options.check()
+    check_evaluated(directory)
+    simulated = options.split == MODEL
+    run = load_run(
+        directory, split="test" if simulated else options.split, max_eval=options.num_data, seed=options.seed
+    )
+    data: dict[str, Any] = {"like": run.x} if simulated else {"x": run.x}
+    started = time.monotonic()
+    certificate = certify(
+        run.pair.model,
+        run.pair.guide,
+        **data,
+        confidence=options.confidence,
+        width=options.width,
+        start=options.start,
+        num_chains=options.num_chains,
+        max_distributions=options.max_distributions,
+        seed=run.settings.seed,
+        progress=True,
+    )
+    section = {"split": options.split, **certificate.summary(), "seed": run.settings.seed}
+    section |= {"seconds": time.monotonic() - started, "remarks": certificate.remarks(), "command": command}
+    figures = {"certificate": certificate_intervals(certificate)}
+    write_section(run, "certificate", certificate.to_dataset(), section, figures)
+    data_words = f"{len(certificate.lower)} {'simulated' if simulated else options.split} data"
+    title = f"log p(x), mean over {data_words}: {certificate.kind} certificate"
+    return Section(directory, title, _rows(certificate, section), section)
+
+
+def _rows(certificate: Certificate, section: dict[str, Any]) -> list[tuple[str, str, str]]:
+    certified = f"certified with {certificate.confidence:.0%}"
+    reached = "reached" if certificate.reached else f"{section['width']} was asked"
+    return [
+        ("lower bound of the mean", f"{certificate.mean_lower:.3f}", certified),
+        ("estimate", f"{section['log_evidence']:.3f}", f"± {section['log_evidence_monte_carlo_error']:.3f}"),
+        (
+            "upper bound of the mean",
+            f"{certificate.mean_upper:.3f}",
+            "estimated" if certificate.kind == "real" else certified,
+        ),
+        ("width", f"{section['mean_width']:.3f}", reached),
+    ]

@@ -1,0 +1,170 @@
+"""The evaluation of a trained pair: log p(x), ELBO and gap of every datum, with figures, draws, a summary and the page.
+
+`ppvae run` evaluates the pair that it has trained by importance sampling; `ppvae evaluate` evaluates the pair of an
+earlier run, by importance sampling or by annealed chains.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.table import Table
+from torch import Tensor
+
+from ppvae.inference import Evidence, annealed_evidence, estimate_evidence, importance_evidence
+from ppvae.report import write_report
+from ppvae.storage import RunDirectory, data_hash, device_name, versions, write_json
+
+from ..figures import evidence_figures, galleries
+from ..figures.latent_plane import latent_plane
+from .options import EvaluateOptions
+from .samples import STEPS, Samples, draw_samples
+from .saved_run import SavedRun, load_run, saved_summary
+
+Estimate = Callable[..., Evidence]
+# The sections that other commands add to a summary: a new evaluation leaves them there.
+ADDED = ("certificate", "gap_attribution", "latent_units", "calibration", "quality")
+# Chains per datum, where no number of them is given.
+NUM_CHAINS = 32
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the evaluation of a run found.
+
+    Attributes:
+        directory: where everything was written.
+        evidence: log p(x), ELBO and gap of every datum, in nats.
+        summary: the content of ``summary.json``.
+    """
+
+    directory: RunDirectory
+    evidence: Evidence
+    summary: dict[str, Any]
+
+    def table(self) -> Table:
+        """The numbers, to be printed by rich."""
+        numbers, training = self.summary["evidence"], self.summary["training"]
+        data = f"{numbers['num_data']} {self.summary['split']} data"
+        table = Table(title=f"{self.summary['pair']} on {self.summary['data']}: nats per datum, mean over {data}")
+        for column in ("", "mean ± standard error", "of which Monte Carlo"):
+            table.add_column(column, justify="right" if column else "left")
+        for name, label in (("elbo", "ELBO"), ("log_evidence", "log p(x)"), ("gap", "gap")):
+            error, monte_carlo = numbers[f"{name}_standard_error"], numbers[f"{name}_monte_carlo_error"]
+            table.add_row(label, f"{numbers[name]:.2f} ± {error:.2f}", f"{monte_carlo:.3f}")
+        table.add_section()
+        table.add_row("k-hat, mean", f"{numbers['pareto_k_mean']:.2f}", "")
+        table.add_row("data with k-hat ≥ 0.7", f"{numbers['pareto_k_share_above_0_7']:.0%}", "")
+        table.add_section()
+        seconds = self.summary["seconds"]
+        table.add_row("training", f"{training['seconds']:.0f} s", f"{training['epochs']} epochs")
+        table.add_row("evaluation", f"{seconds['evaluation']:.0f} s", f"{numbers['num_particles']} particles")
+        return table
+
+
+def evaluate_run(directory: RunDirectory, options: EvaluateOptions, *, command: str = "") -> Evaluation:
+    """Evaluate the pair of an earlier run again, and write evidence, posterior, figures and summary anew.
+
+    Args:
+        directory: of the run; its settings and its checkpoint give the pair.
+        options: the estimator, its size, and the data.
+        command: the command line, for the summary.
+
+    Raises:
+        PpvaeError: the run, its data or its pair cannot be had; the files of the run stay as they were.
+    """
+    options.check()
+    annealed = options.method == "ais"
+    run = load_run(
+        directory,
+        split=options.split,
+        num_particles=None if annealed else options.num_particles,
+        seed=options.seed,
+        max_eval=options.max_eval,
+    )
+    chains = {"num_chains": options.num_particles or NUM_CHAINS, "num_distributions": options.num_distributions}
+    estimate: Estimate = {
+        "importance": by_importance(run.settings.num_particles),
+        "ais": partial(annealed_evidence, progress=True, **chains),
+        "auto": partial(estimate_evidence, tolerance=options.tolerance, progress=True),
+    }[options.method]
+    return write_evaluation(run, estimate, command)
+
+
+def by_importance(num_particles: int) -> Estimate:
+    """Importance sampling from the guide, with so many draws per datum."""
+
+    def estimate(model: Any, guide: Any, x: Tensor, *, seed: int) -> Evidence:
+        return importance_evidence(model, guide, x, num_particles, seed=seed, progress=True)
+
+    return estimate
+
+
+def write_evaluation(run: SavedRun, estimate: Estimate, command: str) -> Evaluation:
+    """Estimate, sample and draw, write each as soon as it is known, then the summary and the page."""
+    started = time.monotonic()
+    directory, settings = run.directory, run.settings
+    evidence = estimate(run.pair.model, run.pair.guide, run.x, seed=settings.seed)
+    samples = draw_samples(run.pair, run.x, settings.seed)
+    names = {"pair": settings.pair, "data": run.data.name, "split": run.split}
+    dataset = evidence.to_dataset()
+    dataset.attrs |= {**names, "seed": settings.seed}
+    directory.write_netcdf("evidence", dataset)
+    samples.draws.attrs |= names
+    directory.write_netcdf("posterior", samples.draws)
+    plane = latent_plane(run.pair, samples.posterior, run.x, run.data.event_shape)
+    if plane is not None:
+        write_json(directory.decoder, plane)
+    for name, figure in _figures(evidence, samples, run.training["history"], run.data.event_shape).items():
+        directory.write_figure(name, figure)
+    summary = _summary(run, evidence, time.monotonic() - started, command)
+    directory.write_summary(summary)
+    write_report(directory)
+    return Evaluation(directory, evidence, summary)
+
+
+def _summary(run: SavedRun, evidence: Evidence, seconds: float, command: str) -> dict[str, Any]:
+    """The content of ``summary.json``, with the sections that it had."""
+    summary = {
+        "pair": run.settings.pair,
+        "data": run.data.name,
+        "split": run.split,
+        "units": "nats",
+        "method": evidence.method,
+        "evidence": evidence.summary(),
+        "remarks": evidence.remarks(),
+        "training": {key: value for key, value in run.training.items() if key != "history"},
+        "seconds": {"training": run.training["seconds"], "evaluation": seconds},
+        "seed": run.settings.seed,
+        "data_sha256": data_hash(run.data),
+        "device": device_name(run.x.device),
+        "versions": versions(),
+        "command": command,
+    }
+    earlier = saved_summary(run.directory)
+    return summary | {name: earlier[name] for name in ADDED if name in earlier}
+
+
+def _figures(
+    evidence: Evidence, samples: Samples, history: list[dict[str, float]], event_shape: tuple[int, ...]
+) -> dict[str, Figure]:
+    """Every figure that these results have, by name."""
+    figures = {"bound": evidence_figures.bound_curve(evidence), "gap": evidence_figures.gap_histogram(evidence)}
+    if evidence.method == "importance" and evidence.pareto_k.isfinite().any():
+        figures["khat"] = evidence_figures.khat(evidence)
+    if history:
+        figures["training"] = evidence_figures.training_curve(history)
+    if samples.reconstructions is not None:
+        figures["reconstructions"] = galleries.reconstructions(samples.data, samples.reconstructions, event_shape)
+    if samples.prior is not None:
+        figures["prior"] = galleries.prior_samples(samples.prior, event_shape)
+    if samples.traversal is not None:
+        figures["traversal"] = galleries.latent_traversal(
+            samples.traversal, event_shape, samples.dimensions, STEPS.tolist()
+        )
+    return figures

@@ -1,0 +1,121 @@
+"""The options of the commands that take an earlier run: `ppvae evaluate`, `certify`, `gap` and `posterior`.
+
+A command's options, their types, defaults and meanings stand here and nowhere else: the command line reads its parser
+off the class, and the function that does the work takes an instance. Those of `ppvae run` are
+:class:`ppvae.storage.Settings`. Nothing here imports torch, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from ppvae.errors import OptionError
+from ppvae.storage import check_count
+
+Split = Literal["test", "validation"]
+Method = Literal["importance", "ais", "auto"]
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """How log p(x) of an earlier run is estimated again.
+
+    Args:
+        method: importance (draws of the guide), ais (annealed chains from the guide to the posterior), or auto (for
+            each datum the cheapest estimator that reaches the tolerance).
+        num_particles: draws of the guide per datum, null takes those of the run; with ais chains per datum, null
+            takes 32.
+        num_distributions: of ais, from the guide to the posterior.
+        tolerance: of auto, in nats.
+        max_eval: evaluate on so many data only, evenly spaced over all; null takes those of the run.
+        split: the data to evaluate on.
+        seed: of the draws; null takes that of the run.
+    """
+
+    method: Method = "importance"
+    num_particles: int | None = None
+    num_distributions: int = 200
+    tolerance: float = 0.1
+    max_eval: int | None = None
+    split: Split = "test"
+    seed: int | None = None
+
+    def check(self) -> None:
+        """Raise OptionError where the method is unknown; the numbers are checked with the settings of the run."""
+        if self.method not in get_args(Method):
+            raise OptionError(f"method must be importance, ais or auto; it is {self.method!r}.")
+
+
+@dataclass(frozen=True)
+class CertifyOptions:
+    """How log p(x) of an earlier run is bounded from both sides.
+
+    Args:
+        split: the data; on model, data drawn from the model, the upper bound is certified too.
+        num_data: how many data, evenly spaced over all.
+        confidence: with which the bounds of the mean hold.
+        width: of the mean's interval, in nats; no more is computed once it is reached.
+        start: of the annealed chains.
+        num_chains: per datum.
+        max_distributions: the largest number of distributions between the start and the posterior.
+        seed: of all draws; null takes that of the run.
+    """
+
+    split: Literal["test", "validation", "model"] = "test"
+    num_data: int = 100
+    confidence: float = 0.95
+    width: float = 0.1
+    start: Literal["guide", "prior"] = "guide"
+    num_chains: int = 16
+    max_distributions: int = 2048
+    seed: int | None = None
+
+    def check(self) -> None:
+        """Raise OptionError where a count cannot be used; inference checks the others."""
+        check_count("num_data", self.num_data)
+
+
+@dataclass(frozen=True)
+class AttributeOptions:
+    """How the gap of an earlier run is split into its causes.
+
+    Args:
+        split: the data.
+        num_data: how many data, evenly spaced over all.
+        tolerance: to which log p(x) is estimated, in nats.
+        steps: the largest number of steps of a datum's local optimisation, in each family of guides.
+        seed: of all draws; null takes that of the run.
+    """
+
+    split: Split = "test"
+    num_data: int = 100
+    tolerance: float = 0.1
+    steps: int = 2000
+    seed: int | None = None
+
+    def check(self) -> None:
+        """Raise OptionError where a count cannot be used; inference checks the others."""
+        check_count("num_data", self.num_data)
+
+
+@dataclass(frozen=True)
+class AssessOptions:
+    """How the guide of an earlier run is assessed as a posterior.
+
+    Args:
+        split: the data.
+        num_data: data for which reference draws of the posterior are made, evenly spaced over all.
+        num_simulations: data drawn from the model, for calibration.
+        seed: of all draws; null takes that of the run.
+    """
+
+    split: Split = "test"
+    num_data: int = 20
+    num_simulations: int = 1000
+    seed: int | None = None
+
+    def check(self) -> None:
+        """Raise OptionError where a count cannot be used."""
+        check_count("num_data", self.num_data)
+        check_count("num_simulations", self.num_simulations, least=20)

@@ -1,0 +1,53 @@
+"""Draws of three approximations to the posterior for the same data: guide, reweighted guide, Markov chains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import xarray as xr
+from torch import Tensor
+
+from ppvae.inference import Posterior, to_datatree
+
+from .saved_run import SavedRun
+
+# Draws of each chain that are shown and kept: of the reference every few.
+KEPT_DRAWS = 100
+
+
+@dataclass(frozen=True)
+class DrawSets:
+    """Draws of three kinds for the same data, as many of each.
+
+    Attributes:
+        guide: with data drawn from p(x|z).
+        reweighted: the guide's, resampled by their importance weights.
+        reference: those of Markov chains.
+    """
+
+    guide: xr.DataTree
+    reweighted: xr.DataTree
+    reference: xr.DataTree
+
+
+def draw_sets(run: SavedRun, x: Tensor, reference: Posterior, numbers: Sequence[int]) -> DrawSets:
+    """Draw from the guide of a run as much as is kept of the reference draws.
+
+    Args:
+        run: the run.
+        x: the data, ``(num_data, ...)``.
+        reference: draws of the posterior for the same data.
+        numbers: the row numbers of the data, which name them in the trees.
+    """
+    num_chains, num_draws = reference.log_joint.shape[:2]
+    kept = {site: value[:, :: -(-num_draws // KEPT_DRAWS)] for site, value in reference.draws.items()}
+    model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
+    size: dict[str, Any] = {"num_chains": num_chains, "num_draws": next(iter(kept.values())).shape[1]}
+    size |= {"seed": seed, "coords": {"datum": numbers}}
+    return DrawSets(
+        guide=to_datatree(model, guide, x, **size),
+        reweighted=to_datatree(model, guide, x, draws="psis", predictive=False, **size),
+        reference=to_datatree(model, guide, x, draws=replace(reference, draws=kept), predictive=False, **size),
+    )

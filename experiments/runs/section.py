@@ -1,0 +1,65 @@
+"""The section that a command adds to a run: a file of values by datum, figures, numbers in `summary.json`, the page.
+
+Later evaluations of the run leave the sections there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from ppvae.errors import RunError
+from ppvae.report import write_report
+from ppvae.storage import RunDirectory
+
+from .saved_run import SavedRun, saved_summary
+
+
+@dataclass(frozen=True)
+class Section:
+    """What a command found about a run.
+
+    Attributes:
+        directory: where it was written.
+        title: of the table.
+        rows: of the table: a label, a number, a note.
+        summary: the section of ``summary.json``.
+    """
+
+    directory: RunDirectory
+    title: str
+    rows: list[tuple[str, str, str]]
+    summary: dict[str, Any]
+
+    def table(self) -> Table:
+        """The numbers, to be printed by rich."""
+        table = Table(title=self.title)
+        for column, justify in (("", "left"), ("nats per datum", "right"), ("", "left")):
+            table.add_column(column, justify=justify)  # type: ignore[arg-type]
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+
+def check_evaluated(directory: RunDirectory) -> None:
+    """Raise RunError unless the run has been evaluated: a section is added to the summary that is there."""
+    if "evidence" not in saved_summary(directory):
+        raise RunError(f"{directory.path} was not evaluated yet: `ppvae evaluate {directory.path}` does it.")
+
+
+def write_section(
+    run: SavedRun, name: str, dataset: xr.Dataset, section: dict[str, Any], figures: Mapping[str, Figure]
+) -> None:
+    """Write ``<name>.nc``, the figures, the section of the summary, and the page; remove the section's old figures."""
+    dataset.attrs |= {"pair": run.settings.pair, "data": run.data.name, "seed": run.settings.seed}
+    run.directory.write_netcdf(name, dataset)
+    for figure_name, figure in figures.items():
+        run.directory.write_figure(figure_name, figure)
+    run.directory.remove_figures(name, keep=figures)
+    run.directory.write_summary(saved_summary(run.directory) | {name: section})
+    write_report(run.directory)

@@ -1,0 +1,106 @@
+"""The parsers, read off signatures: the arguments of a command are the parameters of its function, options included.
+
+jsonargparse reads types, defaults and docstrings. A parameter without a default is given by position, any other as
+``--name``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from types import ModuleType
+from typing import Any, get_type_hints
+
+from jsonargparse import ArgumentParser, Namespace
+
+import ppvae
+from ppvae.errors import OptionError
+
+from .console import first_sentence
+from .usage import Usage
+
+# Parameters of a command's function that are not arguments: both come from the command line as a whole.
+NOT_ARGUMENTS = {"command", "words"}
+# The only commands with so many options that they are kept in a file.
+TAKES_CONFIG = "run"
+CONFIG_HELP = "YAML file of options, as --print_config prints it."
+
+
+def commands_parser(commands: Mapping[str, Callable[..., int]]) -> ArgumentParser:
+    """The parser of all commands."""
+    description = (ppvae.__doc__ or "").partition("\n")[0]
+    parser = ArgumentParser(prog="ppvae", description=description, version=ppvae.__version__, exit_on_error=False)
+    subcommands = parser.add_subcommands()
+    for name, function in commands.items():
+        command = ArgumentParser(description=first_sentence(function), exit_on_error=False)
+        if name == TAKES_CONFIG:
+            command.add_argument("--config", action="config", help=CONFIG_HELP)
+        classes = options_classes(function)
+        command.add_function_arguments(function, as_group=False, as_positional=True, skip={*NOT_ARGUMENTS, *classes})
+        for options in classes.values():
+            command.add_class_arguments(options, as_group=False)
+        subcommands.add_subcommand(name, command, help=first_sentence(function))
+    return parser
+
+
+def options_classes(function: Callable[..., Any]) -> dict[str, type]:
+    """The parameters of a function whose type is a dataclass of options, with the class."""
+    return {name: kind for name, kind in get_type_hints(function).items() if is_dataclass(kind)}
+
+
+def parse(parser: ArgumentParser, words: Sequence[str], own: Sequence[str], usage: Usage) -> Namespace:
+    """Parse words.
+
+    Args:
+        parser: of the command.
+        words: all that it gets.
+        own: those after the name of the command.
+        usage: what the command takes.
+
+    Raises:
+        OptionError: the words cannot be used, in one sentence.
+    """
+    try:
+        return parser.parse_args(list(words))
+    except argparse.ArgumentError as error:
+        raise OptionError(usage.sentence(error, own)) from error
+
+
+def call(function: Callable[..., int], values: dict[str, Any], command: str) -> int:
+    """Call the function of a command with what was parsed: the fields of an options class become an instance of it."""
+    arguments = {name: value for name, value in values.items() if name in inspect.signature(function).parameters}
+    for name, options in options_classes(function).items():
+        arguments[name] = options(**{field.name: values[field.name] for field in fields(options)})
+    if "command" in inspect.signature(function).parameters:
+        arguments["command"] = command
+    return function(**arguments)
+
+
+def usage_of(name: str, function: Callable[..., Any]) -> Usage:
+    """What a command takes, for the sentence about words that it cannot take."""
+    parameters = {n: p for n, p in inspect.signature(function).parameters.items() if n not in NOT_ARGUMENTS}
+    kinds, classes = get_type_hints(function), options_classes(function)
+    required = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in classes]
+    options = {n: kinds[n] for n in parameters if n not in required and n not in classes}
+    for each in classes.values():
+        options |= get_type_hints(each)
+    return Usage(name, required, options | ({"config": str} if name == TAKES_CONFIG else {}))
+
+
+def parse_experiment(name: str, module: ModuleType, words: Sequence[str]) -> tuple[Any, str]:
+    """The Config of an experiment and the folder for its results: its options are the fields of its Config.
+
+    Raises:
+        OptionError: the words are not such options.
+    """
+    parser = ArgumentParser(prog=f"ppvae experiment {name}", description=first_sentence(module), exit_on_error=False)
+    parser.add_argument("--config", action="config", help=CONFIG_HELP)
+    parser.add_class_arguments(module.Config, as_group=False)
+    parser.add_argument("--out", default="runs", help="folder in which the experiment's own is made.")
+    options = {**get_type_hints(module.Config), "out": str, "config": str}
+    values = parse(parser, words, words, Usage(f"experiment {name}", [], options)).as_dict()
+    values.pop("config")
+    out = values.pop("out")
+    return module.Config(**values), out
