@@ -1,1 +1,1 @@
-"""What the commands do with a run: train a pair and evaluate it, load it again, bound and split and assess its numbers."""
+"""What the commands do with a run: train and evaluate its pair, load it again, bound log p(x), split the gap."""

@@ -44,7 +44,7 @@ def attribute_run(directory: RunDirectory, options: AttributeOptions, *, command
     started = time.monotonic()
     evidence = estimate_evidence(model, guide, run.x, tolerance=options.tolerance, **common)
     gap = attribute_gap(model, guide, run.x, evidence=evidence, steps=options.steps, **common)
-    section = {"split": options.split, **gap.summary(), "seed": run.settings.seed}
+    section: dict[str, Any] = {"split": options.split, **gap.summary(), "seed": run.settings.seed}
     section |= {"seconds": time.monotonic() - started}
     section |= {"remarks": [*evidence.remarks(), *gap.remarks()], "command": command}
     write_section(run, "gap_attribution", gap.to_dataset(), section, {"waterfall": gap_waterfall(section)})

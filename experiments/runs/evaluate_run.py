@@ -87,13 +87,13 @@ def evaluate_run(directory: RunDirectory, options: EvaluateOptions, *, command: 
         seed=options.seed,
         max_eval=options.max_eval,
     )
-    chains = {"num_chains": options.num_particles or NUM_CHAINS, "num_distributions": options.num_distributions}
-    estimate: Estimate = {
+    chains, distributions = options.num_particles or NUM_CHAINS, options.num_distributions
+    estimates: dict[str, Estimate] = {
         "importance": by_importance(run.settings.num_particles),
-        "ais": partial(annealed_evidence, progress=True, **chains),
+        "ais": partial(annealed_evidence, num_chains=chains, num_distributions=distributions, progress=True),
         "auto": partial(estimate_evidence, tolerance=options.tolerance, progress=True),
-    }[options.method]
-    return write_evaluation(run, estimate, command)
+    }
+    return write_evaluation(run, estimates[options.method], command)
 
 
 def by_importance(num_particles: int) -> Estimate:

@@ -47,7 +47,8 @@ def commands_parser(commands: Mapping[str, Callable[..., int]]) -> ArgumentParse
 
 def options_classes(function: Callable[..., Any]) -> dict[str, type]:
     """The parameters of a function whose type is a dataclass of options, with the class."""
-    return {name: kind for name, kind in get_type_hints(function).items() if is_dataclass(kind)}
+    hints = get_type_hints(function)
+    return {name: kind for name, kind in hints.items() if isinstance(kind, type) and is_dataclass(kind)}
 
 
 def parse(parser: ArgumentParser, words: Sequence[str], own: Sequence[str], usage: Usage) -> Namespace:

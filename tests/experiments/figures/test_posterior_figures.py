@@ -75,7 +75,7 @@ def test_every_figure_has_its_axes_named_and_leaves_pyplot_as_it_was(linear):
         posterior_figures.traces(reference, 0, names),
         posterior_figures.predictive(guide, "posterior_predictive"),
         posterior_figures.predictive(guide, "prior_predictive"),
-        posterior_figures.khat(evidence),
+        evidence_figures.khat(evidence),
         latent_space.latent_map(guide),
     ]
     for figure in figures:
@@ -104,9 +104,9 @@ def test_faults_are_orange_and_the_band_is_the_exact_one(linear):
         exact.set_exact_guide().guide_log_scale.sub_(0.7)
     found = calibrate(exact.model, exact.guide, x, num_simulations=300, num_draws=50, anchor="prior", seed=0)
     assert set(found.prior.verdict) == {"too narrow"}
-    (figure,) = posterior_figures.calibrations(found).values()
+    (figure,) = calibration_figures.calibrations(found).values()
     units, distance, density = figure.axes
-    orange = matplotlib.colors.to_hex(posterior_figures.ORANGE)
+    orange = matplotlib.colors.to_hex(calibration_figures.ORANGE)
     assert [matplotlib.colors.to_hex(line.get_color()) for line in units.lines] == [orange, orange]
     for axes in (units, distance, density):
         band = axes.collections[0].get_paths()[0].vertices[:, 1]
