@@ -101,7 +101,8 @@ def parse_experiment(name: str, module: ModuleType, words: Sequence[str]) -> tup
     parser.add_class_arguments(module.Config, as_group=False)
     parser.add_argument("--out", default="runs", help="folder in which the experiment's own is made.")
     options = {**get_type_hints(module.Config), "out": str, "config": str}
-    values = parse(parser, words, words, Usage(f"experiment {name}", [], options)).as_dict()
+    parsed = parse(parser, words, words, Usage(f"experiment {name}", [], options))
+    values = parser.instantiate(parsed).as_dict()  # a field may be a dataclass itself
     values.pop("config")
     out = values.pop("out")
     return module.Config(**values), out

@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from matplotlib.patches import Ellipse
 
-from ppvae.experiments.figures import latent_space, posterior_figures
+from ppvae.experiments.figures import calibration_figures, evidence_figures, latent_space, posterior_figures
 from ppvae.inference import calibrate, importance_evidence, to_datatree
 from ppvae.inference.density import density_of
 from ppvae.models import LinearGaussian
