@@ -1,7 +1,7 @@
-"""The verdict of a run in plain words: how good the model is, whether that number holds, and whether q(z|x) does.
+"""The claims at the top of a page: is log p(x) reliable, what causes the gap, can q(z|x) be used as the posterior.
 
-Whether draws of the guide can stand for the posterior is read off k-hat, the tail of p(x, z)/q(z|x): below 0.7 for a
-datum, reweighted draws serve; above, they do not.
+Draws of the guide can be used for the posterior where k-hat, the tail index of p(x, z)/q(z|x), is below 0.7: there
+importance weights correct them; above, they cannot.
 "Yes, but Did It Work?: Evaluating Variational Inference" (Yao et al., 2018), arXiv:1802.02538.
 """
 
@@ -26,7 +26,7 @@ class Claim:
 
     Attributes:
         question: in the reader's words.
-        level: how the answer is to be taken.
+        level: how good the answer is.
         word: the answer in a word or two.
         answer: a sentence or two.
     """
@@ -37,7 +37,7 @@ class Claim:
     answer: Markup
 
 
-def verdict(summary: dict[str, Any], numbers: Numbers, run: str) -> list[Claim]:
+def claims(summary: dict[str, Any], numbers: Numbers, run: str) -> list[Claim]:
     """The answers that a summary gives.
 
     Args:
@@ -45,19 +45,19 @@ def verdict(summary: dict[str, Any], numbers: Numbers, run: str) -> list[Claim]:
         numbers: the same, as they are shown.
         run: the run directory, as a shell takes it.
     """
-    claims = [_estimate(summary, numbers), _bounds(summary, numbers, run), _causes(summary, numbers, run)]
-    return [*claims, _posterior(summary, numbers), *_calibration(summary)]
+    found = [_estimate(summary, numbers), _bounds(summary, numbers, run), _causes(summary, numbers, run)]
+    return [*found, _posterior(summary, numbers), *_calibration(summary)]
 
 
 def _by_draws(summary: dict[str, Any]) -> bool:
-    """Whether k-hat speaks of draws of the guide."""
+    """Whether k-hat is that of the guide's draws."""
     return summary.get("method", "importance") == "importance"
 
 
 def _estimate(summary: dict[str, Any], numbers: Numbers) -> Claim:
-    question = "Is log p(x) well known?"
+    question = "Is the estimate of log p(x) reliable?"
     if not numbers.known("evidence.log_evidence"):
-        return Claim(question, "bad", "no", Markup("It is not a number: the remarks below say why."))
+        return Claim(question, "bad", "no", Markup("It is not a number: the remarks below give the reason."))
     if _by_draws(summary):
         share = numbers.value(SHARE)
         if share is None or share > 0:
@@ -66,30 +66,30 @@ def _estimate(summary: dict[str, Any], numbers: Numbers) -> Claim:
                 "estimate, and the gap larger."
             )
             few = share is not None and share <= FEW
-            word = "for most data" if few else "only from below"
+            word = "for most data" if few else "only as a lower bound"
             return Claim(question, "caution" if few else "bad", word, numbers.fill(answer))
         return Claim(question, "good", "yes", Markup("k-hat is below 0.7 for every datum."))
     if summary.get("remarks"):
-        return Claim(question, "caution", "not for every datum", Markup("The remarks below say for which not."))
+        return Claim(question, "caution", "not for every datum", Markup("The remarks below name the others."))
     return Claim(question, "good", "yes", Markup("The estimator has no remark about any datum."))
 
 
 KINDS = {
-    "real": "the lower end is certified, the upper one is an estimate, as it must be on given data",
-    "simulated": "both ends are certified, on data drawn from the model itself",
+    "real": "the lower bound is certified, the upper one is an estimate, as always on given data",
+    "simulated": "both bounds are certified, on data drawn from the model",
     "exact": "log p(x) of this model is known exactly",
 }
 
 
 def _bounds(summary: dict[str, Any], numbers: Numbers, run: str) -> Claim:
-    question = "Is it held between bounds?"
+    question = "Is log p(x) bounded from both sides?"
     if "certificate" not in summary:
-        missing = Markup("<code>ppvae certify {}</code> finds bounds.").format(run)
+        missing = Markup("<code>ppvae certify {}</code> computes bounds.").format(run)
         return Claim(question, "unknown", "not yet", missing)
     kind = KINDS.get(str(summary["certificate"].get("kind")), "")
     all_data = numbers.value("certificate.num_data") == numbers.value("evidence.num_data")
     answer = (
-        "The mean over {certificate.num_data} data" + ("" if all_data else ", another mean than the one above,") + " "
+        "The mean over {certificate.num_data} data" + ("" if all_data else ", not the same mean as above,") + " "
         "lies between {certificate.mean_lower:.2f} and {certificate.mean_upper:.2f} nats, with "
         "{certificate.confidence:.0%} confidence"
     )
@@ -99,26 +99,26 @@ def _bounds(summary: dict[str, Any], numbers: Numbers, run: str) -> Claim:
 
 
 def _causes(summary: dict[str, Any], numbers: Numbers, run: str) -> Claim:
-    question = "Whose fault is the gap?"
+    question = "What causes the gap?"
     if "gap_attribution" not in summary:
         missing = Markup("<code>ppvae gap {}</code> splits it into its causes.").format(run)
         return Claim(question, "unknown", "not known yet", missing)
     amortisation, family = (numbers.value(f"gap_attribution.{part}") or 0.0 for part in ("amortisation", "family"))
     answer = (
         "Of {gap_attribution.total:.2f} ± {gap_attribution.total_standard_error:.2f} nats, the mean over "
-        "{gap_attribution.num_data} data, a better encoder network could win {gap_attribution.amortisation:.2f} ± "
+        "{gap_attribution.num_data} data, a better encoder network could remove {gap_attribution.amortisation:.2f} ± "
         "{gap_attribution.amortisation_standard_error:.2f} (amortisation), a richer family of guides "
         "{gap_attribution.family:.2f} ± {gap_attribution.family_standard_error:.2f}."
     )
-    word = "mostly the encoder network's" if amortisation > family else "mostly the guide's family's"
+    word = "mostly the encoder network" if amortisation > family else "mostly the guide's family"
     doubtful = bool(summary["gap_attribution"].get("remarks"))
-    more = " There are remarks on these numbers below." if doubtful else ""
+    more = " The remarks below qualify these numbers." if doubtful else ""
     return Claim(question, "caution" if doubtful else "good", word, numbers.fill(answer + more))
 
 
 def _posterior(summary: dict[str, Any], numbers: Numbers) -> Claim:
-    question = "Can q(z|x) be trusted as the posterior?"
-    quality = words(summary.get("quality"))
+    question = "Can q(z|x) be used as the posterior?"
+    quality = verdict_of(summary.get("quality"))
     said = Markup(" Beside reference draws: {}.").format(quality) if quality else Markup("")
     if not _by_draws(summary):
         answer = "k-hat of the guide's own draws is not computed with this method; the gap is KL(q(z|x) ‖ p(z|x))."
@@ -132,28 +132,32 @@ def _posterior(summary: dict[str, Any], numbers: Numbers) -> Claim:
         return Claim(question, "caution", "for most data", numbers.fill(answer) + said)
     answer = (
         f"k-hat of its draws is 0.7 or more for {{{SHARE}:.0%}} of the data. There it misses much of the posterior, "
-        "and intervals read off it are wrong, usually too narrow."
+        "and its intervals are wrong, usually too narrow."
     )
     return Claim(question, "bad", "no", numbers.fill(answer) + said)
 
 
 CALIBRATED: dict[str, tuple[Level, str, str]] = {
-    "calibrated": ("good", "yes", "Exact draws of simulated data rank among its own as they should."),
-    "bad on the data": ("bad", "no", "It is wrong on simulated data that look like these data."),
+    "calibrated": ("good", "yes", "Exact draws of simulated data have uniform ranks among its own."),
+    "bad on the data": ("bad", "no", "It is wrong on simulated data that resemble these data."),
     "bad away from the data": ("caution", "on the data", "It is wrong only on simulated data unlike these data."),
-    "bad": ("caution", "not on its own simulations", "Whether it is on these data, these simulations cannot tell."),
+    "bad": (
+        "caution",
+        "not on its own simulations",
+        "These simulations do not show whether it is calibrated on these data.",
+    ),
 }
 
 
 def _calibration(summary: dict[str, Any]) -> list[Claim]:
-    said = words(summary.get("calibration"))
+    said = verdict_of(summary.get("calibration"))
     if not said:
         return []
     level, word, answer = CALIBRATED.get(said, ("caution", said, "The section on calibration says more."))
-    return [Claim("Is its uncertainty calibrated?", level, word, Markup(answer))]
+    return [Claim("Is q(z|x) calibrated?", level, word, Markup(answer))]
 
 
-def words(section: Any) -> str:
+def verdict_of(section: Any) -> str:
     """The verdict of a section in words, empty where it has none."""
     said = section.get("verdict") if isinstance(section, dict) else None
     if isinstance(said, list):

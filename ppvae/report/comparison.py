@@ -16,22 +16,22 @@ from rich.table import Table
 from ppvae.errors import RunError
 from ppvae.storage import RunDirectory, write_text
 
+from .claims import verdict_of
 from .numbers import WRITTEN_BY, Numbers, shown
-from .page import GENERIC, check_sections, options, remarks, render
+from .page import SECTIONS, check_sections, options, remarks, render
 from .pairing import paired, read_values
 from .record import Picture, Record, read_record
-from .verdict import words
 
 QUANTITIES = {"log_evidence": "log p(x)", "elbo": "ELBO", "gap": "gap"}
 ERRORS = {"log_evidence": "standard_error", "elbo": "elbo_standard_error", "gap": "gap_standard_error"}
 # Figures of a datum that each run chose for itself.
 OF_ONE_DATUM = ("quality_forest", "quality_pair", "quality_ranks", "quality_traces", "quality_refused")
-# What closer looks have of every datum, by the section of the summary, which is also the name of its file.
-LOOKS = {
+# The values by datum that a section has in a file of its name, with their labels.
+PAIRED = {
     "gap_attribution": {"total": "gap", "amortisation": "amortisation", "family": "family"},
     "quality": {"kl_guide": "KL(q ‖ p)", "kl_posterior": "KL(p ‖ q)", "total_variation": "total variation"},
 }
-# The same data, where these agree.
+# Two runs were evaluated on the same data where these agree.
 SAME = {"data_sha256": "other data", "split": "another part of the data"}
 
 
@@ -47,14 +47,14 @@ class Comparison:
             share of data for which b's is higher; ``num_data``, and ``num_left_out``, data for which a value of either
             run is not finite.
         values: log p(x) of every datum, ``(2, num_data)``.
-        looks: the same as ``difference`` for what closer looks at both runs found, by section.
+        sections: the same as ``difference`` for the sections that both runs have, on the same data.
     """
 
     a: Record
     b: Record
     difference: dict[str, Any]
     values: np.ndarray
-    looks: dict[str, dict[str, Any]]
+    sections: dict[str, dict[str, Any]]
 
     def table(self) -> Table:
         """The numbers, to be printed by rich."""
@@ -69,7 +69,7 @@ class Comparison:
         return table
 
     def conclusion(self) -> str:
-        """Which of the two knows the data better, in a sentence."""
+        """Which of the two has the higher log p(x), in a sentence."""
         value, error = self.difference["log_evidence"], self.difference["log_evidence_standard_error"]
         if value is None:
             return "The difference is not known: no datum has finite values in both runs."
@@ -79,7 +79,7 @@ class Comparison:
         return f"By log p(x), {'b' if value > 0 else 'a'} is better{times}."
 
     def remarks(self) -> list[str]:
-        """What a reader of the numbers must be told, a sentence each."""
+        """The limits of the comparison, and the remarks of both runs, a sentence each."""
         found = []
         methods = [record.summary.get("method", "importance") for record in (self.a, self.b)]
         if methods[0] != methods[1]:
@@ -129,13 +129,13 @@ def compare(a: RunDirectory, b: RunDirectory) -> Comparison:
     _same_data(*records, *(len(e["log_evidence"]) for e in evidence))
     values = np.stack([e["log_evidence"] for e in evidence])
     difference = paired(evidence[0], evidence[1], ERRORS)
-    return Comparison(*records, difference=difference, values=values, looks=_looks(*records))
+    return Comparison(*records, difference=difference, values=values, sections=_paired_sections(*records))
 
 
-def _looks(a: Record, b: Record) -> dict[str, dict[str, Any]]:
-    """What closer looks at the same data found in both runs, paired."""
+def _paired_sections(a: Record, b: Record) -> dict[str, dict[str, Any]]:
+    """The differences of the sections that both runs have on the same data, paired by datum."""
     found = {}
-    for section, labels in LOOKS.items():
+    for section, labels in PAIRED.items():
         both = [record.summary.get(section, {}) for record in (a, b)]
         if not all(both) or any(both[0].get(key) != both[1].get(key) for key in ("split", "num_data")):
             continue
@@ -203,12 +203,12 @@ def comparison_page(comparison: Comparison) -> str:
         b=b,
         number_a=a.numbers("a."),
         number_b=b.numbers("b."),
-        number=Numbers({"difference": comparison.difference, **comparison.looks}),
+        number=Numbers({"difference": comparison.difference, **comparison.sections}),
         quantities=QUANTITIES,
-        looks={section: LOOKS[section] for section in comparison.looks},
-        generic=GENERIC,
+        paired={section: PAIRED[section] for section in comparison.sections},
+        plain_sections=SECTIONS,
         of_one_datum=OF_ONE_DATUM,
-        words=words,
+        verdict_of=verdict_of,
         conclusion=comparison.conclusion(),
         remarks=comparison.remarks(),
         scatter=picture,

@@ -1,4 +1,4 @@
-"""The page of a run: what its files say, put into the template.
+"""The page of a run: the content of its files, put into the template.
 
 The templates escape every value that is put into them, and nothing may be left out silently. The page holds its
 pictures, its style and its programs; it asks for nothing from elsewhere, and its security policy forbids that too.
@@ -20,22 +20,22 @@ from ppvae.errors import RunError
 from ppvae.storage import RunDirectory, write_text
 
 from .captions import caption
+from .claims import claims, verdict_of
 from .numbers import WRITTEN_BY
 from .record import Record, read_record
-from .verdict import verdict, words
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
-# Sections of the summary that are shown as they stand: verdict, remarks, numbers.
-GENERIC = {
+# Sections of the summary that all have the same layout: verdict, remarks, figures, numbers.
+SECTIONS = {
     "calibration": "Calibration",
     "quality": "Posterior quality",
     "latent_units": "Latent units",
 }
-# What a name alone would not say.
+# The names of numbers that a reader would not understand.
 LABELS = {
-    "accuracy": "how often a classifier tells guide from reference (0.5: it cannot)",
+    "accuracy": "accuracy of a classifier between guide and reference (0.5: chance)",
     "pareto_k_share_above_0_7": "share of data with k-hat of 0.7 or more",
-    "ceiling": "log N, the most that a unit can tell (nats)",
+    "ceiling": "log N, the largest possible mutual information (nats)",
     "kl_guide": "KL(q ‖ p), the gap (nats)",
     "kl_posterior": "KL(p ‖ q) (nats)",
 } | {
@@ -51,8 +51,8 @@ LABELS = {
 }
 NOT_NUMBERS = ("verdict", "remarks", "command", "split", "seed")
 STOPPED = {
-    "finished": "all epochs were made",
-    "plateau": "the validation ELBO rose no more",
+    "finished": "all epochs were done",
+    "plateau": "the validation ELBO no longer rose",
     "interrupted": "it was interrupted",
 }
 
@@ -84,11 +84,11 @@ def run_page(record: Record) -> str:
         run=record,
         summary=summary,
         number=numbers,
-        claims=verdict(summary, numbers, record.word) if summary else [],
+        claims=claims(summary, numbers, record.word) if summary else [],
         remarks=remarks(record),
-        generic=GENERIC,
-        rows={name: rows(summary[name], name) for name in GENERIC if name in summary},
-        words=words,
+        plain_sections=SECTIONS,
+        rows={name: rows(summary[name], name) for name in SECTIONS if name in summary},
+        verdict_of=verdict_of,
         stopped=STOPPED,
         options=options(record),
         commands=_commands(summary),
@@ -128,7 +128,7 @@ def _damaged(record: Record, section: str, what: str) -> RunError:
 
 
 def remarks(record: Record) -> list[str]:
-    """What the summary tells the reader besides numbers."""
+    """The remarks of the summary."""
     return [str(remark) for remark in record.summary.get("remarks", [])]
 
 

@@ -235,21 +235,23 @@ class TestTheVerdict:
         content["evidence"]["pareto_k_share_above_0_7"] = share
         page = write_report(make(tmp_path / "run", content)).read_text()
         claims = dict(re.findall(r'<dt>(.*?) <span class="chip">. (.*?)</span>', page))
-        assert claims["Can q(z|x) be trusted as the posterior?"] == said
-        assert claims["Is log p(x) well known?"] == {0.0: "yes", 0.05: "for most data"}.get(share, "only from below")
+        assert claims["Can q(z|x) be used as the posterior?"] == said
+        assert claims["Is the estimate of log p(x) reliable?"] == {0.0: "yes", 0.05: "for most data"}.get(
+            share, "only as a lower bound"
+        )
 
     def test_does_not_read_the_guide_off_annealed_chains(self, tmp_path):
         page = write_report(make(tmp_path / "run", summary(method="annealing", remarks=[]))).read_text()
         claims = dict(re.findall(r'<dt>(.*?) <span class="chip">. (.*?)</span>', page))
-        assert claims["Can q(z|x) be trusted as the posterior?"] == "not judged"
-        assert claims["Is log p(x) well known?"] == "yes"
+        assert claims["Can q(z|x) be used as the posterior?"] == "not judged"
+        assert claims["Is the estimate of log p(x) reliable?"] == "yes"
 
     @pytest.mark.parametrize(("amortisation", "word"), [(3.0, "encoder network"), (1.0, "family")])
     def test_names_the_larger_cause_of_the_gap(self, tmp_path, amortisation, word):
         section = SECTIONS["gap_attribution"] | {"amortisation": amortisation, "family": 2.0}
         page = write_report(make(tmp_path / "run", summary(gap_attribution=section))).read_text()
         claims = dict(re.findall(r'<dt>(.*?) <span class="chip">. (.*?)</span>', page))
-        assert word in claims["Whose fault is the gap?"]
+        assert word in claims["What causes the gap?"]
 
     def test_a_number_that_is_none_is_said(self, tmp_path):
         content = summary()
@@ -508,11 +510,11 @@ class TestCompare:
             (run.path / "figures" / "quality.png").write_bytes(PIXEL)
         found = compare(a, b)
         d = (values["b"]["kl_posterior"] - values["a"]["kl_posterior"])[[0, 1, 3]]
-        assert found.looks["quality"]["kl_posterior"] == pytest.approx(d.mean())
-        assert found.looks["quality"]["num_left_out"] == 1
+        assert found.sections["quality"]["kl_posterior"] == pytest.approx(d.mean())
+        assert found.sections["quality"]["num_left_out"] == 1
         page = Reader(found.write(tmp_path / "page.html").read_text())
         shown = {key: json.loads(value) for key, value in page.numbers if key.startswith("quality.")}
-        assert shown == {key: leaves(found.looks)[key] for key in shown}
+        assert shown == {key: leaves(found.sections)[key] for key in shown}
         assert {f"quality.{name}{end}" for name in names for end in ("", "_standard_error")} < set(shown)
         text = " ".join("".join(page.text).split())
         assert "a: a's" in text
@@ -526,7 +528,7 @@ class TestCompare:
         section = {"split": "test", "num_data": 4}
         a.write_summary(a.read_summary() | {"quality": section})
         b.write_summary(b.read_summary() | {"quality": section | change})
-        assert compare(a, b).looks == {}
+        assert compare(a, b).sections == {}
 
     def test_a_look_whose_file_is_gone_is_named(self, runs):
         (a, b), _ = runs
