@@ -1,15 +1,15 @@
-"""How much computing does it take to know log p(x): by draws of the guide, or by chains that are led to the posterior?
+"""How much computation does log p(x) need by draws of the guide, and how much by annealed chains?
 
-Claim: the guide of a trained VAE is narrower than the posterior, so that importance sampling from it climbs towards
-log p(x) like a logarithm and stops, for all practical K, short of it. Annealed chains that start at the guide pass it
-after some tens of distributions, and those that start at the prior after some hundreds; both meet at the same value.
+Claim: the guide of a trained VAE is narrower than the posterior, so that importance sampling from it rises towards
+log p(x) with log K and, for all practical K, stays below it. Annealed chains from the guide exceed it after some tens
+of distributions, and those from the prior after some hundreds; both converge to the same value.
 
 On the Quantitative Analysis of Decoder-Based Generative Models (Wu, Burda, Salakhutdinov & Grosse, 2017),
 arXiv:1611.04273, table 3: on binarised MNIST 100 distributions from the encoder bring 1.1 nats more than 10 000
 draws of it. Importance Weighted Autoencoders (Burda, Grosse & Salakhutdinov, 2016), arXiv:1509.00519, is where most
 published "log p(x)" come from: K = 5000 draws.
 
-The reader should see three curves against computing: the lowest and flattest is importance sampling.
+The figure should show three curves against computation: the lowest and flattest is importance sampling.
 """
 
 from __future__ import annotations

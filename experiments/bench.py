@@ -1,7 +1,7 @@
-"""How fast are the three things that take the time: a step of SVI, a log weight, a transition of annealing?
+"""The speed of the three slowest operations: a step of SVI, a log weight, a transition of annealing.
 
-Each contender does the same work on the 784-200-200-50 tanh VAE; they take turns, so that a busy machine slows all of
-them alike, and what is reported is the ratio of medians. ``make bench`` runs it.
+Each contender does the same work on the 784-200-200-50 tanh VAE; they run in turns, so that a busy machine slows all of
+them alike, and the result is the ratio of medians. ``make bench`` runs it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _annealers(pair: VAE, x: Tensor, config: Config) -> dict[str, dict[str, Call
 
 
 def _products(pair: VAE, rows: int, times: int) -> None:
-    """What a gradient in z cannot do without: the decoder's matrix products, once forth and once back."""
+    """The least that a gradient in z costs: the decoder's matrix products, once forward and once backward."""
     weights = [layer.weight.detach() for layer in pair.decoder.modules() if isinstance(layer, torch.nn.Linear)]
     z = torch.randn(rows, weights[0].shape[1])
     for _ in range(times):
@@ -105,7 +105,7 @@ def _products(pair: VAE, rows: int, times: int) -> None:
 def _torch_anneal(
     pair: VAE, x: Tensor, chains: int, num_distributions: int, steps: int, epsilon: float = 0.1
 ) -> Tensor:
-    """The published kind: for one VAE by hand, with one step size, and a new gradient at each temperature."""
+    """Annealing as published, for one VAE by hand: one step size, and a new gradient at each temperature."""
     with torch.no_grad():
         loc, scale = pair.encode(x)
 

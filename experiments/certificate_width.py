@@ -1,17 +1,17 @@
-"""How narrow can log p(x) be certified, and at what price?
+"""How narrow can certified bounds of log p(x) be, and at what cost?
 
 On data that were drawn from the model there is an exact posterior draw for each datum, and log p(x) can be bounded from
-both sides with a confidence that holds for any guide and any chains. What the bounds leave between them is what nobody
-knows about log p(x).
+both sides with a confidence that holds for any guide and any chains. The width between the bounds is the remaining
+uncertainty about log p(x).
 
-Claim: importance sampling alone leaves nats, because simulated data lie where the encoder was never trained; annealed
-chains close the interval, down to hundredths of a nat.
+Claim: importance sampling alone leaves a width of nats, because simulated data lie where the encoder was never trained;
+annealed chains narrow the interval, down to hundredths of a nat.
 
 Sandwiching the marginal likelihood using bidirectional Monte Carlo (Grosse, Ghahramani & Adams, 2015),
 arXiv:1511.02543; On the Quantitative Analysis of Decoder-Based Generative Models (Wu et al., 2017), arXiv:1611.04273,
 whose bounds on MNIST decoders lie 0.6 to 10 nats apart (their table 2).
 
-The reader should see lower and upper bound of the mean approach each other as the budget grows, from either start.
+The figure should show the lower and the upper bound of the mean converge as the budget grows, from either start.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _conclusions(rows: list[dict[str, Any]], config: Config) -> list[str]:
 
 
 def width_against_budget(rows: list[dict[str, Any]], config: Config) -> Figure:
-    """Both bounds of the mean against the number of distributions; the shaded part is what is not known."""
+    """Both bounds of the mean against the number of distributions; the shaded part is the width between them."""
     figure, axes = new_figure(3.8)
     for start in config.starts:
         found = [row for row in rows if row["start"] == start]

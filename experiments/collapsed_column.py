@@ -1,11 +1,11 @@
-"""When a column of a linear VAE's W has collapsed to zero, does it stay there?
+"""The growth rate of a column of a linear VAE's W that has collapsed to zero.
 
 At a stationary point of the evidence for a fixed noise variance σ², with the other columns at their optimum and the
 last at zero, a small column ε u along the eigenvector u of a left-out eigenvalue λ changes the mean evidence by
 
     ½ ε² (λ − σ²) / σ⁴,
 
-so that it grows in the gradient flow if and only if σ² < λ. The ELBO of a guide that has collapsed with the column,
+so that it grows in the gradient flow if and only if σ² < λ. The ELBO of a guide that has collapsed with it,
 v = 0 and S_ii = 1, has the second derivatives
 
     [ −1/σ²   λ/σ² ]
@@ -22,17 +22,12 @@ arXiv:1911.02469, theorem 1 and section 4.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from ppvae.inference.stability import column_growth
 from ppvae.models import LinearGaussian
-
-from .figures.style import BLACK, BLUE, ORANGE, new_panels
 
 
 def spectrum(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,28 +86,3 @@ def _curvature(value: Tensor, parameters: Sequence[Tensor], directions: Sequence
         second = torch.autograd.grad((gradient * direction).sum(), parameters, retain_graph=True)
         rows.append(torch.stack([(s * other).sum() for s, other in zip(second, directions, strict=True)]))
     return torch.stack(rows)
-
-
-def stability_figure(rates: Mapping[float, tuple[float, float]], eigenvalue: float) -> Figure:
-    """The growth rate of a collapsed column against σ², with the closed form and its zero at the left-out eigenvalue.
-
-    Args:
-        rates: of the evidence and of the ELBO, by σ² / λ.
-        eigenvalue: λ.
-    """
-    figure, panels = new_panels(3.2, 2)
-    ratios = np.linspace(min(rates), max(rates), 200)
-    known = np.array([column_growth(eigenvalue, ratio * eigenvalue) for ratio in ratios])
-    found = np.array(list(rates.values()))
-    titles = ("evidence: along w", "ELBO: along w and v together")
-    for i, (axes, title, colour) in enumerate(zip(panels, titles, (BLUE, ORANGE), strict=True)):
-        axes.plot(ratios * eigenvalue, known[:, i], color=colour, lw=1.2, label="closed form")
-        points = np.array(list(rates)) * eigenvalue
-        axes.plot(points, found[:, i], "o", color=colour, markersize=4, label="second derivative")
-        axes.axhline(0, color=BLACK, lw=0.8)
-        axes.axvline(eigenvalue, color=BLACK, linestyle="--", lw=1, label=rf"$\sigma^2 = \lambda$ = {eigenvalue:.3f}")
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel(r"noise variance $\sigma^2$ (squared units of x)")
-        axes.legend(fontsize=8)
-    panels[0].set_ylabel("growth rate of a collapsed column\n(nats per squared length)")
-    return figure

@@ -1,4 +1,4 @@
-"""What an experiment is: one question, asked by a module of this folder.
+"""The interface of an experiment, a module of this folder that answers one question.
 
 The module's docstring states the question, the claim and its source. It holds
 
@@ -6,7 +6,7 @@ The module's docstring states the question, the claim and its source. It holds
     SMALL    the smallest Config that still makes sense, for the tests.
     run      run(config: Config = Config()) -> Result
 
-and nothing else needs to know it but :data:`EXPERIMENTS`.
+and its name is listed in :data:`EXPERIMENTS`.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ EXPERIMENTS: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class Result:
-    """What an experiment found.
+    """The results of an experiment.
 
     Attributes:
         title: of the table, with the unit of its numbers.
         rows: the table, a dictionary a row; all rows have the same keys, which are the column titles.
-        conclusions: what follows, a sentence each, with numbers.
+        conclusions: a sentence each, with numbers.
         figures: by file name, without suffix.
     """
 
@@ -78,7 +78,7 @@ class Result:
 
 
 def folder_of(out: str, name: str) -> Path:
-    """The folder for what an experiment finds, made if need be.
+    """The folder for the results of an experiment, made if need be.
 
     Raises:
         RunError: it cannot be made.

@@ -1,4 +1,4 @@
-"""Whose fault is the ELBO's gap: the guide's family, or its amortisation?
+"""How much of the ELBO's gap is due to the guide's family, and how much to its amortisation?
 
     log p(x) − ELBO(q)  =  [log p(x) − ELBO(q*)]  +  [ELBO(q*) − ELBO(q)]
          gap                      family                 amortisation
@@ -6,12 +6,12 @@
 with q* the best member of the guide's family for the single datum. The first part shrinks with a richer guide, the
 second with a larger encoder or longer training.
 
-Claim: both are of one size. Inference Suboptimality in Variational Autoencoders (Cremer, Li & Duvenaud, 2018),
+Claim: both are of the same size. Inference Suboptimality in Variational Autoencoders (Cremer, Li & Duvenaud, 2018),
 arXiv:1801.03558, has 1.43 and 1.34 nats for a VAE of binarised MNIST with a mean-field guide (their table 2; log p(x)
 was the larger of 5000 draws and an annealed estimate, over 1000 *training* images). Here q* is certified to have
-converged, datum by datum, and the part that a full covariance or a flow would win is split off.
+converged, datum by datum, and the part that a full covariance or a flow would remove is given separately.
 
-The reader should see a waterfall from the ELBO up to log p(x), and the two parts of every datum against each other.
+The figures should show a waterfall from the ELBO up to log p(x), and the two parts of every datum against each other.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ LABELS = {
     "total": "gap",
     "amortisation": "amortisation",
     "family": "family",
-    "covariance": "family: full covariance would win",
-    "flow": "family: a flow would win beyond that",
+    "covariance": "family: removed by full covariance",
+    "flow": "family: removed by a flow beyond that",
     "rest": "family: the rest",
 }
 
@@ -98,15 +98,15 @@ def run(config: Config = Config()) -> Result:
 
 
 def _conclusions(numbers: dict[str, float], gap: GapAttribution, remarks: list[str]) -> list[str]:
-    def told(name: str) -> str:
+    def with_error(name: str) -> str:
         return f"{numbers[name]:.2f} ± {numbers[name + '_standard_error']:.2f}"
 
     share = numbers["amortisation"] / numbers["total"]
     return [
-        f"Of a gap of {told('total')} nats, amortisation costs {told('amortisation')} ({share:.0%}) and the family "
-        f"{told('family')}; Cremer et al. found 1.34 and 1.43 of 2.77.",
-        f"Full covariance would win {told('covariance')} of the family's part, a flow {told('flow')} beyond that; "
-        f"{told('rest')} remain.",
+        f"Of a gap of {with_error('total')} nats, amortisation costs {with_error('amortisation')} ({share:.0%}) "
+        f"and the family {with_error('family')}; Cremer et al. found 1.34 and 1.43 of 2.77.",
+        f"Full covariance would remove {with_error('covariance')} of the family's part, a flow {with_error('flow')} "
+        f"beyond that; {with_error('rest')} remain.",
         *gap.remarks(),
         *remarks,
     ]

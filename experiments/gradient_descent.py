@@ -1,6 +1,6 @@
-"""Is training by SVI gradient descent, θ ← θ − η ∇L, and is ∇L the chain rule?
+"""Is training by SVI gradient descent, θ ← θ − η ∇L, with ∇L given by the chain rule?
 
-Claim. A network without latents has nothing to integrate over, so that Trace_ELBO / N is minus the empirical risk
+Claim. A network without latents has no integral to estimate, so that Trace_ELBO / N is minus the empirical risk
 (1/N) Σ L(f(x), y). Then
 
     1. its gradient by backpropagation is the chain rule written out by hand, δ² = (ŷ − y)/N, ∂W² = δ²ᵀ h,
@@ -13,8 +13,8 @@ Claim. A network without latents has nothing to integrate over, so that Trace_EL
 
 Sources: "Learning representations by back-propagating errors" (Rumelhart, Hinton & Williams, 1986), Nature 323; the
 diabetes data are those of "Least Angle Regression" (Efron, Hastie, Johnstone & Tibshirani, 2004), arXiv:math/0406456.
-What the reader should see: two lines of slope 2 and −1 that meet at the best step; a measured curve on top of the
-predicted one down to rounding; learning curves that part.
+The figures should show two lines of slope 2 and −1 that meet at the best step, a measured curve equal to the predicted
+one down to rounding, and learning curves of training and held-out data that diverge.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from pyro.infer import Trace_ELBO
 from torch import Tensor
 from torch.optim import SGD
 
@@ -36,7 +34,8 @@ from ppvae.inference.traces import seeded
 from ppvae.models import Categorical, FeedForward
 
 from .experiment import Result
-from .figures.style import BLACK, BLUE, GREEN, ORANGE, new_figure, new_panels
+from .figures.gradient_descent_figures import descent_figure, gradient_figure, learning_figure
+from .gradient_check import check_gradients, diabetes, order_of
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -63,16 +62,6 @@ SMALL = Config(num_features=4, steps=150, epochs=15)
 
 
 @dataclass(frozen=True)
-class Gradients:
-    """The gradient of one risk, three times: by name of the parameter, and for central differences by their step."""
-
-    backpropagated: dict[str, Tensor]
-    by_hand: dict[str, Tensor]
-    steps: np.ndarray
-    errors: np.ndarray  # of central differences, the largest over all parameters
-
-
-@dataclass(frozen=True)
 class Descent:
     """One affine neuron, from its start to the least-squares solution."""
 
@@ -86,7 +75,7 @@ class Descent:
 
 @dataclass(frozen=True)
 class Curve:
-    """How one network learnt, and what its risk would be without its inputs."""
+    """The training of one network, and its risk without its inputs."""
 
     name: str
     trained: Fit
@@ -135,66 +124,9 @@ def _row(what: str, measured: float, expected: str) -> dict[str, object]:
     return {"what": what, "measured": measured, "expected": expected}
 
 
-def check_gradients() -> Gradients:
-    """The gradient of a two-layer network's risk on 50 rows of the diabetes data, by each of the three ways."""
-    x, y = _diabetes()
-    x, y = x[:50], y[:50]
-    net = FeedForward.for_data(y, x, hidden=(5,))
-    loss = risk(net, y, x)
-    loss.backward()
-    named = list(net.named_parameters())
-    found = {name: p.grad for name, p in named if p.grad is not None}
-    steps = 10.0 ** np.arange(-11, 0.5, 0.5)
-    errors = [
-        max(float((central_differences(net, p, y, x, s) - found[name]).abs().max()) for name, p in named)
-        for s in steps.tolist()
-    ]
-    return Gradients(found, dict(zip(found, chain_rule(net, y, x), strict=True)), steps, np.array(errors))
-
-
-def risk(net: FeedForward, y: Tensor, x: Tensor) -> Tensor:
-    """−Trace_ELBO / N, the mean of L(f(x), y) in nats."""
-    return Trace_ELBO().differentiable_loss(net.model, net.guide, y, x) / len(y)
-
-
-@torch.no_grad()
-def chain_rule(net: FeedForward, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """∂L/∂(W¹, b¹, W², b²) for L = (1/N) Σ ½ (y − ŷ)² + ½ log 2π, ŷ = W² tanh(W¹ x + b¹) + b²."""
-    W1, b1, W2, b2 = net.parameters()
-    u = (x - net.input_shift) / net.input_scale
-    h = torch.tanh(u @ W1.T + b1)
-    delta2 = (h @ W2.T + b2 - y) / len(y)
-    delta1 = (delta2 @ W2) * (1 - h**2)
-    return delta1.T @ u, delta1.sum(0), delta2.T @ h, delta2.sum(0)
-
-
-@torch.no_grad()
-def central_differences(net: FeedForward, parameter: Tensor, y: Tensor, x: Tensor, step: float) -> Tensor:
-    """(L(θ_i + s) − L(θ_i − s)) / 2s for every entry θ_i of a parameter."""
-    flat, out = parameter.view(-1), torch.empty_like(parameter).view(-1)
-    for i, value in enumerate(flat.tolist()):
-        flat[i] = value + step
-        above = risk(net, y, x)
-        flat[i] = value - step
-        out[i] = (above - risk(net, y, x)) / (2 * step)
-        flat[i] = value
-    return out.view_as(parameter)
-
-
-def order_of(gradients: Gradients) -> float:
-    """The slope of log error over log step where truncation rules."""
-    rules = truncation_rules(gradients.steps)
-    return float(np.polyfit(np.log(gradients.steps[rules]), np.log(gradients.errors[rules]), 1)[0])
-
-
-def truncation_rules(steps: np.ndarray) -> np.ndarray:
-    """Steps from 1e-3 to 1e-1: wide enough for rounding not to show, narrow enough for the next order not to."""
-    return (steps > 0.9e-3) & (steps < 1.1e-1)
-
-
 def descend(config: Config) -> Descent:
     """`fit` with SGD on all data at once, against the solution of the recurrence θ ← θ − η H (θ − θ*)."""
-    x, y = _diabetes()
+    x, y = diabetes()
     x = x[:, : config.num_features]
     net = FeedForward(config.num_features, hidden=()).to(x)
     inputs = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
@@ -226,7 +158,7 @@ def learn(config: Config) -> tuple[list[Curve], list[dict[str, object]]]:
     """Learning curves of an affine map and of a network with one hidden layer, on diabetes and on digits."""
     curves, rows = [], []
     descent = partial(fit, epochs=config.epochs, batch_size=50, optimizer=SGD, seed=config.seed)
-    x, y = _diabetes()
+    x, y = diabetes()
     last = len(x) - 100
     inputs = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
     linear = inputs[last:] @ torch.linalg.lstsq(inputs[:last], y[:last]).solution
@@ -252,70 +184,5 @@ def learn(config: Config) -> tuple[list[Curve], list[dict[str, object]]]:
     return curves, rows
 
 
-def _diabetes() -> tuple[Tensor, Tensor]:
-    """Inputs `(442, 10)` and targets `(442, 1)`, in a random order, each with mean 0 and standard deviation 1."""
-    from sklearn.datasets import load_diabetes
-
-    values = [torch.tensor(part, dtype=torch.float64) for part in load_diabetes(return_X_y=True)]
-    order = torch.randperm(len(values[0]), generator=torch.Generator().manual_seed(0))
-    x, y = ((part - part.mean(0)) / part.std(0, correction=0) for part in (values[0][order], values[1][order, None]))
-    return x, y
-
-
 def _r_squared(predicted: Tensor, y: Tensor) -> float:
     return 1 - float((y - predicted).square().sum() / (y - y.mean()).square().sum())
-
-
-def gradient_figure(gradients: Gradients) -> Figure:
-    """The error of central differences against their step, with what truncation and rounding explain of it."""
-    figure, axes = new_figure(3.6)
-    steps, errors = gradients.steps, gradients.errors
-    rules = truncation_rules(steps)
-    middle = np.exp(np.log(errors[rules] / steps[rules] ** 2).mean())
-    axes.loglog(steps, errors, color=BLUE, marker="o", markersize=3.5, label="largest error of an entry of ∇L")
-    axes.loglog(steps, middle * steps**2, color=ORANGE, linestyle="--", label="truncation, fitted: ∝ s²")
-    axes.loglog(steps, np.finfo(float).eps / steps, color=GREEN, linestyle=":", label="rounding: ε / s")
-    axes.set_ylim(errors.min() / 30, errors.max() * 10)
-    axes.set(xlabel="step s of the central difference", ylabel="|difference quotient − backpropagation|")
-    axes.legend()
-    return figure
-
-
-def descent_figure(descent: Descent) -> Figure:
-    """The risk above its minimum, measured and predicted, against the number of steps."""
-    figure, axes = new_figure(3.6)
-    steps = np.arange(len(descent.excess))
-    axes.semilogy(steps, descent.predicted, color=ORANGE, linewidth=3, alpha=0.6, label=r"$(I-\eta H)^t$: theory")
-    axes.semilogy(steps, np.where(descent.excess > 0, descent.excess, np.nan), color=BLUE, linewidth=1,
-                  label="SVI with SGD: measured")  # fmt: skip
-    axes.axhline(np.finfo(float).eps, color=BLACK, linestyle=":", linewidth=0.8, label="float64's ε")
-    axes.set_ylim(1e-17, None)
-    axes.set(xlabel="gradient steps", ylabel="risk above its minimum (nats)")
-    condition = f"η = {descent.rate:.2f}, condition number {descent.condition:.0f}"
-    axes.set_title(f"One affine neuron on the diabetes data, {condition}", fontsize=10)
-    axes.legend()
-    return figure
-
-
-def learning_figure(curves: list[Curve]) -> Figure:
-    """Risk against epochs, of data trained on and of others, a panel for each data set."""
-    figure, panels = new_panels(3.8, 2)
-    for axes, name in zip(panels, ("diabetes", "digits"), strict=True):
-        shown = [curve for curve in curves if curve.name.startswith(name)]
-        for curve, colour in zip(shown, (BLUE, ORANGE), strict=True):
-            history = curve.trained.history
-            epochs = [row["epoch"] for row in history]
-            held_out = -np.array([row["validation_elbo"] for row in history])
-            error = np.array([row["validation_standard_error"] for row in history])
-            kind = curve.name.split(", ")[1]
-            axes.plot(
-                epochs, [-row["elbo"] for row in history], color=colour, linestyle="--", label=f"{kind}, training"
-            )
-            axes.plot(epochs, held_out, color=colour, label=f"{kind}, held out")
-            axes.fill_between(epochs, held_out - error, held_out + error, color=colour, alpha=0.15, linewidth=0)
-        axes.axhline(shown[0].chance, color=BLACK, linestyle=":", linewidth=0.8, label="without the inputs")
-        axes.set(xlabel="epoch", ylabel="risk, −log p(y|x) (nats per datum)")
-        axes.set_title(f"{name} (band: ± standard error)", fontsize=10)
-        axes.legend(fontsize=7)
-    panels[1].set_yscale("log")
-    return figure

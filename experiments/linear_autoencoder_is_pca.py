@@ -1,29 +1,27 @@
-"""Is a linear autoencoder with squared error PCA, and what does a nonlinearity gain?
+"""Is a linear autoencoder with squared error PCA, and how much does a nonlinear one gain?
 
 Claim. With d < D, affine encoder and decoder and L = ‖x − x̂‖², gradient descent from any random start ends where the
 decoder's columns span the d leading principal directions and the mean error is Σ_{j>d} λ_j, the least that rank d
-allows. The directions themselves are not found: any basis of the subspace does as well, so the columns are turned to
-PCA's by the nearest rotation (orthogonal Procrustes) before they are looked at. A deep autoencoder with the same d is
-bound by neither and reaches a lower error, held-out data included, where there are data enough.
+allows. The directions themselves are not identified: any basis of the subspace has the same error, so the columns are
+rotated to PCA's by the nearest rotation (orthogonal Procrustes) before they are shown. A deep autoencoder with the same
+d is not limited by this bound and reaches a lower error, on held-out data too where there are enough data.
 
 Sources: "Neural networks and principal component analysis" (Baldi & Hornik, 1989), Neural Networks 2; "The
 approximation of one matrix by another of lower rank" (Eckart & Young, 1936), Psychometrika 1; "Reducing the
 Dimensionality of Data with Neural Networks" (Hinton & Salakhutdinov, 2006), Science 313, for the nonlinear gain.
-What the reader should see: largest principal angles of a fraction of a degree, errors that touch the Eckart–Young
-curve from above and never cross it, and, below it, the deep autoencoders.
+The results should show largest principal angles of a fraction of a degree, errors that reach the Eckart–Young curve
+from above and never cross it, and the deep autoencoders below it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from scipy.linalg import orthogonal_procrustes, subspace_angles
+from scipy.linalg import subspace_angles
 from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -34,7 +32,7 @@ from ppvae.inference.traces import seeded
 from ppvae.models import Autoencoder
 
 from .experiment import Result
-from .figures.style import BLACK, BLUE, ORANGE, WIDTH, new_panels
+from .figures.linear_autoencoder_figures import components_figure, error_figure
 
 
 @dataclass(frozen=True)
@@ -91,8 +89,8 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What training reached at one d. Errors are means of ‖x − x̂‖²."""
+class DimensionResult:
+    """The results of training at one d. Errors are means of ‖x − x̂‖²."""
 
     pictures: Pictures
     d: int
@@ -166,7 +164,9 @@ def train(
     return pair
 
 
-def measure(training: partial[Autoencoder], pictures: Pictures, d: int, rate: float, hidden: tuple[int, ...]) -> Found:
+def measure(
+    training: partial[Autoencoder], pictures: Pictures, d: int, rate: float, hidden: tuple[int, ...]
+) -> DimensionResult:
     """A linear and a deep autoencoder with the same d."""
     started = time.monotonic()
     linear = training(d, (), rate)
@@ -176,7 +176,7 @@ def measure(training: partial[Autoencoder], pictures: Pictures, d: int, rate: fl
     decoder = weight.detach().double().numpy()
     angle = np.degrees(subspace_angles(decoder, pictures.components(d)).max())
     errors = [{"train": _error(pair, pictures.train), "test": _error(pair, pictures.test)} for pair in (linear, deep)]
-    return Found(pictures, d, decoder, float(angle), errors[0], errors[1], seconds)
+    return DimensionResult(pictures, d, decoder, float(angle), errors[0], errors[1], seconds)
 
 
 @torch.no_grad()
@@ -184,7 +184,7 @@ def _error(pair: Autoencoder, x: Tensor) -> float:
     return float((x - pair.reconstruct(x)).double().square().sum(-1).mean())
 
 
-def row(one: Found) -> dict[str, object]:
+def row(one: DimensionResult) -> dict[str, object]:
     """A row of the table."""
     return {
         "data": one.pictures.name,
@@ -199,76 +199,3 @@ def row(one: Found) -> dict[str, object]:
         "deep, held out": one.deep["test"],
         "seconds": one.seconds,
     }
-
-
-def turned_to(components: np.ndarray, decoder: np.ndarray) -> np.ndarray:
-    """An orthonormal basis of the decoder's columns, turned to be as near to the components as it can be.
-
-    Args:
-        components: `(D, d)`, orthonormal columns.
-        decoder: `(D, d)`.
-
-    Returns:
-        `(D, d)`: Q R with Q from the QR decomposition of the decoder and R the rotation (or reflection) that minimises
-        the Frobenius norm ‖Q R − components‖.
-    """
-    basis, _ = np.linalg.qr(decoder)
-    rotation, _ = orthogonal_procrustes(basis, components)
-    return basis @ rotation
-
-
-def error_figure(found: Sequence[Found]) -> Figure:
-    """The error as a share of the variance, against d: PCA's for every d, the autoencoders' where they were trained."""
-    names = list(dict.fromkeys(one.pictures.name for one in found))
-    figure, panels = new_panels(3.8, len(names))
-    for axes, name in zip(panels, names, strict=True):
-        shown = [one for one in found if one.pictures.name == name]
-        pictures, total = shown[0].pictures, shown[0].pictures.eigenvalues.sum()
-        dims = range(2 * max(one.d for one in shown) + 1)
-        held_out = float(((pictures.test.double() - torch.as_tensor(pictures.pca.mean_)) ** 2).sum(-1).mean())
-        optimum = [pictures.eigenvalues[d:].sum() / total for d in dims]
-        axes.plot(dims, optimum, color=BLACK, label="Eckart–Young optimum", linewidth=1)
-        axes.plot(dims, [pictures.pca_error(pictures.test, d) / held_out for d in dims], color=BLACK, linestyle=":",
-                  label="PCA, held out", linewidth=1)  # fmt: skip
-        d = [one.d for one in shown]
-        for part, scale, face in (("train", total, True), ("test", held_out, False)):
-            where = "" if part == "train" else ", held out"
-            for label, colour, marker, errors in (
-                ("linear autoencoder", BLUE, "o", [one.linear[part] for one in shown]),
-                ("deep autoencoder", ORANGE, "s", [one.deep[part] for one in shown]),
-            ):
-                axes.plot(d, np.array(errors) / scale, color=colour, marker=marker, linestyle="", label=label + where,
-                          markerfacecolor=colour if face else "none", markersize=6 if face else 9)  # fmt: skip
-        axes.set(xlabel="dimensions of the code, d", ylabel="mean |x − x̂|² / variance", ylim=(0, 1.02))
-        axes.set_title(f"{name}, D = {pictures.train.shape[1]}", fontsize=10)
-        axes.legend(fontsize=7)
-    return figure
-
-
-def components_figure(one: Found, most: int = 8) -> Figure:
-    """PCA's components, the decoder's columns as they were trained, and the latter turned to the former."""
-    components = one.pictures.components(one.d)
-    columns = one.decoder / np.linalg.norm(one.decoder, axis=0)
-    rows = {
-        "PCA": components,
-        "decoder,\nas trained": columns,
-        "decoder,\nturned": turned_to(components, one.decoder),
-    }
-    shown = min(most, one.d)
-    figure = Figure(figsize=(WIDTH, 3 * (WIDTH - 0.8) / shown + 0.5), layout="constrained")
-    grid = figure.subplots(3, shown, squeeze=False)
-    for line, (label, vectors) in zip(grid, rows.items(), strict=True):
-        for j, axes in enumerate(line):
-            largest = np.abs(components[:, j]).max()
-            axes.imshow(vectors[:, j].reshape(one.pictures.event_shape), cmap="RdBu_r", vmin=-largest, vmax=largest)
-            axes.set_xticks([])
-            axes.set_yticks([])
-        line[0].set_ylabel(label, fontsize=8)
-    for j, axes in enumerate(grid[0]):
-        axes.set_title(str(j + 1), fontsize=8)
-    figure.suptitle(
-        f"{one.pictures.name}, d = {one.d}: unit vectors (red +, blue −). Last row: the decoder's subspace in the\n"
-        "basis nearest to PCA's (orthogonal Procrustes)",
-        fontsize=9,
-    )
-    return figure

@@ -2,25 +2,25 @@
 
     model   z ~ N(0, I_d),  x ~ N(W z + b, σ² I)        guide   q(z|x) = N(V x + c, S)
 
-Claim: yes, where the guide's family holds the posterior. Its evidence, its σ² and the space of its W are those of the
-closed form of Tipping & Bishop, and the gap log p(x) − ELBO vanishes. A diagonal S does as well, since it turns W to
-the one rotation whose posterior is diagonal; keep W elsewhere and the gap is ½ (Σ_i log M_ii − log|M|), with
-M = I + WᵀW/σ². A guide held at the prior's covariance, S = I, bends the model: with t = 1/σ, A = Σ_{i≤d} √λ_i and
+Claim: yes, where the guide's family contains the posterior. Its evidence, its σ² and the column space of its W are
+those of the closed form of Tipping & Bishop, and the gap log p(x) − ELBO vanishes. A diagonal S is enough, since it
+rotates W to the rotation whose posterior is diagonal; with any other W the gap is ½ (Σ_i log M_ii − log|M|), with
+M = I + WᵀW/σ². A guide with the covariance of the prior, S = I, changes the model: with t = 1/σ, A = Σ_{i≤d} √λ_i and
 L = Σ_{j>d} λ_j its best ELBO is in closed form too,
 
     −½ [D log 2π − 2 D log t + 2 A t + L t² − d],    t = (√(A² + 4 L D) − A) / (2 L),    |w_i|² = σ √λ_i − σ².
 
-A column of W that has collapsed to zero stays there if and only if σ² exceeds the eigenvalue λ that it leaves out. The
-likelihood itself says so, and the ELBO crosses zero at the same σ² (`experiments/collapse.py`).
+A column of W that has collapsed to zero stays there if and only if σ² exceeds the eigenvalue λ that it leaves out. This
+holds for the likelihood itself, and for the ELBO at the same σ² (`experiments/collapsed_column.py`).
 
-Along the way ELBO ≤ log p(x), for every datum in every epoch. Lucas et al. print a log likelihood of 941.654 nats
+During training ELBO ≤ log p(x), for every datum in every epoch. Lucas et al. print a log likelihood of 941.654 nats
 below their ELBO of 941.94 for 1000 pictures of 784 pixels: np.cov divides by N − 1, which takes ½ D log(N / (N − 1)) =
 0.392 off the formula's value; divided by N it is 942.046.
 
 "Probabilistic Principal Component Analysis" (Tipping & Bishop, 1999), J. R. Stat. Soc. B 61(3); "Don't Blame the ELBO!
 A Linear VAE Perspective on Posterior Collapse" (Lucas, Tucker, Grosse & Norouzi, 2019), arXiv:1911.02469.
 
-The reader should see two trainings fall to the closed form and the third level off where its own closed form says.
+The figure should show two trainings that reach the closed form, and a third that reaches its own closed form above.
 """
 
 from __future__ import annotations
@@ -33,10 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyro
-import pyro.distributions as dist
 import torch
-from matplotlib.figure import Figure
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from scipy.linalg import subspace_angles
 from torch import Tensor
@@ -48,12 +45,10 @@ from ppvae.inference.stability import column_growth
 from ppvae.models import LinearGaussian
 from ppvae.progress import Progress
 
-from .collapsed_column import growth_rates, left_out, spectrum, stability_figure
+from .collapsed_column import growth_rates, left_out
 from .experiment import Result
-from .figures.style import BLACK, BLUE, GREEN, ORANGE, new_figure
-
-# By the guide's covariance S: how a figure names it, and its colour.
-_LOOKS = {"full": ("full", BLUE), "diagonal": ("diagonal", GREEN), "the prior's": ("= I", ORANGE)}
+from .figures.linear_vae_figures import stability_figure, training_figure
+from .restricted_guides import PriorScale, best_with_prior_scale, family_gap, rotated
 
 
 @dataclass(frozen=True)
@@ -82,19 +77,8 @@ class Config:
 SMALL = Config(latent_dim=4, epochs=20, learning_rate=0.05, noise_ratios=(0.5, 0.99, 1.01, 2.0))
 
 
-class PriorScale(LinearGaussian):
-    """A pair whose guide is of the wrong family: q(z|x) = N(V x + c, I), as wide as the prior whatever is seen."""
-
-    def guide(self, x: Tensor) -> Tensor:
-        """The proposal; the scales of the parent stay where they start, at one."""
-        pyro.module("linear_gaussian", self)
-        with pyro.plate("data", len(x)):
-            loc = x @ self.guide_weight.T + self.guide_bias
-            return pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
-
-
 def run(config: Config = Config()) -> Result:
-    """Train linear VAEs with three families of guides on the digits and hold them against their closed forms.
+    """Train linear VAEs with three families of guides on the digits and compare them with their closed forms.
 
     Args:
         config: the size.
@@ -122,7 +106,9 @@ def run(config: Config = Config()) -> Result:
     rows.append(_row("diagonal, W kept turned", turned, best, x, [_state(turned, x)], family_gap(turned)))
     rates = {ratio: growth_rates(x, d, ratio) for ratio in config.noise_ratios}
     figures = {
-        "training": training_figure(histories, _mean(best.log_evidence(x)), optima, x),
+        "training": training_figure(
+            histories, _mean(best.log_evidence(x)), _state(optima["the prior's"], x), (len(x), x.shape[1])
+        ),
         "stability": stability_figure(rates, left_out(x, d)),
     }
     title = f"Linear VAE on {len(x)} digits, D = {x.shape[1]}, d = {d}: nats per datum, by the guide's covariance"
@@ -154,44 +140,6 @@ def _state(pair: LinearGaussian, x: Tensor) -> dict[str, float]:
     """Means over the data, and the largest excess of the ELBO over log p(x), which a bound never has."""
     evidence, elbo = pair.log_evidence(x), pair.exact_elbo(x)
     return {"evidence": _mean(evidence), "elbo": _mean(elbo), "excess": float((elbo - evidence).max())}
-
-
-@torch.no_grad()
-def best_with_prior_scale(x: Tensor, latent_dim: int) -> PriorScale:
-    """The pair of the highest ELBO whose guide is held at S = I, in closed form; see the module's docstring.
-
-    Each direction i ≤ d has the expected loss λ_i t² / (1 + a) + a, a = |w_i|² / σ², which is least at 1 + a = t √λ_i.
-    """
-    eigenvalues, directions = spectrum(x)
-    D, kept, rest = x.shape[1], eigenvalues[:latent_dim].sqrt(), eigenvalues[latent_dim:].sum()
-    t = ((kept.sum() ** 2 + 4 * rest * D).sqrt() - kept.sum()) / (2 * rest)
-    pair = PriorScale.for_data(x, latent_dim, full_covariance=False)
-    pair.weight.copy_(directions[:, :latent_dim] * (kept * t - 1).clamp(min=0).sqrt() / t)
-    pair.log_noise_scale.fill_(-t.log())
-    pair.set_best_guide().guide_log_scale.zero_()
-    return pair
-
-
-@torch.no_grad()
-def rotated(pair: LinearGaussian, rotation: Tensor) -> LinearGaussian:
-    """A pair of the same evidence, with W Q for W, and the best guide of diagonal covariance.
-
-    Args:
-        pair: the pair, which stays as it is.
-        rotation: Q, orthogonal ``(d, d)``.
-    """
-    out = LinearGaussian(pair.num_features, pair.latent_dim, full_covariance=False).to(pair.weight)
-    out.weight.copy_(pair.weight @ rotation)
-    out.bias.copy_(pair.bias)
-    out.log_noise_scale.copy_(pair.log_noise_scale)
-    return out.set_best_guide()
-
-
-@torch.no_grad()
-def family_gap(pair: LinearGaussian) -> float:
-    """½ (Σ_i log M_ii − log|M|): the least gap of any guide with a diagonal covariance, in nats."""
-    M = torch.eye(pair.latent_dim, dtype=torch.float64) + pair.weight.T @ pair.weight / (2 * pair.log_noise_scale).exp()
-    return float(M.diagonal().log().sum() - torch.logdet(M)) / 2
 
 
 def formula(x: Tensor, latent_dim: int, ddof: int) -> float:
@@ -261,38 +209,6 @@ def _conclusions(
         f"A collapsed column grows at σ² up to {grow:g} λ and dies from {die:g} λ on (λ = {eigenvalue:.4f} left out), "
         f"by the evidence and by the ELBO alike; the rates agree with the closed form to a relative {max(errors):.0e}.",
     ]
-
-
-def training_figure(
-    histories: Mapping[str, Sequence[Mapping[str, float]]],
-    best: float,
-    optima: Mapping[str, LinearGaussian],
-    x: Tensor,
-) -> Figure:
-    """How far the evidence and the ELBO are below the closed-form maximum, against epochs, on a logarithmic axis.
-
-    Args:
-        histories: by guide, a state per epoch, the start first.
-        best: the maximum of the mean evidence, in nats.
-        optima: the pairs that the trainings should end at.
-        x: the data.
-    """
-    figure, axes = new_figure(4.0)
-    for name, history in histories.items():
-        short, colour = _LOOKS[name]
-        for key, what, style in (("evidence", r"$\log p(x)$", "-"), ("elbo", "ELBO", "--")):
-            below = [best - state[key] for state in history]
-            axes.plot(below, color=colour, linestyle=style, lw=1.3, label=f"{what}, S {short}")
-    known = _state(optima["the prior's"], x)
-    for key in ("evidence", "elbo"):
-        axes.axhline(best - known[key], color=BLACK, linestyle=":", lw=1)
-    axes.plot([], [], color=BLACK, linestyle=":", lw=1, label="closed form for S = I")
-    trap = x.shape[1] / 2 * math.log(len(x) / (len(x) - 1))
-    axes.axhline(trap, color="0.55", lw=1, label="what N − 1 for N would hide")
-    axes.set_yscale("log")
-    axes.set(xlabel="epoch", ylabel="below the closed-form maximum\n(nats per datum, mean)")
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    return figure
 
 
 def _mean(values: Tensor) -> float:

@@ -1,21 +1,21 @@
-"""How does the posterior that the notes call intractable look, and what does q(z|x) make of it?
+"""What does the posterior that the notes call intractable look like, and how well does q(z|x) approximate it?
 
-The notes: p(z|x) = p(z) p(x|z) / p(x), and p(x) = ∫ p(z) p(x|z) dz has no closed form, so that q(z|x) stands in for
-p(z|x). With two latents the integral can be had all the same, as a sum over a grid of n² nodes,
+The notes: p(z|x) = p(z) p(x|z) / p(x), and p(x) = ∫ p(z) p(x|z) dz has no closed form, so that q(z|x) replaces
+p(z|x). With two latents the integral can still be computed, as a sum over a grid of n² nodes,
 
     log p(x) = log Σ_ij p(z_ij) p(x|z_ij) h² + ε,      ε → 0 faster than any power of the mesh h,
 
-and so the posterior can be looked at. With d latents the sum has n^d terms: this is what "intractable" means.
+and so can the posterior. With d latents the sum has n^d terms: this is what "intractable" means.
 
-Claim: the posterior of a VAE of real digits is no Gaussian along the axes: it is bent, tilted, has several modes; the
-guide covers the part of it that KL(q ‖ p) lets it, and log p(x) = ELBO + KL(q(z|x) ‖ p(z|x)) holds to the error of the
-quadrature. Importance sampling from q finds the same log p(x), except where k-hat warns.
+Claim: the posterior of a VAE of real digits is not a Gaussian with diagonal covariance: it is curved, correlated, and
+has several modes; the guide, which minimises KL(q ‖ p), covers a part of it, and log p(x) = ELBO + KL(q(z|x) ‖ p(z|x))
+holds to the error of the quadrature. Importance sampling from q finds the same log p(x), except where k-hat warns.
 
 "Auto-Encoding Variational Bayes" (Kingma & Welling, 2014), arXiv:1312.6114; on the gap of such guides "Inference
 Suboptimality in Variational Autoencoders" (Cremer, Li & Duvenaud, 2018), arXiv:1801.03558; on the trapezoidal rule
 "The Exponentially Convergent Trapezoidal Rule" (Trefethen & Weideman, 2014), SIAM Review 56(3).
 
-The reader should see the shaded posterior and the ellipses of q disagree, digit by digit, by the KL of the table.
+The figure should show how the shaded posterior and the ellipses of q differ, digit by digit, by the KL in the table.
 """
 
 from __future__ import annotations
@@ -26,10 +26,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Ellipse, Patch
 from torch import Tensor
 from torch.distributions import Normal
 
@@ -39,15 +35,12 @@ from ppvae.models import VAE, Bernoulli
 from ppvae.progress import Progress
 
 from .experiment import Result
-from .figures.style import BLUE, ORANGE, WIDTH
+from .figures.posterior_panels import posterior_panels
 
 # Nodes of the grid that are decoded at once: some tens of MiB.
 _NODES = 20_000
 # A pixel of the digits, 0 … 16, is ink from here on.
 _INK = 8
-# What the ellipses of one, two and three standard deviations of a Gaussian in the plane hold, 1 − exp(−k²/2).
-_MASSES = tuple(1 - math.exp(-(k**2) / 2) for k in (1, 2, 3))
-_SHADES = (BLUE, "#6FAFDA", "#CFE4F3")
 
 
 @dataclass(frozen=True)
@@ -55,7 +48,7 @@ class Config:
     """How large the experiment is.
 
     Args:
-        num_digits: digits of the test set that are looked at, the first ones.
+        num_digits: how many digits of the test set, the first ones.
         hidden: widths of the encoder's hidden layers.
         epochs: passes over the training digits.
         learning_rate: of Adam.
@@ -236,75 +229,3 @@ def _conclusions(rows: Sequence[dict[str, float]], config: Config) -> list[str]:
         f"The grid has {config.points}² = {config.points**2:,} nodes; with 20 latents it would have 10^{nodes:.0f}."
     )
     return out
-
-
-def posterior_panels(grid: Grid, loc: Tensor, scale: Tensor, pictures: Tensor, digits: Sequence[int]) -> Figure:
-    """A panel per digit: regions of the highest posterior density, and the ellipses of q over them.
-
-    The regions hold as much of the posterior as the ellipses hold of q, so that they would coincide were q exact. All
-    panels have the same scale.
-
-    Args:
-        grid: the posterior.
-        loc: of q, ``(num_data, 2)``.
-        scale: of q, ``(num_data, 2)``.
-        pictures: ``(num_data, height, width)``.
-        digits: the classes, for the titles.
-    """
-    columns = min(3, len(pictures))
-    rows = math.ceil(len(pictures) / columns)
-    figure = Figure(figsize=(WIDTH, 0.98 * rows * WIDTH / columns + 0.6), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False)
-    posterior, axis = grid.posterior.numpy(), grid.axis.numpy()
-    levels = [_levels(density) for density in posterior]
-    boxes = np.array([_box(axis, d, low[0], m, s) for d, low, m, s in zip(posterior, levels, loc, scale, strict=True)])
-    side = 1.06 * (boxes[:, 1] - boxes[:, 0]).max()
-    for i, axes in enumerate(panels.flat):
-        if i >= len(pictures):
-            axes.set_axis_off()
-            continue
-        axes.contourf(axis, axis, posterior[i].T, levels=[*levels[i], posterior[i].max()], colors=_SHADES[::-1])
-        _draw_ellipses(axes, loc[i].tolist(), scale[i].tolist())
-        x, y = boxes[i].mean(0)
-        axes.set(xlim=(x - side / 2, x + side / 2), ylim=(y - side / 2, y + side / 2), aspect="equal")
-        axes.tick_params(labelsize=7)
-        axes.set_title(f"digit {digits[i]}", fontsize=9)
-        axes.set_xlabel(r"$z_1$", fontsize=8, labelpad=1)
-        axes.set_ylabel(r"$z_2$", fontsize=8, labelpad=0)
-        inset = axes.inset_axes((0.02, 0.74, 0.24, 0.24))
-        inset.imshow(pictures[i].numpy(), cmap="gray_r", interpolation="nearest")
-        inset.set(xticks=[], yticks=[])
-    figure.legend(handles=_legend(), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    return figure
-
-
-def _levels(density: np.ndarray) -> list[float]:
-    """The densities above which 99, 86 and 39 % of the mass lie, in rising order."""
-    falling = np.sort(density, axis=None)[::-1]
-    mass = falling.cumsum() / falling.sum()
-    return [float(falling[np.searchsorted(mass, share)]) for share in _MASSES[::-1]]
-
-
-def _box(axis: np.ndarray, density: np.ndarray, lowest: float, loc: Tensor, scale: Tensor) -> np.ndarray:
-    """The corners ``(2, 2)``, low and high, of what is drawn of one digit."""
-    places = axis[np.argwhere(density >= lowest)]
-    m, s = loc.numpy(), scale.numpy()
-    return np.stack([np.minimum(places.min(0), m - 2 * s), np.maximum(places.max(0), m + 2 * s)])
-
-
-def _draw_ellipses(axes: Axes, loc: Sequence[float], scale: Sequence[float]) -> None:
-    for k, style in ((1, "-"), (2, "--")):
-        width, height = (2 * k * s for s in scale)
-        axes.add_patch(Ellipse((loc[0], loc[1]), width, height, fill=False, color=ORANGE, linestyle=style, lw=1.2))
-
-
-def _legend() -> list[Patch | Line2D]:
-    regions = [
-        Patch(color=shade, label=f"p(z|x): its densest {share:.0%}")
-        for shade, share in zip(_SHADES, _MASSES, strict=True)
-    ]
-    ellipses = [
-        Line2D([], [], color=ORANGE, linestyle=style, label=f"q(z|x): {k}σ, {share:.0%} of it")
-        for k, style, share in zip((1, 2), ("-", "--"), _MASSES, strict=False)
-    ]
-    return [*regions, *ellipses]

@@ -10,6 +10,7 @@ import truths_inference as truths
 from scipy import stats
 
 from ppvae.datasets import load_dataset
+from ppvae.experiments import autoencoder_comparison
 from ppvae.experiments import autoencoder_vs_vae as experiment
 from ppvae.inference import fit, importance_evidence
 from ppvae.models import VAE, Autoencoder, Binomial
@@ -23,9 +24,9 @@ def found():
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "_compare", functools.cache(experiment._compare))
+        patch.setattr(experiment, "compare_pairs", functools.cache(autoencoder_comparison.compare_pairs))
         result = experiment.run(experiment.SMALL)
-        comparison = experiment._compare(SETTING, experiment.SMALL.seed)
+        comparison = experiment.compare_pairs(SETTING, experiment.SMALL.seed)
     torch.set_default_dtype(before)
     return result, comparison
 
@@ -48,10 +49,10 @@ def test_only_the_vaes_probabilities_add_up_to_one():
 
 def test_a_fitted_prior_makes_the_decoder_a_model_whose_evidence_is_the_integral(x):
     """One latent: ∫ N(z; mean, variance of the codes) p(x|g(z)) dz on a fine grid, from the autoencoder alone."""
-    setting = experiment.Setting("digits", 40, 10, 1, (8,), 1)
+    setting = autoencoder_comparison.DatasetConfig("digits", 40, 10, 1, (8,), 1)
     autoencoder = Autoencoder.for_data(x, 1, Binomial(16), hidden=(8,))
     codes = 0.7 * torch.randn(200, 1) - 1.3
-    pair = experiment.with_prior(autoencoder, codes, x, setting)
+    pair = autoencoder_comparison.with_prior(autoencoder, codes, x, setting)
     fit(pair.model, pair.guide, x, epochs=20, progress=False)
     evidence = importance_evidence(pair.model, pair.guide, x, 4000, seed=0)
     z = torch.linspace(-8, 6, 1401)[:, None]
@@ -64,7 +65,7 @@ def test_a_fitted_prior_makes_the_decoder_a_model_whose_evidence_is_the_integral
     difference = (evidence.log_evidence - truth).abs()
     assert (difference < truths.Z_LIMIT * evidence.standard_error + 1e-3)[known].all()
     with torch.no_grad():
-        elsewhere = experiment.with_prior(autoencoder, None, x, setting)
+        elsewhere = autoencoder_comparison.with_prior(autoencoder, None, x, setting)
         assert not torch.allclose(elsewhere.decode(z).mean, pair.decode(z).mean)
         assert torch.allclose(elsewhere.decode(z).mean, autoencoder.decode(z).mean)
 
@@ -72,7 +73,7 @@ def test_a_fitted_prior_makes_the_decoder_a_model_whose_evidence_is_the_integral
 def test_the_fitted_prior_has_the_moments_of_the_codes_and_the_decoder_stays_as_it_is(x):
     autoencoder = Autoencoder.for_data(x, 4, Binomial(16), hidden=SETTING.hidden)
     codes = torch.randn(100, 4) @ torch.randn(4, 4) + torch.arange(4.0)
-    pair = experiment.with_prior(autoencoder, codes, x, SETTING)
+    pair = autoencoder_comparison.with_prior(autoencoder, codes, x, SETTING)
     place = pair.decoder[0]
     np.testing.assert_allclose(place.weight @ place.weight.T, np.cov(codes.numpy().T), rtol=1e-9)
     np.testing.assert_allclose(place.bias, codes.mean(0), rtol=1e-12)
@@ -83,12 +84,12 @@ def test_the_fitted_prior_has_the_moments_of_the_codes_and_the_decoder_stays_as_
     assert not any(torch.equal(p, q) for p, q in zip(pair.encoder.parameters(), encoder, strict=True))
 
 
-def test_samples_of_one_distribution_are_not_told_apart_and_others_are():
+def test_classifiers_distinguish_samples_of_two_distributions_and_not_of_one():
     """A share within 4.5 binomial errors of ½; two Gaussians √5 apart, near their best possible rate."""
-    same = experiment.told_apart(torch.randn(2000, 5), torch.randn(2000, 5), seed=0)
-    shifted = experiment.told_apart(torch.randn(2000, 5), torch.randn(2000, 5) + 1, seed=0)
+    same = autoencoder_comparison.classifier_accuracy(torch.randn(2000, 5), torch.randn(2000, 5), seed=0)
+    shifted = autoencoder_comparison.classifier_accuracy(torch.randn(2000, 5), torch.randn(2000, 5) + 1, seed=0)
     best = stats.norm.cdf(math.sqrt(5) / 2)
-    for name in experiment.CLASSIFIERS:
+    for name in autoencoder_comparison.CLASSIFIERS:
         assert abs(same[name] - 0.5) < truths.Z_LIMIT * 0.5 / math.sqrt(2000)
         assert best - 0.06 < shifted[name] < best + truths.Z_LIMIT * math.sqrt(best * (1 - best) / 2000)
 
@@ -96,7 +97,7 @@ def test_samples_of_one_distribution_are_not_told_apart_and_others_are():
 def test_classifiers_are_judged_on_rows_that_they_have_not_seen():
     """Rows of single numbers that say nothing of others: learnt by heart, of no use on the second half."""
     real, other = torch.randn(400, 1), torch.randn(400, 1)
-    for share in experiment.told_apart(real, other, seed=0).values():
+    for share in autoencoder_comparison.classifier_accuracy(real, other, seed=0).values():
         assert share < 0.5 + truths.Z_LIMIT * 0.5 / math.sqrt(400)
 
 
@@ -104,7 +105,7 @@ def test_reconstructions_are_scored_by_the_binomial_of_scipy(x):
     autoencoder = Autoencoder.for_data(x, 2, Binomial(16), hidden=(8,))
     vae = VAE.for_data(x, Binomial(16), latent_dim=2, hidden=(8,))
     with torch.no_grad():
-        scores = experiment._reconstruction(autoencoder, vae, x)
+        scores = autoencoder_comparison._reconstruction(autoencoder, vae, x)
         for score, mean in zip(scores, (autoencoder.reconstruct(x), vae.decode(vae.encode(x)[0]).mean), strict=True):
             expected = stats.binom(16, mean.numpy() / 16).logpmf(x.numpy()).sum(1)
             np.testing.assert_allclose(score, expected, rtol=1e-9)
@@ -115,18 +116,18 @@ def test_entropy_rises_by_what_torch_says_and_not_where_nothing_was_erased(x):
     blank = x.clone()
     blank[:, 32:] = 0
     with torch.no_grad():
-        rise = experiment._widened(vae, x, (8, 8))["lower half erased"]
+        rise = autoencoder_comparison._entropy_rise(vae, x, (8, 8))["lower half erased"]
         clear, erased = (torch.distributions.Normal(*vae.encode(y)).entropy().sum(-1) for y in (x, blank))
         np.testing.assert_allclose(rise, erased - clear, atol=1e-12)
         assert rise.abs().min() > 0
-        assert (experiment._widened(vae, blank, (8, 8))["lower half erased"] == 0).all()
+        assert (autoencoder_comparison._entropy_rise(vae, blank, (8, 8))["lower half erased"] == 0).all()
 
 
 def test_paths_begin_and_end_at_the_reconstructions_of_data(x):
     autoencoder = Autoencoder.for_data(x, 2, Binomial(16), hidden=(8,))
     vae = VAE.for_data(x, Binomial(16), latent_dim=2, hidden=(8,))
     with torch.no_grad():
-        paths = experiment._paths(autoencoder, vae, x)
+        paths = autoencoder_comparison._paths(autoencoder, vae, x)
         copies = autoencoder.reconstruct(x), vae.decode(vae.encode(x)[0]).mean
     for i in range(3):
         for row, copy in zip(paths[2 * i : 2 * i + 2], copies, strict=True):
@@ -144,31 +145,31 @@ def test_the_autoencoder_wins_on_its_own_ground(found):
 
 def test_the_vae_knows_when_half_of_x_is_gone(found):
     _, comparison = found
-    assert z_score(comparison.widened["lower half erased"]) > truths.Z_LIMIT
+    assert z_score(comparison.entropy_rise["lower half erased"]) > truths.Z_LIMIT
 
 
 def test_the_table_holds_a_likelihood_for_every_model_and_none_for_data(found):
     result, comparison = found
     rows = {row["codes from"]: row for row in result.rows}
-    assert list(rows) == [experiment.CONTROL, *comparison.evidence]
-    assert math.isnan(rows[experiment.CONTROL]["log p(x), test"])
+    assert list(rows) == [autoencoder_comparison.CONTROL, *comparison.evidence]
+    assert math.isnan(rows[autoencoder_comparison.CONTROL]["log p(x), test"])
     for name, evidence in comparison.evidence.items():
         assert rows[name]["log p(x), test"] == pytest.approx(float(evidence.log_evidence.mean()))
         assert rows[name]["gap"] > 0
-    # 100 held-out data against 100 others: data are not told from data, samples are.
-    error = rows[experiment.CONTROL]["± binomial"]
+    # 100 held-out data against 100 others: classifiers distinguish samples from data, and not data from data.
+    error = rows[autoencoder_comparison.CONTROL]["± binomial"]
     assert error == pytest.approx(0.5 / math.sqrt(SETTING.num_held_out))
-    for classifier in experiment.CLASSIFIERS:
-        assert abs(rows[experiment.CONTROL][f"{classifier} tells"] - 0.5) < truths.Z_LIMIT * error
+    for classifier in autoencoder_comparison.CLASSIFIERS:
+        assert abs(rows[autoencoder_comparison.CONTROL][f"{classifier} accuracy"] - 0.5) < truths.Z_LIMIT * error
     for name in comparison.evidence:
-        assert rows[name]["forest tells"] > 0.5 + truths.Z_LIMIT * error
+        assert rows[name]["forest accuracy"] > 0.5 + truths.Z_LIMIT * error
 
 
 def test_the_figures_can_be_drawn_and_say_what_they_show(found):
     result, _ = found
-    assert set(result.figures) == {"told_apart", "entropy", "samples_digits", "paths_digits"}
+    assert set(result.figures) == {"classifier_accuracy", "entropy", "samples_digits", "paths_digits"}
     for figure in result.figures.values():
         figure.canvas.draw()
-    assert result.figures["told_apart"].axes[0].get_xlabel()
+    assert result.figures["classifier_accuracy"].axes[0].get_xlabel()
     assert result.figures["entropy"].axes[0].get_ylabel()
     assert len(result.conclusions) == 1 + 2 + 3 + 3

@@ -9,6 +9,7 @@ import torch
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import LinearRegression
 
+from ppvae.experiments import gradient_check
 from ppvae.experiments import gradient_descent as experiment
 from ppvae.inference.traces import seeded
 from ppvae.models import FeedForward
@@ -37,7 +38,7 @@ def test_three_gradients_agree(result):
 
 
 def test_gradients_are_of_a_network_that_has_some():
-    gradients = experiment.check_gradients()
+    gradients = gradient_check.check_gradients()
     assert set(gradients.backpropagated) == set(gradients.by_hand)
     assert len(gradients.by_hand) == 4
     assert all(gradient.abs().max() > 1e-3 for gradient in gradients.by_hand.values())
@@ -52,7 +53,7 @@ def test_the_chain_rule_by_hand_is_that_of_the_squared_error():
     h = np.tanh(1.0)
     delta = 2 * h + 0.5 - 3.0
     expected = (delta * 2 * (1 - h**2), delta * 2 * (1 - h**2), delta * h, delta)
-    found = experiment.chain_rule(net, torch.tensor([[3.0]]), torch.tensor([[1.0]]))
+    found = gradient_check.chain_rule(net, torch.tensor([[3.0]]), torch.tensor([[1.0]]))
     assert [gradient.item() for gradient in found] == pytest.approx(expected, abs=1e-14)
 
 
@@ -62,7 +63,7 @@ def test_descent_ends_at_scikit_learn_s_least_squares():
     x, y = load_diabetes(return_X_y=True)
     x, y = x[:, :4], (y - y.mean()) / y.std()
     residual = y - LinearRegression().fit(x, y).predict(x)
-    x, targets = experiment._diabetes()
+    x, targets = gradient_check.diabetes()
     inputs = torch.cat([x[:, :4], torch.ones(len(x), 1)], dim=1)
     solution = torch.linalg.lstsq(inputs, targets).solution
     assert float((targets - inputs @ solution).square().mean()) == pytest.approx(np.mean(residual**2), abs=1e-12)

@@ -12,6 +12,7 @@ from sklearn.decomposition import PCA
 
 from ppvae.datasets import load_dataset
 from ppvae.experiments import linear_autoencoder_is_pca as experiment
+from ppvae.experiments.figures.linear_autoencoder_figures import rotated_to
 
 
 @cache
@@ -61,13 +62,13 @@ def test_too_short_a_training_is_found_out():
 def test_turning_undoes_any_change_of_basis():
     components, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(7, 3)))
     mixed = components @ np.array([[1.0, 2.0, 0.0], [0.0, -1.0, 3.0], [0.5, 0.0, 1.0]])
-    np.testing.assert_allclose(experiment.turned_to(components, mixed), components, atol=1e-12)
+    np.testing.assert_allclose(rotated_to(components, mixed), components, atol=1e-12)
 
 
 def test_turning_stays_in_the_decoder_s_subspace():
     components, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(7, 3)))
     other = np.random.default_rng(2).normal(size=(7, 3))
-    turned = experiment.turned_to(components, other)
+    turned = rotated_to(components, other)
     np.testing.assert_allclose(turned.T @ turned, np.eye(3), atol=1e-12)
     assert subspace_angles(turned, other).max() < 1e-7
     assert subspace_angles(turned, components).max() > 0.1

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from sklearn.decomposition import PCA
 
 from ppvae.datasets import load_dataset
-from ppvae.experiments import collapsed_column as collapse
+from ppvae.experiments import collapsed_column, restricted_guides
 from ppvae.experiments import linear_vae_is_ppca as experiment
 from ppvae.inference.stability import column_growth
 from ppvae.models import LinearGaussian
@@ -141,13 +141,13 @@ def test_the_guide_held_at_the_prior_s_scale_reaches_its_own_optimum(result, x):
 def test_a_diagonal_guide_of_a_turned_w_has_the_family_s_gap(result, x):
     best = LinearGaussian.maximum_likelihood(x, d)
     Q = torch.linalg.qr(torch.randn(d, d)).Q
-    turned = experiment.rotated(best, Q)
+    turned = restricted_guides.rotated(best, Q)
     W, noise = best.weight.detach().numpy() @ Q.numpy(), best.log_noise_scale.exp().item() ** 2
     mean, covariance = truths.linear_gaussian_posterior(x.numpy(), W, x.mean(0).numpy(), np.full(D, noise))
     diagonal = np.diag(1 / np.diag(np.linalg.inv(covariance)))
     gap = truths.gaussian_kl(mean, diagonal, mean, covariance).mean()
     assert gap > 0.001
-    assert experiment.family_gap(turned) == pytest.approx(gap, abs=1e-8)
+    assert restricted_guides.family_gap(turned) == pytest.approx(gap, abs=1e-8)
     measured = (turned.log_evidence(x) - turned.exact_elbo(x)).mean().item()
     assert measured == pytest.approx(gap, abs=1e-8)
     row = rows(result)["diagonal, W kept turned"]
@@ -180,7 +180,7 @@ def test_growth_rates_are_second_differences_of_the_likelihood(x, ratio):
 
     step = 1e-3
     second = 2 * (evidence(step) - evidence(0)) / step**2
-    found, of_the_elbo = collapse.growth_rates(x, d, ratio)
+    found, of_the_elbo = collapsed_column.growth_rates(x, d, ratio)
     assert found == pytest.approx(second, rel=1e-3)
     assert (found > 0) == (of_the_elbo > 0) == (ratio < 1)
     known = column_growth(values[d - 1], noise)
@@ -191,7 +191,7 @@ def test_growth_rates_are_second_differences_of_the_likelihood(x, ratio):
 
 @pytest.mark.parametrize("ratio", [0.7, 1.3])
 def test_a_collapsed_column_is_a_stationary_point(x, ratio):
-    pair = collapse._collapsed(x, d, ratio * collapse.left_out(x, d))
+    pair = collapsed_column._collapsed(x, d, ratio * collapsed_column.left_out(x, d))
     assert not pair.weight[:, -1].any()
     assert pair.weight[:, : d - 1].norm(dim=0).min() > 0.1
     free = [parameter for name, parameter in pair.named_parameters() if name != "log_noise_scale"]
@@ -202,24 +202,24 @@ def test_a_collapsed_column_is_a_stationary_point(x, ratio):
 
 
 def test_the_growth_rate_is_zero_at_the_left_out_eigenvalue(x):
-    assert collapse.left_out(x, d) == pytest.approx(eigenvalues(x)[d - 1], rel=1e-10)
-    np.testing.assert_allclose(collapse.growth_rates(x, d, 1.0), 0, atol=1e-10)
+    assert collapsed_column.left_out(x, d) == pytest.approx(eigenvalues(x)[d - 1], rel=1e-10)
+    np.testing.assert_allclose(collapsed_column.growth_rates(x, d, 1.0), 0, atol=1e-10)
 
 
 @pytest.mark.parametrize(("ratio", "survives"), [(0.8, True), (1.2, False)])
 def test_gradient_ascent_of_the_evidence_keeps_or_frees_a_collapsed_column(x, ratio, survives):
     """The rule for the nonlinear flow: from a small column it ends at |w|² = λ − σ², or at nothing."""
-    noise = ratio * collapse.left_out(x, d)
-    pair = collapse._collapsed(x, d, noise)
+    noise = ratio * collapsed_column.left_out(x, d)
+    pair = collapsed_column._collapsed(x, d, noise)
     with torch.no_grad():
         # Away from the other columns: along them a small column is neither held back nor driven, to first order.
-        pair.weight[:, -1] = 1e-2 * collapse.spectrum(x)[1][:, d - 1 :] @ torch.randn(D - d + 1)
+        pair.weight[:, -1] = 1e-2 * collapsed_column.spectrum(x)[1][:, d - 1 :] @ torch.randn(D - d + 1)
     for _ in range(200):
         (gradient,) = torch.autograd.grad(pair.log_evidence(x).mean(), [pair.weight])
         with torch.no_grad():
             pair.weight[:, -1] += 0.5 * noise * gradient[:, -1]
     length = pair.weight[:, -1].square().sum().item()
-    assert length == pytest.approx(max(collapse.left_out(x, d) - noise, 0), abs=1e-6)
+    assert length == pytest.approx(max(collapsed_column.left_out(x, d) - noise, 0), abs=1e-6)
     assert (length > 0.01) == survives
 
 
@@ -239,5 +239,5 @@ def test_the_figures_show_the_numbers(result, x):
         points = next(line for line in axes.lines if line.get_label() == "second derivative")
         ratios = experiment.SMALL.noise_ratios
         np.testing.assert_allclose(points.get_xdata(), np.array(ratios) * eigenvalues(x)[d - 1])
-        known = [collapse.growth_rates(x, d, ratio)[index] for ratio in ratios]
+        known = [collapsed_column.growth_rates(x, d, ratio)[index] for ratio in ratios]
         np.testing.assert_allclose(points.get_ydata(), known)

@@ -13,6 +13,7 @@ from torch import nn
 
 from ppvae.datasets import load_dataset
 from ppvae.experiments import posterior_is_intractable as experiment
+from ppvae.experiments.figures import posterior_panels
 from ppvae.models import VAE, Normal
 from ppvae.models.networks import MLP
 
@@ -128,7 +129,7 @@ def test_levels_of_a_gaussian_are_its_ellipses():
     axis = np.linspace(-5, 5, 401)
     scale = np.array([0.7, 0.4])
     density = np.exp(-0.5 * ((axis[:, None] / scale[0]) ** 2 + (axis[None, :] / scale[1]) ** 2))
-    np.testing.assert_allclose(experiment._levels(density), np.exp(-0.5 * np.array([3, 2, 1]) ** 2), rtol=0.02)
+    np.testing.assert_allclose(posterior_panels._levels(density), np.exp(-0.5 * np.array([3, 2, 1]) ** 2), rtol=0.02)
 
 
 def test_the_figure_shows_posterior_guide_and_digit(result):
@@ -163,7 +164,7 @@ def test_the_shaded_region_has_the_first_latent_across(gaussian):
     vae, x, W, b, noise = gaussian
     grid = experiment.on_grid(vae, x[:1], 6.0, 241)
     loc, scale = (value.detach() for value in vae.encode(x[:1]))
-    figure = experiment.posterior_panels(grid, loc, scale, torch.zeros(1, 2, 2), [0])
+    figure = posterior_panels.posterior_panels(grid, loc, scale, torch.zeros(1, 2, 2), [0])
     mean = truths.linear_gaussian_posterior(x[:1].numpy(), W, b, noise)[0][0]
     inner = figure.axes[0].collections[0].get_paths()[-1].vertices
     np.testing.assert_allclose((inner.min(0) + inner.max(0)) / 2, mean, atol=0.06)
