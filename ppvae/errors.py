@@ -17,11 +17,11 @@ class DataError(PpvaeError):
 
 
 class DatasetError(PpvaeError):
-    """A data set cannot be had: unknown name, missing or corrupt file, wrong hash, no network."""
+    """A data set is not available: unknown name, missing or corrupt file, wrong hash, no network."""
 
 
 class PairError(PpvaeError):
-    """A model/guide pair breaks the contract, so that what was asked of it has no meaning."""
+    """A model/guide pair breaks the contract, so that the requested result has no meaning."""
 
 
 class OptionError(PpvaeError):

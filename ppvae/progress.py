@@ -14,10 +14,10 @@ LINE_EVERY = 15.0
 
 
 class Progress:
-    """A context that shows how far some work has come.
+    """A context that shows the progress of some work.
 
     Args:
-        title: what is being done.
+        title: of the work.
         total: how many units there are.
         unit: the name of a unit, for the speed (``"steps"``).
         enabled: False shows nothing.
@@ -48,12 +48,12 @@ class Progress:
         return self
 
     def begin_at(self, done: int) -> None:
-        """Say how much was done before this run (the speed does not count it)."""
+        """Set how many units were done before this run; the speed does not count them."""
         self._done = self._start_done = done
         self.advance(0)
 
     def advance(self, units: int, note: str = "") -> None:
-        """Say that ``units`` more are done, with a short note on how it goes."""
+        """Add ``units`` that are done, with a short note."""
         self._done += units
         if not self._enabled:
             return

@@ -1,4 +1,4 @@
-"""What the figures that ArviZ draws have in common: no window, one font size, names of the axes."""
+"""The common style of figures that ArviZ draws: no window, one font size, labelled axes."""
 
 from __future__ import annotations
 

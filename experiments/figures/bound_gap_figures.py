@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def identity_figure(snapshots: Sequence[Snapshot]) -> Figure:
-    """The reconstruction less its price is the ELBO, and the gap above that is log p(x), over training.
+    """Reconstruction − KL(q ‖ p(z)) = ELBO, and ELBO + gap = log p(x), over training.
 
     Args:
         snapshots: at one pair whose gap is known, in order of training.

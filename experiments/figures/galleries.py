@@ -1,6 +1,6 @@
-"""The pictures of a run: what a pair makes of data, of its prior, and along its latent dimensions.
+"""Galleries of pictures: reconstructions, samples from the prior, and latent traversals.
 
-Data that are no pictures are shown as curves, feature by feature.
+Data that are not pictures are shown as curves, feature by feature.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def latent_unit_bars(found: LatentUnits) -> Figure:
 
 
 def width_against_shift(found: Quality) -> Figure:
-    """Width against shift of the guide, a point per datum and coordinate; a guide that is right lies at (0, 1)."""
+    """Width against shift of the guide, a point per datum and coordinate; an exact guide lies at (0, 1)."""
     figure, axes = new_figure(4.0)
     judged = found.judged
     bias, ratio = found.bias[judged].flatten().numpy(), found.sd_ratio[judged].flatten().numpy()

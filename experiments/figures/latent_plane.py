@@ -1,4 +1,4 @@
-"""A two-dimensional latent to be touched: E[x | z] on a grid over the plane, small enough to stand in a page.
+"""E[x | z] on a grid over a two-dimensional latent space, small enough to be embedded in a page.
 
 The values are kept in 256 steps between their smallest and their largest; between the grid points a page interpolates.
 """

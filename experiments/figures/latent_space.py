@@ -1,4 +1,4 @@
-"""The latent space itself: where the guide puts the data, and in the plane the guide over the exact posterior.
+"""Figures of the latent space: the guide's means at the data, and in two dimensions the guide over the exact posterior.
 
 In two dimensions the posterior needs no draws: p(u|x) ∝ p(x, u) on a grid that holds all of it, in the unconstrained
 coordinates u of :mod:`ppvae.inference.density`.

@@ -1,7 +1,7 @@
-"""A posterior in ArviZ's own figures: draws of the guide beside those of the reference, and what both predict.
+"""Figures of a posterior by ArviZ: draws of the guide beside those of the reference, and posterior predictive checks.
 
-ArviZ's functions draw; here is chosen what they are shown (one datum, few coordinates), and the axes get their names.
-What ArviZ has no figure for is drawn in :mod:`ppvae.experiments.figures.latent_space`.
+This module selects the draws (one datum, few coordinates) and labels the axes; ArviZ draws. Figures that ArviZ does not
+have are in :mod:`ppvae.experiments.figures.latent_space`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .arviz_style import SHOW_AXES, figure_of, label_axes, offscreen
 from .style import BLUE, GREEN, ORANGE, WIDTH
 
 COLOURS = (ORANGE, GREEN, BLUE)
-# What a figure's points, and ArviZ's rank bands, which it simulates, can do with: draws of each chain.
+# Draws of each chain in a figure: enough for its points, and for the rank bands, which ArviZ simulates.
 FEW_DRAWS = 100
 # Of more chains plot_rank's band is too narrow in arviz-plots 0.8: of 16 independent ones half as wide as it should be.
 FEW_CHAINS = 4
@@ -112,7 +112,7 @@ def ranks(reference: xr.DataTree, datum: int, names: Sequence[str]) -> Figure:
 
 
 def traces(reference: xr.DataTree, datum: int, names: Sequence[str]) -> Figure:
-    """The way of a few chains, one colour each."""
+    """The draws of a few chains in their order, one colour each."""
     with offscreen():
         shown = _thinned(coordinates(reference, datum, names), FEW_CHAINS)
         drawn = arviz_plots.plot_trace(shown, figure_kwargs={"figsize": (WIDTH, 2.2)})
@@ -122,7 +122,7 @@ def traces(reference: xr.DataTree, datum: int, names: Sequence[str]) -> Figure:
 
 
 def predictive(tree: xr.DataTree, group: str) -> Figure | None:
-    """ECDFs of data that the model makes, beside that of the data; of each datum's mean where all values are 0 or 1.
+    """ECDFs of data drawn from the model, beside that of the data; of each datum's mean where all values are 0 or 1.
 
     Args:
         tree: with ``observed_data`` and the group.
@@ -156,7 +156,7 @@ def predictive(tree: xr.DataTree, group: str) -> Figure | None:
 
 
 def _thinned(tree: xr.DataTree, num_chains: int | None = None) -> xr.DataTree:
-    """Few draws, and if asked few chains, of both kinds of starts."""
+    """A subset of the draws and, if a number is given, of the chains, from both kinds of starts."""
     draws = tree["posterior"].to_dataset()
     chains = np.linspace(0, draws.sizes["chain"] - 1, num_chains or draws.sizes["chain"]).round().astype(int)
     every = slice(None, None, -(-draws.sizes["draw"] // FEW_DRAWS))

@@ -1,4 +1,4 @@
-"""Figures of what lies between the ELBO and log p(x): a waterfall of the gap's causes, and certified intervals."""
+"""Figures of the gap and of its bounds: a waterfall of the gap's causes, and certified intervals."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the commands do with a run: train and evaluate its pair, load it again, bound log p(x), split the gap."""
+"""The work of the commands: train and evaluate a pair, load a run again, bound log p(x), split the gap."""

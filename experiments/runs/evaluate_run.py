@@ -35,7 +35,7 @@ NUM_CHAINS = 32
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the evaluation of a run found.
+    """The result of an evaluation.
 
     Attributes:
         directory: where everything was written.

@@ -1,4 +1,4 @@
-"""What stands before the work: does the pair keep the contract, and on which device does it run?"""
+"""The checks before a run: the contract of the pair, and the device."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_pair(pair: Any, data: Dataset, seed: int = 0) -> list[Finding]:
 
 
 def report(findings: list[Finding], settings: Settings, say: Say) -> None:
-    """Print what was found, and stop where evidence would have no meaning.
+    """Print the findings, and stop where log p(x) would have no meaning.
 
     Raises:
         PairError: some finding is fatal.

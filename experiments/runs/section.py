@@ -22,7 +22,7 @@ from .saved_run import SavedRun, saved_summary
 
 @dataclass(frozen=True)
 class Section:
-    """What a command found about a run.
+    """The result of a command that adds a section to a run.
 
     Attributes:
         directory: where it was written.

@@ -1,4 +1,4 @@
-"""The command line, read off the signatures and docstrings of the functions that it calls.
+"""The command line, built from the signatures and docstrings of the functions that it calls.
 
 Torch takes seconds to import, so each command imports it where it is needed, and `ppvae run --help` is quick.
 """

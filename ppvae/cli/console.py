@@ -1,4 +1,4 @@
-"""What the command line prints: tables and paths on stdout, remarks and errors on stderr."""
+"""The output of the command line: tables and paths on stdout, remarks and errors on stderr."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def first_sentence(documented: Any) -> str:
     return (documented.__doc__ or "").strip().partition("\n")[0].rstrip(".:")
 
 
-def show(what: Any) -> None:
+def show(content: Any) -> None:
     """Print a rich table; on a narrow terminal it folds, in a file or a pipe it keeps its width."""
     console = Console()
-    (console if console.is_terminal else Console(width=120)).print(what, highlight=False)
+    (console if console.is_terminal else Console(width=120)).print(content, highlight=False)
 
 
 def show_result(result: Any) -> int:
-    """Print the table, the remarks and the run directory of what a command has found; the exit code 0."""
+    """Print the table, the remarks and the run directory of a result; return the exit code 0."""
     show(result.table())
     for remark in result.summary["remarks"]:
         say(f"Note: {remark}")
@@ -29,11 +29,11 @@ def show_result(result: Any) -> int:
 
 
 def say(line: str) -> None:
-    """Print a line that is not a result."""
+    """Print a line on stderr."""
     print(line, file=sys.stderr)
 
 
 def fail(sentence: str, code: int) -> int:
-    """Print an error in one sentence; the exit code."""
+    """Print an error in one sentence; return the exit code."""
     say(f"ppvae: {sentence}")
     return code

@@ -1,6 +1,6 @@
-"""From the words of a command line to the call of a command, and from what that raises to an exit code.
+"""The entry point: parse the words of a command line, call the command, and turn errors into exit codes.
 
-Exit codes: 0 all is well; 1 `ppvae check` has findings; 2 something given cannot be used, said in one sentence on
+Exit codes: 0 all is well; 1 `ppvae check` has findings; 2 something given cannot be used, with one sentence on
 stderr; 130 interrupted. An unforeseen exception keeps its traceback: it is a bug.
 """
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         return fail(str(stop) or "interrupted.", INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read our output has left; nothing more is to be said, not even at exit.
+        # The reader of our output has closed it: print nothing more, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_LEFT
 
@@ -62,6 +62,6 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _check_alone(own: list[str]) -> None:
-    """Raise OptionError where other options stand beside --resume, be it with their default values."""
+    """Raise OptionError where other options are given with --resume, even with their default values."""
     if [word for word in own if word.startswith("--") and word.partition("=")[0] != "--resume"]:
         raise OptionError("--resume takes every option from the run's config.yaml: give no other with it.")

@@ -1,4 +1,4 @@
-"""The parsers, read off signatures: the arguments of a command are the parameters of its function, options included.
+"""The parsers: the arguments of a command are the parameters of its function, and the fields of its options class.
 
 jsonargparse reads types, defaults and docstrings. A parameter without a default is given by position, any other as
 ``--name``.
@@ -23,7 +23,7 @@ from .usage import Usage
 
 # Parameters of a command's function that are not arguments: both come from the command line as a whole.
 NOT_ARGUMENTS = {"command", "words"}
-# The only commands with so many options that they are kept in a file.
+# The command whose options can be given in a file.
 TAKES_CONFIG = "run"
 CONFIG_HELP = "YAML file of options, as --print_config prints it."
 
@@ -52,7 +52,7 @@ def options_classes(function: Callable[..., Any]) -> dict[str, type]:
 
 
 def parse(parser: ArgumentParser, words: Sequence[str], own: Sequence[str], usage: Usage) -> Namespace:
-    """Parse words.
+    """Parse the words of a command line.
 
     Args:
         parser: of the command.
@@ -70,7 +70,7 @@ def parse(parser: ArgumentParser, words: Sequence[str], own: Sequence[str], usag
 
 
 def call(function: Callable[..., int], values: dict[str, Any], command: str) -> int:
-    """Call the function of a command with what was parsed: the fields of an options class become an instance of it."""
+    """Call the function of a command with the parsed values, those of an options class as an instance of it."""
     arguments = {name: value for name, value in values.items() if name in inspect.signature(function).parameters}
     for name, options in options_classes(function).items():
         arguments[name] = options(**{field.name: values[field.name] for field in fields(options)})
@@ -80,7 +80,7 @@ def call(function: Callable[..., int], values: dict[str, Any], command: str) -> 
 
 
 def usage_of(name: str, function: Callable[..., Any]) -> Usage:
-    """What a command takes, for the sentence about words that it cannot take."""
+    """The arguments and options of a command, for messages about words that it does not take."""
     parameters = {n: p for n, p in inspect.signature(function).parameters.items() if n not in NOT_ARGUMENTS}
     kinds, classes = get_type_hints(function), options_classes(function)
     required = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in classes]

@@ -1,7 +1,7 @@
-"""One sentence, with a way out, about words that a command cannot take.
+"""Messages about words that a command does not take: one sentence each, with a way out.
 
-The words are compared with what the command takes, argument by argument: jsonargparse's message is many lines for
-programmers, and is kept only where nothing of this finds the cause.
+The words are compared with the arguments and options of the command, one by one. The message of jsonargparse, which has
+several lines, is used only where this comparison finds no cause.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FLAGS = ("help", "print_config")
 
 @dataclass(frozen=True)
 class Usage:
-    """What a command takes.
+    """The arguments and options of a command.
 
     Attributes:
         command: the words that name it.
@@ -46,7 +46,7 @@ class Usage:
     options: Mapping[str, Any]
 
     def sentence(self, error: ArgumentError, words: Sequence[str]) -> str:
-        """What is wrong with the words after the command, given that the parser has refused them."""
+        """The first fault of the words after the command, which the parser has refused."""
         plain, given = read_words(words)
         given += [pair for name, value in given if name == "config" for pair in read_config(value)]
         return next(self._faults(plain, given), f"{' '.join(str(error).split()).rstrip('.')}.")
@@ -88,7 +88,7 @@ def read_words(words: Sequence[str]) -> tuple[list[str], list[tuple[str, Any]]]:
 
 
 def read_config(file: str | None) -> list[tuple[str, Any]]:
-    """The options in a file; none where it cannot be read, which the parser says better."""
+    """The options in a YAML file; none where it cannot be read, since the parser's message names the reason."""
     try:
         content = yaml.safe_load(Path(file or "").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
@@ -97,7 +97,7 @@ def read_config(file: str | None) -> list[tuple[str, Any]]:
 
 
 def accepts(kind: Any, value: Any) -> bool:
-    """Whether jsonargparse takes a value for an option of a type."""
+    """Whether jsonargparse accepts a value for an option of a type."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=kind)
     try:

@@ -1,4 +1,4 @@
-"""Arrays in files of numpy, and arrays as rows: what every data set passes through, whoever wrote its file."""
+"""Reading numpy's files, and arrays as rows of a tensor."""
 
 import csv
 import tokenize
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ppvae.errors import DatasetError
 
-# What the readers of numpy, pandas and the standard library raise over a file that is not what it should be.
+# The exceptions that numpy, pandas and the standard library raise for a damaged file.
 DAMAGE = (
     OSError,
     ValueError,

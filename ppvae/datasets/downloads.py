@@ -1,6 +1,6 @@
 """Downloads: the files of ``mnist`` and ``binarized_mnist``, found in a folder, or fetched once and cached.
 
-They are trusted for what they hold: each array must have the SHA-256 stated here, whichever file it came in.
+They are verified by content: each array must have the SHA-256 stated here, whichever file it came in.
 """
 
 import hashlib
@@ -114,7 +114,7 @@ def _from_folder(folder: Path, name: str) -> dict[str, np.ndarray]:
 
 
 def _fetch(name: str, cache: Path) -> None:
-    """Download the source's files, and keep in ``cache`` only what they hold, packed, so that text is parsed once."""
+    """Download the source's files, and cache their arrays in one packed file, so that text is parsed once."""
     import pooch
 
     source = _SOURCES[name]
@@ -143,7 +143,7 @@ def _fetch(name: str, cache: Path) -> None:
 
 
 def _download(url: str, output_file: str, pooch: object) -> None:
-    """What pooch's own downloader does, but the connection is closed also when it breaks."""
+    """As pooch's own downloader, but the connection is closed also when it breaks."""
     import requests
 
     with requests.get(url, stream=True, timeout=30) as response:
@@ -154,7 +154,7 @@ def _download(url: str, output_file: str, pooch: object) -> None:
 
 
 def _why(error: Exception) -> str:
-    """A download's failure in few words; the whole story stays in the error's cause."""
+    """The reason of a failed download in few words; the original error is kept as the cause."""
     import requests
 
     if isinstance(error, requests.HTTPError) and error.response is not None:

@@ -1,6 +1,7 @@
 """A user's own files: ``.npy``, ``.npz``, ``.csv`` or ``.parquet``, as rows of finite numbers.
 
-What is damaged, not numeric or not finite is refused in one sentence that names the file, and the place where it can.
+A file that is damaged, not numeric or not finite is refused in one sentence that names the file and, if known, the
+place.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""Numbers on a page: each is named by its key in the summary, and says so in the page.
+"""Numbers on a page, each with its key in the summary.
 
 A number is never handed to a template as a value, only by its key: what the page shows is what the summary holds. Each
 becomes an element with ``data-key`` (the path of keys, joined by dots) and ``data-value`` (the value in full, as JSON).
@@ -65,7 +65,7 @@ class Numbers:
         return self.value(key) is not None
 
     def text(self, key: str, spec: str = "") -> str:
-        """A number in words: a true minus sign, thousands apart, per cent after a space."""
+        """A number as text: a true minus sign, thousands apart, per cent after a space."""
         return shown(self.value(key), spec)
 
     def spec(self, key: str) -> str:
@@ -100,7 +100,7 @@ class Numbers:
         return Markup("").join(parts)
 
     def _find(self, key: str) -> tuple[Any] | None:
-        """What stands under a path of keys, in a tuple of its own, since it may be None."""
+        """The value under a path of keys, in a tuple, since it may be None."""
         return _found(self.content, key.split("."))
 
 

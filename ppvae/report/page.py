@@ -103,7 +103,7 @@ def _commands(summary: dict[str, Any]) -> list[str]:
 
 
 def check_sections(record: Record) -> None:
-    """Refuse a summary whose sections are none, or whose remarks.
+    """Refuse a summary whose sections are not dictionaries, or whose remarks are not lists.
 
     Raises:
         RunError: with the section's name.
@@ -195,7 +195,7 @@ def render(template: str, **content: Any) -> str:
 
 
 def _policy(script: str) -> str:
-    """What the page may do: show its own pictures and style, run its own script, and nothing else."""
+    """The security policy: the page may show its own pictures and style and run its own script, nothing else."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     allowed = ("default-src 'none'", "img-src data:", "style-src 'unsafe-inline'", f"script-src 'sha256-{digest}'")
     return "; ".join([*allowed, "base-uri 'none'", "form-action 'none'"])

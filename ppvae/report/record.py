@@ -1,4 +1,4 @@
-"""What the files of a run directory say, read and checked before any of it is shown."""
+"""The files of a run directory, read and checked before any of them is shown."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Record:
-    """What is known about a run.
+    """The content of a run directory.
 
     Attributes:
         directory: of the run.

@@ -1,4 +1,4 @@
-"""Where numbers come from: the data's hash, the versions of what computed them, the device."""
+"""The provenance of numbers: the hash of the data, the versions of the libraries, the device."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def data_hash(data: Dataset) -> str:
 
 
 def versions() -> dict[str, str]:
-    """The versions of what computes the numbers."""
+    """The versions of Python, of ppvae and of the libraries that compute the numbers."""
     names = ("torch", "pyro-ppl", "numpy", "lightning-fabric", "arviz-stats")
     return {"ppvae": ppvae.__version__, "python": platform.python_version(), **{name: version(name) for name in names}}
 
 
 def device_name(device: torch.device) -> str:
-    """The device in words."""
+    """The name of a device."""
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"

@@ -1,4 +1,4 @@
-"""The run directory: everything that is known about a run, in one folder of files that are never half-written.
+"""The run directory: all files of a run in one folder, none of them ever half-written.
 
 config.yaml      the settings: `ppvae run --config config.yaml` repeats the run
 checkpoint.pt    the state of the training, from which `ppvae run --resume` goes on
@@ -9,7 +9,7 @@ reference.nc     draws of the posterior by Markov chains, likewise (`ppvae poste
 decoder.json     a two-dimensional latent, decoded on a grid
 summary.json     the numbers in nats, versions, times
 figures/         pictures
-report.html      all of it on one page, for readers without Python
+report.html      the page, for readers without Python
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ppvae.errors import RunError
 from .files import atomic_path, write_json, write_text
 from .settings import Settings
 
-# Of a figure: a third of the size that it has in all colours.
+# Colours of a saved figure, which take a third of the space of full colour.
 COLOURS = 128
 
 
@@ -167,9 +167,9 @@ class RunDirectory:
         with atomic_path(folder / f"{name}.png") as temporary:
             small.save(temporary, format="png", optimize=True)
 
-    def remove_figures(self, family: str, keep: Container[str]) -> None:
-        """Remove the figures whose names are a family's or begin with it, but for some."""
-        for file in (self.path / "figures").glob(f"{family}*.png"):
+    def remove_figures(self, section: str, keep: Container[str]) -> None:
+        """Remove the figures whose names begin with a section's name, except those to be kept."""
+        for file in (self.path / "figures").glob(f"{section}*.png"):
             if file.stem not in keep:
                 file.unlink(missing_ok=True)
 
@@ -198,7 +198,7 @@ def all_runs(out: str | Path) -> list[RunDirectory]:
 
 
 def _word(spec: str) -> str:
-    """What names a pair or a data set in the name of a folder: ``my_file.py:MyPair`` → ``MyPair``."""
+    """A pair or a data set as a part of a folder's name: ``my_file.py:MyPair`` → ``MyPair``."""
     last = Path(spec.rpartition(":")[2] or spec).stem
     word = re.sub(r"[^A-Za-z0-9_]+", "-", last).strip("-")
     return word or "own"

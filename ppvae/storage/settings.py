@@ -1,4 +1,4 @@
-"""What a run was asked to do: the options of `ppvae run`, the content of its `config.yaml`."""
+"""The settings of a run: the options of `ppvae run`, and the content of its `config.yaml`."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Settings:
 
 
 def check_count(name: str, value: int, least: int = 1) -> None:
-    """Refuse what is no count.
+    """Refuse a value that is not a count.
 
     Raises:
         OptionError: it is no whole number, or smaller than the least that has a meaning.
