@@ -87,30 +87,11 @@ def compare_pairs(setting: DatasetConfig, seed: int) -> PairComparison:
     """
     data = load_dataset(setting.dataset)
     half = setting.num_held_out // 2
-    x, validation, test = (
-        _subset(data.train, setting.num_train),
-        _subset(data.validation, half),
-        _subset(data.test, half),
-    )
-    likelihood = _likelihood(data)
+    x = _subset(data.train, setting.num_train)
+    validation, test = _subset(data.validation, half), _subset(data.test, half)
     torch.manual_seed(seed)
-    options: dict[str, Any] = {"latent_dim": setting.latent_dim, "hidden": setting.hidden}
-    vae = VAE.for_data(x, likelihood, **options)
-    autoencoder = Autoencoder.for_data(x, likelihood=copy.deepcopy(likelihood), **options)
-    for pair in (autoencoder, vae):
-        _train(pair, x, validation, setting, seed)
-    with torch.no_grad():
-        codes, location, scale = autoencoder.encode(x), *vae.encode(x)
-        drawn = location + scale * torch.randn_like(scale)
-    sources = {
-        AE: with_prior(autoencoder, None, x, setting),
-        AE_FITTED: with_prior(autoencoder, codes, x, setting),
-        VAE_PRIOR: vae,
-        VAE_FITTED: with_prior(vae, drawn, x, setting),
-    }
-    for name, pair in sources.items():
-        if name != VAE_PRIOR:
-            _train(pair, x, validation, setting, seed)
+    autoencoder, vae = _trained_pairs(x, validation, _likelihood(data), setting, seed)
+    sources = _trained_sources(autoencoder, vae, x, validation, setting, seed)
     evidence = {
         name: importance_evidence(pair.model, pair.guide, test, setting.num_particles, seed=seed, progress=True)
         for name, pair in sources.items()
@@ -133,6 +114,36 @@ def compare_pairs(setting: DatasetConfig, seed: int) -> PairComparison:
             samples=pictures,
             paths=_paths(autoencoder, vae, test),
         )  # fmt: skip
+
+
+def _trained_pairs(
+    x: Tensor, validation: Tensor, likelihood: Likelihood, setting: DatasetConfig, seed: int
+) -> tuple[Autoencoder, VAE]:
+    options: dict[str, Any] = {"latent_dim": setting.latent_dim, "hidden": setting.hidden}
+    vae = VAE.for_data(x, likelihood, **options)
+    autoencoder = Autoencoder.for_data(x, likelihood=copy.deepcopy(likelihood), **options)
+    for pair in (autoencoder, vae):
+        _train(pair, x, validation, setting, seed)
+    return autoencoder, vae
+
+
+def _trained_sources(
+    autoencoder: Autoencoder, vae: VAE, x: Tensor, validation: Tensor, setting: DatasetConfig, seed: int
+) -> dict[str, VAE]:
+    """Each decoder with each prior over its codes; all but the VAE itself get a guide trained for them."""
+    with torch.no_grad():
+        codes, location, scale = autoencoder.encode(x), *vae.encode(x)
+        drawn = location + scale * torch.randn_like(scale)
+    sources = {
+        AE: with_prior(autoencoder, None, x, setting),
+        AE_FITTED: with_prior(autoencoder, codes, x, setting),
+        VAE_PRIOR: vae,
+        VAE_FITTED: with_prior(vae, drawn, x, setting),
+    }
+    for name, pair in sources.items():
+        if name != VAE_PRIOR:
+            _train(pair, x, validation, setting, seed)
+    return sources
 
 
 def _likelihood(data: Dataset) -> Likelihood:

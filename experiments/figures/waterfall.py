@@ -5,11 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ppvae.inference import Certificate
 
 from .style import BLACK, BLUE, GREEN, GREY, ORANGE, new_figure
+
+# The blocks of the waterfall: their labels and colours, by the name of the part.
+STEPS = {
+    "amortisation": ("amortisation", ORANGE),
+    "covariance": ("no\ncovariance", BLUE),
+    "flow": ("no flow", "#56B4E9"),
+    "rest": ("the rest", GREY),
+}
 
 
 def gap_waterfall(numbers: dict[str, Any]) -> Figure:
@@ -19,33 +28,12 @@ def gap_waterfall(numbers: dict[str, Any]) -> Figure:
         numbers: ``GapAttribution.summary()``.
     """
     figure, axes = new_figure(3.8)
-    steps = [
-        ("amortisation", "amortisation", ORANGE),
-        ("covariance", "no\ncovariance", BLUE),
-        ("flow", "no flow", "#56B4E9"),
-        ("rest", "the rest", GREY),
-    ]
     top, bottom = numbers["log_evidence"], numbers["elbo"]
-    level, labels = bottom, ["ELBO"]
+    level, last = bottom, len(STEPS) + 1
     axes.plot([-0.4, 0.4], [level, level], color=BLACK)
-    for i, (name, label, colour) in enumerate(steps, start=1):
-        value, error = numbers[name], 2 * numbers[f"{name}_standard_error"]
-        axes.bar(i, value, bottom=level, width=0.8, color=colour)
-        axes.plot([i - 1.4, i + 0.4], [level, level], color=BLACK, linewidth=0.8, linestyle=":")
-        axes.errorbar(i, level + value, yerr=error, color=BLACK, capsize=3, linewidth=1)
-        inside = abs(value) > 0.1 * max(top - bottom, 0.1)  # a thin bar has its number below it
-        place = (i, level + value / 2) if inside else (i, level - 0.03 * (top - bottom))
-        axes.annotate(
-            f"{value:+.2f}",
-            place,
-            ha="center",
-            va="center" if inside else "top",
-            fontsize=9,
-            color="white" if inside else BLACK,
-        )
-        labels.append(label)
-        level += value
-    last = len(steps) + 1
+    for i, (name, (_, colour)) in enumerate(STEPS.items(), start=1):
+        _draw_step(axes, i, level, numbers[name], 2 * numbers[f"{name}_standard_error"], colour, top - bottom)
+        level += numbers[name]
     axes.plot([last - 0.4, last + 0.4], [level, level], color=BLACK)
     for i, value in ((0, bottom), (last, top)):
         axes.annotate(f"{value:.2f}", (i, value), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=9)
@@ -53,11 +41,27 @@ def gap_waterfall(numbers: dict[str, Any]) -> Figure:
     axes.annotate(
         "the guide's family", (last / 2 + 0.5, 0.02), xycoords=("data", "axes fraction"), ha="center", color=BLUE
     )
-    axes.set_xticks(range(last + 1), [*labels, r"$\log p(x)$"])
+    axes.set_xticks(range(last + 1), ["ELBO", *(label for label, _ in STEPS.values()), r"$\log p(x)$"])
     margin = 0.15 * max(top - bottom, 0.1)
     axes.set_ylim(bottom - margin, top + margin)
     axes.set_ylabel("mean over the data (nats)")
     return figure
+
+
+def _draw_step(axes: Axes, i: int, level: float, value: float, error: float, colour: str, height: float) -> None:
+    """The i-th block on its level, with its error and its number, which stands below a block too thin for it."""
+    axes.bar(i, value, bottom=level, width=0.8, color=colour)
+    axes.plot([i - 1.4, i + 0.4], [level, level], color=BLACK, linewidth=0.8, linestyle=":")
+    axes.errorbar(i, level + value, yerr=error, color=BLACK, capsize=3, linewidth=1)
+    inside = abs(value) > 0.1 * max(height, 0.1)
+    axes.annotate(
+        f"{value:+.2f}",
+        (i, level + value / 2) if inside else (i, level - 0.03 * height),
+        ha="center",
+        va="center" if inside else "top",
+        fontsize=9,
+        color="white" if inside else BLACK,
+    )
 
 
 def certificate_intervals(certificate: Certificate) -> Figure:

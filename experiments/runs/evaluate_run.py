@@ -23,7 +23,7 @@ from ppvae.storage import RunDirectory, data_hash, device_name, versions, write_
 from ..figures import evidence_figures, galleries
 from ..figures.latent_plane import latent_plane
 from .options import EvaluateOptions
-from .samples import STEPS, Samples, draw_samples
+from .samples import TRAVERSAL_VALUES, Samples, draw_samples
 from .saved_run import SavedRun, load_run, saved_summary
 
 Estimate = Callable[..., Evidence]
@@ -165,6 +165,6 @@ def _figures(
         figures["prior"] = galleries.prior_samples(samples.prior, event_shape)
     if samples.traversal is not None:
         figures["traversal"] = galleries.latent_traversal(
-            samples.traversal, event_shape, samples.dimensions, STEPS.tolist()
+            samples.traversal, event_shape, samples.dimensions, TRAVERSAL_VALUES.tolist()
         )
     return figures

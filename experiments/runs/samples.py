@@ -29,7 +29,7 @@ MOST_DRAWS = MOST_DATA = 100
 NUM_CHAINS = 4
 # A traversal sets one of this many latent dimensions to these values, all others to 0.
 MOST_DIMENSIONS = 8
-STEPS = torch.linspace(-2.5, 2.5, 11)
+TRAVERSAL_VALUES = torch.linspace(-2.5, 2.5, 11)
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,7 @@ def draw_samples(pair: Any, x: Tensor, seed: int) -> Samples:
         observed = [name for name, site in sample_sites(model_trace) if site["is_observed"]]
         blank = x[:1].expand(NUM_PRIOR, *x.shape[1:]).contiguous()
         prior_trace = poutine.trace(poutine.uncondition(model)).get_trace(blank)
-        which = evenly_spaced(torch.arange(len(x)), MOST_DATA)
-        draws = to_datatree(
-            model,
-            guide,
-            x[which],
-            num_draws=MOST_DRAWS // NUM_CHAINS,
-            num_chains=NUM_CHAINS,
-            predictive=False,
-            coords={"datum": which.tolist()},
-            seed=seed,
-        )
+        draws = _guide_draws(pair, x, seed)
         traversal, dimensions = _traversal(pair, draws["posterior"].to_dataset(), x)
         return Samples(
             data=shown.cpu(),
@@ -98,6 +88,21 @@ def draw_samples(pair: Any, x: Tensor, seed: int) -> Samples:
             dimensions=dimensions,
             draws=draws,
         )
+
+
+def _guide_draws(pair: Any, x: Tensor, seed: int) -> xr.DataTree:
+    """Draws of the guide for some of the data, in ArviZ's schema."""
+    which = evenly_spaced(torch.arange(len(x)), MOST_DATA)
+    return to_datatree(
+        pair.model,
+        pair.guide,
+        x[which],
+        num_draws=MOST_DRAWS // NUM_CHAINS,
+        num_chains=NUM_CHAINS,
+        predictive=False,
+        coords={"datum": which.tolist()},
+        seed=seed,
+    )
 
 
 def _model_given_guide(pair: Any, guide_trace: Trace, x: Tensor) -> Trace:
@@ -135,9 +140,9 @@ def _traversal(pair: Any, posterior: xr.Dataset, x: Tensor) -> tuple[Tensor | No
         return None, []
     variance = posterior[sites[0]].mean(("chain", "draw")).var("datum").to_numpy()
     dimensions = np.argsort(-variance)[:MOST_DIMENSIONS].tolist()
-    z = x.new_zeros(len(dimensions), len(STEPS), len(variance))
+    z = x.new_zeros(len(dimensions), len(TRAVERSAL_VALUES), len(variance))
     for row, dimension in enumerate(dimensions):
-        z[row, :, dimension] = STEPS.to(x)
+        z[row, :, dimension] = TRAVERSAL_VALUES.to(x)
     try:
         mean = pair.decode(z).mean
     except Exception:  # a decode of another kind than ours: a traversal is an extra, not worth a run
