@@ -51,7 +51,7 @@ class Config:
         epochs: at which the pairs are measured, rising; all are also measured before training.
         num_data: training digits, the first of the set.
         hidden: widths of the VAEs' encoders.
-        wide_latent_dim: latent dimensions of the VAE that no quadrature reaches.
+        wide_latent_dim: latent dimensions of the VAE with too many for quadrature.
         num_particles: draws per datum for the ELBO's parts.
         num_bound_data: data whose K-sample bounds are followed.
         num_bound_particles: the largest K of these bounds.
@@ -121,7 +121,7 @@ def run(config: Config = Config()) -> Result:
         config: how large.
 
     Returns:
-        Result: a row per pair and snapshot; means over the data.
+        Result: a row per pair and epoch; means over the data.
     """
     x = load_dataset("digits").train[: config.num_data].double()
     torch.manual_seed(config.seed)
@@ -224,18 +224,18 @@ def _conclusions(snapshots: dict[str, list[Snapshot]], bounds: dict[str, Evidenc
 
 
 def _bound_sentences(name: str, evidence: Evidence, log_evidence: Tensor | None) -> Iterator[str]:
-    """How far the bound bounds, and what it misses: a guide that never visits a mode cannot know of it."""
+    """The rise of the bound, and its distance from log p(x): a guide that misses a mode gives no sign of it."""
     bound, num_data = evidence.bound.mean(1), len(evidence.elbo)
     error = float(evidence.standard_error.norm() / num_data)
-    climb = (
+    rise = (
         f"{name}: over {num_data} data the bound rises from {bound[0]:.3f} (K = 1) to "
         f"{bound[-1]:.3f} ± {error:.3f} (K = {evidence.num_particles})"
     )
     if log_evidence is None:
-        yield f"{climb}; k-hat is not below 0.7 for {int((~evidence.reliable).sum())} data."
+        yield f"{rise}; k-hat is not below 0.7 for {int((~evidence.reliable).sum())} data."
         return
     truth = log_evidence[:num_data]
-    yield f"{climb}; the truth is {float(truth.mean()):.3f}."
+    yield f"{rise}; the truth is {float(truth.mean()):.3f}."
     short = truth - evidence.log_evidence
     missed, unreliable = short > 1, ~evidence.reliable
     if missed.any():

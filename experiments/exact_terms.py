@@ -68,7 +68,7 @@ def _decoded(pair: VAE, z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _constant(pair: VAE, x: Tensor) -> Tensor:
-    """What log p(x|z) holds beside Σ_d x_d η_d − n log(1 + e^η_d), read off at z = 0: ``(num_data,)``."""
+    """log p(x|z) − Σ_d [x_d η_d − n log(1 + e^η_d)], which depends on x alone, from z = 0: ``(num_data,)``."""
     origin = x.new_zeros(1, 2)
     logits, normaliser = _decoded(pair, origin)
     return pair.decode(origin).log_prob(x) - (x @ logits[0] - normaliser)

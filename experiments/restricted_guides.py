@@ -1,4 +1,4 @@
-"""Linear pairs whose guide is restricted to a family that does not hold the posterior, at their best in closed form.
+"""Linear pairs whose guide is restricted to a family without the posterior, and their optima in closed form.
 
 With W the decoder's weight, M = I + WᵀW/σ² and t = 1/σ:
 
@@ -20,7 +20,7 @@ from .collapsed_column import spectrum
 
 
 class PriorScale(LinearGaussian):
-    """A pair whose guide is of the wrong family: q(z|x) = N(V x + c, I), as wide as the prior whatever is seen."""
+    """A pair whose guide has the covariance of the prior for every x, q(z|x) = N(V x + c, I): the wrong family."""
 
     def guide(self, x: Tensor) -> Tensor:
         """The proposal; the scales of the parent stay where they start, at one."""

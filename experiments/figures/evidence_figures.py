@@ -87,7 +87,7 @@ def khat(evidence: Evidence) -> Figure:
     """k-hat of every datum, with the limit up to which importance weights can be trusted."""
     n = len(evidence.log_evidence)
     k = xr.DataArray(evidence.pareto_k.double().numpy(), dims="datum", coords={"datum": np.arange(n)})
-    # ArviZ wants a record of elpd; all that it reads of it is this, and that record is another one in each version.
+    # ArviZ takes a record of elpd, which differs between versions; it reads only these two fields.
     record: Any = SimpleNamespace(pareto_k=k, good_k=PARETO_K_LIMIT)
     with offscreen():
         drawn = arviz_plots.plot_khat(

@@ -49,7 +49,7 @@ def gap_waterfall(numbers: dict[str, Any]) -> Figure:
 
 
 def _draw_step(axes: Axes, i: int, level: float, value: float, error: float, colour: str, height: float) -> None:
-    """The i-th block on its level, with its error and its number, which stands below a block too thin for it."""
+    """Draw the i-th block on its level, with its error and its number, which is below the block where that is thin."""
     axes.bar(i, value, bottom=level, width=0.8, color=colour)
     axes.plot([i - 1.4, i + 0.4], [level, level], color=BLACK, linewidth=0.8, linestyle=":")
     axes.errorbar(i, level + value, yerr=error, color=BLACK, capsize=3, linewidth=1)

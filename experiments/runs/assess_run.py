@@ -156,7 +156,7 @@ def _without_none(figures: dict[str, Figure | None]) -> dict[str, Figure]:
 
 
 def _verdict_sentence(verdicts: tuple[tuple[str, ...], ...]) -> str:
-    """For how many of the data that could be judged the guide is wrong, and its most frequent first fault."""
+    """For how many of the data with a reference the guide is wrong, and its most frequent first fault."""
     first = Counter(words[0] for words in verdicts)
     unclear, good = first.pop(CANNOT_TELL, 0), first.pop(GOOD, 0)
     wrong = first.total()

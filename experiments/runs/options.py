@@ -1,7 +1,7 @@
 """The options of the commands that take an earlier run: `ppvae evaluate`, `certify`, `gap` and `posterior`.
 
-A command's options, their types, defaults and meanings stand here and nowhere else: the command line reads its parser
-off the class, and the function that does the work takes an instance. Those of `ppvae run` are
+The options of a command, with types, defaults and meanings, are written here once: the command line builds its parser
+from the class, and the function that does the work takes an instance. Those of `ppvae run` are
 :class:`ppvae.storage.Settings`. Nothing here imports torch, so that `--help` is quick.
 """
 

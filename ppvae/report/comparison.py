@@ -74,7 +74,7 @@ class Comparison:
         if value is None:
             return "The difference is not known: no datum has finite values in both runs."
         if abs(value) <= 2 * error:
-            return "These data cannot tell the two apart by log p(x): the difference is within two standard errors."
+            return "The difference in log p(x) cannot be told from zero: it is within two standard errors."
         times = f", by {shown(abs(value) / error, '.1f')} standard errors" if error else ""
         return f"By log p(x), {'b' if value > 0 else 'a'} is better{times}."
 

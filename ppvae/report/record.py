@@ -42,7 +42,7 @@ class Record:
 
     Attributes:
         directory: of the run.
-        settings: what it was asked to do.
+        settings: of the run.
         summary: its numbers; empty while it has none.
         pictures: its figures, by name.
         plane: a two-dimensional latent, decoded on a grid, or None.

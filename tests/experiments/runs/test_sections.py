@@ -1,4 +1,4 @@
-"""Closer looks at an earlier run: what they write, and that they leave the rest of it alone."""
+"""Certificate, attribution and assessment of an earlier run: what they write, and that they leave the rest alone."""
 
 import json
 import types
