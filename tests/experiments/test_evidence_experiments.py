@@ -70,7 +70,7 @@ def test_a_planted_family_gap_is_the_family_s(linear, monkeypatch):
     assert part["gap"] == pytest.approx(truth, abs=0.03)
     assert part["family"] == pytest.approx(truth, abs=0.03)
     assert part["amortisation"] == pytest.approx(0, abs=0.03)
-    assert part["family: full covariance would win"] == pytest.approx(truth, abs=0.03)
+    assert part["family: removed by full covariance"] == pytest.approx(truth, abs=0.03)
 
 
 def test_certificates_hold_what_is_known_of_the_model(linear, monkeypatch):
