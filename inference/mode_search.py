@@ -8,7 +8,7 @@ budget does, for each datum:
    exchanged. All are weighed.
 2. The most promising of them, and some of the prior's draws whatever their weight, are climbed to a mode of
    log p(x, u) (:mod:`ppvae.inference.quasi_newton`).
-3. A mode is *apart* if log p(x, u) falls by more than a nat on the straight line from the guide's best draw to it.
+3. A mode is *apart* if log p(x, u) falls by more than half a nat on the straight line from the mode next to the guide to it.
 4. Modes that are apart become the components r of a mixture of Student t distributions, and draws of it give
 
     m = E_r[p(x, u)/r(u); p(x, u)/q(u|x) > τ p̂],
@@ -28,25 +28,26 @@ References:
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .density import Density
-from .quasi_newton import climb
+from .evidence import MISSED_LIMIT
+from .quasi_newton import Climbed, climb
 from .student import StudentMixture
 
 # Evaluations per datum below which no search is worth while.
 LEAST_BUDGET = 100
-# A share of p(x) that the guide misses and that is worth a word: 0.1 nats.
-MISSED = 0.1
 # How often a mode's places must outweigh the mean of the guide's weights to count as places where it does not come.
 OUTWEIGHED = 1000.0
 # By how many nats log p(x, u) must fall between two modes.
-DIP = 1.0
+DIP = 0.5
 # How far the guide's draws are moved away from their mean.
-_WIDENED = (1.5, 3.0)
+FACTORS = (1.5, 3.0)
+# So many draws must have found a part of the posterior that has no mode.
+SEVERAL = 3.0
 # Places on the line from the guide to a mode.
 _ON_THE_LINE = 5
 
@@ -69,21 +70,41 @@ class Plan(NamedTuple):
 
 
 class Search(NamedTuple):
-    """What was found, per datum.
+    """What was found, per datum; log masses ``(num_data,)`` in nats.
 
     Attributes:
-        components: of the modes that are apart from the guide.
-        log_missed: log m of the places near them, ``(num_data,)``, in nats.
-        log_missed_outside: the same of the prior's draws and the guide's draws moved away, ``(num_data,)``.
-        log_guide: log p̂ by the few draws of the guide, ``(num_data,)``.
+        proposal: distributions at the modes that are apart from the guide, and wide ones about the guide's mean.
+        log_missed: log m of the places near these modes.
+        log_outside: log m of the prior's draws and of the guide's draws moved away.
+        log_guide: log p̂ by the few draws of the guide.
+        prior_log_evidence: log p̂ by the draws of the prior alone.
+        prior_ess: the effective number of these.
+        sizes: |log q| + |log p(u)| + |log p(x, u)|, the largest of the guide's draws each: what is rounded.
         cost: evaluations per datum.
     """
 
-    components: StudentMixture
+    proposal: StudentMixture
     log_missed: Tensor
-    log_missed_outside: Tensor
+    log_outside: Tensor
     log_guide: Tensor
+    prior_log_evidence: Tensor
+    prior_ess: Tensor
+    sizes: Tensor
     cost: int
+
+    @property
+    def found(self) -> Tensor:
+        """Where the guide misses so much that others should be drawn from beside it, ``(num_data,)`` bool."""
+        return torch.maximum(self.log_missed, self.log_outside) > self.log_guide + math.log(MISSED_LIMIT)
+
+    def missed(self, log_evidence: Tensor) -> Tensor:
+        """The share of p(x) in modes where the guide's draws do not come, ``(num_data,)``."""
+        return (self.log_missed - log_evidence).exp().nan_to_num(0.0).clamp(max=1.0)
+
+    def rows(self, index: Any) -> Search:
+        """What was found for some of the data."""
+        tensors = {name: getattr(self, name)[index] for name in self._fields[1:-1]}
+        return self._replace(proposal=self.proposal.rows(index), **tensors)
 
 
 def plan(budget: int) -> Plan:
@@ -98,13 +119,12 @@ def plan(budget: int) -> Plan:
     return Plan(guide, prior, images, climbs, steps, tests)
 
 
-def search(density: Density, budget: int, *, apart_only: bool = False) -> Search:
+def search(density: Density, budget: int) -> Search:
     """Search for modes that the guide misses.
 
     Args:
         density: the pair on the data; all of it is evaluated at once.
         budget: evaluations per datum.
-        apart_only: leave out modes to which no valley leads from the guide, as chains find them by themselves.
     """
     how = plan(budget)
     with torch.no_grad():
@@ -115,33 +135,49 @@ def search(density: Density, budget: int, *, apart_only: bool = False) -> Search
         threshold = log_guide + math.log(OUTWEIGHED)
         outside = _outside(density, drawn, at_drawn, at_prior, threshold)
         images = _images(best[0], prior.mean(0), how.num_images)
-        starts = _starts(images, density.joint(images)[0], prior, at_prior[2], how.num_climbs)
-    scale = drawn.std(0).nan_to_num(1.0).clamp(min=1e-6)
-    climbed = climb(density.joint, starts, scale, prior.std(0).nan_to_num(1.0).clamp(min=1e-6), how.num_steps)
+        others = _starts(images, density.joint(images)[0], prior, at_prior[2], how.num_climbs - 1)
+    scale, farthest = (u.std(0).nan_to_num(1.0).clamp(min=1e-6) for u in (drawn, prior))
+    climbed = climb(density.joint, torch.cat([best, others]), scale, farthest, how.num_steps)
     with torch.no_grad():
-        accepted = _apart(density, best, climbed.u, climbed.values)
-        if not apart_only:
-            log_q, _, log_joint = density.ends(climbed.u)
-            accepted |= log_joint - log_q > threshold
+        apart = _apart(density, climbed)
         log_mass = climbed.values + torch.linalg.slogdet(climbed.inverse_curvature)[1] / 2
-        components = StudentMixture.at(climbed.u, climbed.inverse_curvature, log_mass.where(accepted, -math.inf))
-        tested = components.draw(how.num_tests)
+        modes = StudentMixture.at(climbed.u, climbed.inverse_curvature, log_mass.where(apart, -math.inf))
+        tested = modes.draw(how.num_tests)
         log_q, _, log_joint = density.ends(tested)
-        missed = (log_joint - log_q > threshold) & components.known
-        log_missed = _log_mean((log_joint - components.log_prob(tested)).where(missed, -math.inf))
-    return Search(components, log_missed, outside, log_guide, how.cost)
+        uncovered = (log_joint - log_q > threshold) & modes.known
+        log_missed = _log_mean((log_joint - modes.log_prob(tested)).where(uncovered, -math.inf))
+    log_likelihood = at_prior[2] - at_prior[1]
+    return Search(
+        proposal=modes.joined(_widened(drawn)),
+        log_missed=log_missed.cpu(),
+        log_outside=outside.cpu(),
+        log_guide=log_guide.cpu(),
+        prior_log_evidence=_log_mean(log_likelihood).cpu(),
+        prior_ess=effective(log_likelihood).cpu(),
+        sizes=at_drawn.abs().nan_to_num(0.0, 0.0, 0.0).amax(1).sum(0).cpu(),
+        cost=how.cost,
+    )
 
 
 def _outside(density: Density, drawn: Tensor, at_drawn: Tensor, at_prior: Tensor, threshold: Tensor) -> Tensor:
     """log m, the larger of what the prior's draws and the guide's draws moved away find."""
     log_q, log_prior, log_joint = at_prior
-    by_prior = _log_mean((log_joint - log_prior).where(log_joint - log_q > threshold, -math.inf))
-    factor = torch.tensor(_WIDENED, dtype=drawn.dtype).repeat(len(drawn))[: len(drawn), None, None].to(drawn.device)
+    by_prior = (log_joint - log_prior).where(log_joint - log_q > threshold, -math.inf)
+    factor = torch.tensor(FACTORS, dtype=drawn.dtype).repeat(len(drawn))[: len(drawn), None, None].to(drawn.device)
     centre = drawn.mean(0)
     log_q, _, log_joint = density.ends(centre + factor * (drawn - centre))
     log_proposal = at_drawn[0] - drawn.shape[-1] * factor[..., 0].double().log()
-    by_widened = _log_mean((log_joint - log_proposal).where(log_joint - log_q > threshold, -math.inf))
-    return torch.maximum(by_prior, by_widened)
+    by_widened = (log_joint - log_proposal).where(log_joint - log_q > threshold, -math.inf)
+    found = [_log_mean(w).where(effective(w) >= SEVERAL, -math.inf) for w in (by_prior, by_widened)]
+    return torch.maximum(*found)
+
+
+def _widened(drawn: Tensor) -> StudentMixture:
+    """Wide distributions about the mean of the guide's draws."""
+    variance = drawn.double().var(0).nan_to_num(1.0).clamp(min=1e-12)
+    scale = torch.stack([torch.diag_embed(factor**2 * variance) for factor in FACTORS])
+    loc = drawn.mean(0).expand(len(FACTORS), -1, -1)
+    return StudentMixture.at(loc, scale, torch.zeros(len(FACTORS), drawn.shape[1]).to(scale))
 
 
 def _images(u: Tensor, centre: Tensor, count: int) -> Tensor:
@@ -185,12 +221,18 @@ def _pick(places: Tensor, index: Tensor) -> Tensor:
     return places.gather(0, index[..., None].expand(-1, -1, places.shape[-1]))
 
 
-def _apart(density: Density, best: Tensor, u: Tensor, values: Tensor) -> Tensor:
-    """Whether log p(x, u) falls on the way from the guide's best draw to each place, ``(num_places, num_data)``."""
+def _apart(density: Density, climbed: Climbed) -> Tensor:
+    """Whether log p(x, u) falls on the way from the first place to each other, ``(num_places, num_data)``."""
+    u, values = climbed.u, climbed.values
     shares = torch.linspace(0, 1, _ON_THE_LINE + 2)[1:-1].to(u)
-    line = best + shares[:, None, None, None] * (u - best)
+    line = u[:1] + shares[:, None, None, None] * (u - u[:1])
     low = density.joint(line.flatten(0, 1))[0].reshape(_ON_THE_LINE, *values.shape).nan_to_num(-math.inf).amin(0)
-    return (low < torch.minimum(density.joint(best)[0], values) - DIP) & values.isfinite()
+    return (low < torch.minimum(values[:1], values) - DIP) & values.isfinite()
+
+
+def effective(log_w: Tensor) -> Tensor:
+    """Effective number of weights, (Σw)²/Σw², ``(num_data,)``; 0 where none is positive."""
+    return (2 * torch.logsumexp(log_w, 0) - torch.logsumexp(2 * log_w, 0)).exp().nan_to_num(0.0)
 
 
 def _log_mean(log_w: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ import torch
 from arviz_stats.base import array_stats
 from torch import Tensor
 
-from .evidence import Evidence
+from .estimates import ImportanceEvidence
+from .evidence import tail_factor
 
 # Batches for the second standard error and the jackknife; that standard error is itself known to 1/√(2·31) = 13 %.
 NUM_BATCHES = 32
@@ -76,9 +77,15 @@ class Blocks:
 
 
 class Running:
-    """All that :class:`Evidence` is read from, for one piece of the data."""
+    """All that :class:`~ppvae.inference.Evidence` is read from, for one piece of the data.
 
-    def __init__(self, num_particles: int, num_data: int) -> None:
+    Args:
+        num_particles: how many weights will be folded in.
+        num_data: how many data there are.
+        num_bounds: how many K-sample bounds are estimated; by default as many as that number of weights allows.
+    """
+
+    def __init__(self, num_particles: int, num_data: int, num_bounds: int | None = None) -> None:
         self.num_particles = num_particles
         self._seen = 0
         batches = min(NUM_BATCHES, num_particles)
@@ -88,8 +95,7 @@ class Running:
         self._log_squares = torch.full((num_data,), -math.inf, dtype=torch.float64)
         self._log_sum = torch.full((num_data,), -math.inf, dtype=torch.float64)
         self._tilted = torch.zeros(num_data, dtype=torch.float64)  # Σ w log w / Σ w
-        levels = max(int(math.log2(num_particles / MIN_BLOCKS)), 0) + 1 if num_particles > 1 else 1
-        self._blocks = Blocks(num_data, levels)
+        self._blocks = Blocks(num_data, num_bounds or num_bounds_of(num_particles))
         # The Pareto fit reads the 3√K largest weights (at most a fifth of them) and one below as their threshold.
         self._tail_size = min(math.ceil(min(num_particles / 5, 3 * math.sqrt(num_particles))) + 1, num_particles)
         self._tail = torch.empty(0, num_data, dtype=torch.float64)
@@ -118,7 +124,7 @@ class Running:
             if len(piece):
                 self._batch_sums[b] = torch.logaddexp(self._batch_sums[b], torch.logsumexp(piece, 0))
 
-    def evidence(self) -> Evidence:
+    def evidence(self) -> ImportanceEvidence:
         """Read everything off the sums."""
         k = self.num_particles
         log_sum = self._log_sum
@@ -127,6 +133,8 @@ class Running:
         inverse_ess = (self._log_squares - 2 * log_sum).exp().clamp(1 / k, 1.0)
         ess = torch.where(log_sum.isneginf(), 0.0, 1 / inverse_ess)
         variance = (inverse_ess - 1 / k) * k / (k - 1) if k > 1 else torch.full_like(ess, math.nan)
+        k_hat = pareto_k(self._tail, k)
+        variance = variance * tail_factor(k_hat).square()
         standard_error = torch.where(ess > 0, variance.clamp(min=0).sqrt(), math.nan)
         elbo = self._blocks.moments[0]
         bound_k = [2**level for level in range(len(self._blocks.moments))]
@@ -134,7 +142,7 @@ class Running:
         bound_error = [m.standard_error for m in self._blocks.moments]
         if bound_k[-1] != k:
             bound_k, bound, bound_error = [*bound_k, k], [*bound, log_evidence], [*bound_error, standard_error]
-        return Evidence(
+        return ImportanceEvidence(
             log_evidence=log_evidence,
             standard_error=standard_error,
             batch_standard_error=self._batch_standard_error(log_sum),
@@ -143,11 +151,16 @@ class Running:
             elbo_standard_error=elbo.standard_error,
             ess=ess,
             gap_standard_error=self._gap_standard_error(variance),
-            pareto_k=pareto_k(self._tail, k),
+            pareto_k=k_hat,
             num_particles=k,
             bound_k=torch.tensor(bound_k),
             bound=torch.stack(bound),
             bound_standard_error=torch.stack(bound_error),
+            num_draws=torch.full(log_sum.shape, k),
+            spread=elbo.standard_error * math.sqrt(k),
+            rounding=torch.zeros_like(log_sum),
+            missed=torch.full_like(log_sum, math.nan),
+            confirmed=torch.zeros_like(log_sum, dtype=torch.bool),
         )
 
     def _gap_standard_error(self, variance: Tensor) -> Tensor:
@@ -176,6 +189,11 @@ class Running:
         left_out = torch.log1p(-share) + log_sum - torch.log(k - sizes)
         corrected = batches * (log_sum - math.log(k)) - ((1 - sizes / k) * left_out).sum(0)
         return torch.where(corrected.isfinite(), corrected, math.nan)  # one batch may hold all the weight
+
+
+def num_bounds_of(num_particles: int) -> int:
+    """How many K-sample bounds, k = 1, 2, 4, …, have enough blocks of k weights."""
+    return max(int(math.log2(num_particles / MIN_BLOCKS)), 0) + 1
 
 
 def pareto_k(tail: Tensor, num_particles: int) -> Tensor:

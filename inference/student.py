@@ -51,6 +51,23 @@ class StudentMixture:
         """Which data have a component at all, ``(num_data,)`` bool."""
         return self.log_shares.isfinite().any(0)
 
+    def joined(self, other: StudentMixture) -> StudentMixture:
+        """The components of both; those of the other have a third of the shares, or all if there are no others."""
+        mine = torch.where(self.known, math.log(2 / 3), 0.0) + self.log_shares
+        theirs = torch.where(self.known, math.log(1 / 3), 0.0) + other.log_shares
+        return StudentMixture(
+            torch.cat([self.loc, other.loc]),
+            torch.cat([self.scale_tril, other.scale_tril]),
+            torch.cat([mine, theirs]),
+            self.dtype,
+        )
+
+    @staticmethod
+    def concatenate(parts: list[StudentMixture]) -> StudentMixture:
+        """The mixtures of the data of several, in order; all with the same number of components."""
+        tensors = [torch.cat([getattr(p, name) for p in parts], 1) for name in ("loc", "scale_tril", "log_shares")]
+        return StudentMixture(*tensors, parts[0].dtype)
+
     def rows(self, index: Any) -> StudentMixture:
         """The mixtures of some of the data."""
         return StudentMixture(self.loc[:, index], self.scale_tril[:, index], self.log_shares[:, index], self.dtype)

@@ -1,0 +1,153 @@
+"""The defence of every estimator against a guide that misses modes: search, draw from what was found, say what it was.
+
+The search comes first and draws by itself, and what it finds fixes the proposal before a weighted draw is made. So
+E[p̂(x)] = p(x) holds for any outcome of the search, and with it on the whole. Where nothing is found the estimator and
+its random numbers are what they would be without a search.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ppvae.errors import PairError
+
+from .chunks import chunks
+from .defensive import confirms, defensive_weights
+from .density import Density, density_of
+from .estimates import ImportanceEvidence
+from .evidence import Evidence
+from .mode_search import LEAST_BUDGET, Search, effective, plan, search
+from .parameters import where_parameters_are
+from .running import Running, num_bounds_of
+from .traces import Batch, Program, generator_kept
+
+# Evaluations of the search, as a share of those of the estimator.
+SEARCH_SHARE = 0.15
+# Where modes were found: the shares of the draws that come from the prior, and from these and wider distributions.
+PRIOR_SHARE, PROPOSAL_SHARE = 0.1, 0.4
+# A number of size s is rounded by about this many times s·eps in the course of a density.
+ROUNDINGS = 4.0
+
+Record = TypeVar("Record", bound=Evidence)
+
+
+def search_all(model: Program, guide: Program, batch: Batch, budget: int, memory_mb: float) -> Search | None:
+    """Search for modes that the guide misses, for all data, in bounded memory.
+
+    The global generators are left as they were found.
+
+    Args:
+        model: the generative program.
+        guide: the guide.
+        batch: ``(x, *context)``.
+        budget: evaluations per datum.
+        memory_mb: budget in MiB for one pass of the pair.
+
+    Returns:
+        What was found; None if the budget is too small or the latents have no density on a continuum.
+    """
+    if budget < LEAST_BUDGET:
+        return None
+    batch = where_parameters_are(model, guide, batch)
+    with suppress(PairError), density_of(model, guide, batch, start="prior") as density:
+        return search_pieces(density, budget, memory_mb)
+    return None
+
+
+def search_pieces(density: Density, budget: int, memory_mb: float) -> Search | None:
+    """The same, of a pair whose density is at hand."""
+    if budget < LEAST_BUDGET or not density.dim:
+        return None
+    at_once = max(plan(budget)[:-2] + (plan(budget).num_tests,))
+    found = []
+    # Random numbers of its own: where nothing is found, the estimator draws what it would draw without a search.
+    with generator_kept():
+        seed = int(torch.randint(2**31, ()))
+    with generator_kept(seed):
+        for data, _ in _pieces(density, at_once, memory_mb):
+            found.append(search(density.rows(data), budget))
+    return _joined(found)
+
+
+def _pieces(density: Density, at_once: int, memory_mb: float) -> Any:
+    """Slices of the data of which so many places can be evaluated at once."""
+    return (
+        piece
+        for piece in chunks(at_once, density.num_data, density.bytes_each, memory_mb)
+        if piece[1].start == 0
+    )
+
+
+def _joined(found: list[Search]) -> Search:
+    tensors = {
+        name: torch.cat([getattr(part, name) for part in found], -1) for name in Search._fields[1:-1]
+    }
+    return found[0]._replace(proposal=type(found[0].proposal).concatenate([f.proposal for f in found]), **tensors)
+
+
+def defended(
+    model: Program, guide: Program, batch: Batch, found: Search, num_particles: int, memory_mb: float
+) -> ImportanceEvidence:
+    """What draws of the guide, of the prior and of the places that were found say together.
+
+    Args:
+        model: the generative program.
+        guide: the guide.
+        batch: ``(x, *context)``, the data for which something was found.
+        found: what was found for them.
+        num_particles: K, draws of all together.
+        memory_mb: budget in MiB for one pass of the pair.
+
+    Returns:
+        The record; ELBO and K-sample bounds are read from the guide's draws among them.
+    """
+    batch, parts = where_parameters_are(model, guide, batch), []
+    with density_of(model, guide, batch, start="prior") as density:
+        for data, _ in _pieces(density, num_particles, memory_mb):
+            some, places = density.rows(data), found.proposal.rows(data)
+            strata = defensive_weights(some, num_particles, memory_mb, PRIOR_SHARE, places, PROPOSAL_SHARE)
+            own, whole = Running(*strata.guide.shape, num_bounds_of(num_particles)), Running(*strata.mixed.shape)
+            own.add(strata.guide)
+            whole.add(strata.mixed)
+            parts.append(replace(with_elbo_of(whole.evidence(), own.evidence()), confirmed=_confirmed(strata.prior, whole)))
+    return ImportanceEvidence.concatenate(parts)
+
+
+def _confirmed(log_w: Tensor, whole: Running) -> Tensor:
+    log_evidence = torch.logsumexp(log_w, 0) - torch.tensor(float(len(log_w))).log()
+    return confirms(log_evidence, effective(log_w), whole.evidence().log_evidence)
+
+
+def with_elbo_of(evidence: Record, draws: Evidence) -> Record:
+    """The record with ELBO and K-sample bounds of other draws, all of them the guide's."""
+    gap_error = (evidence.standard_error.square() + draws.elbo_standard_error.square()).sqrt()
+    last = len(evidence.bound_k) - 1
+    return replace(
+        evidence,
+        elbo=draws.elbo,
+        elbo_standard_error=draws.elbo_standard_error,
+        gap_standard_error=gap_error,
+        bound=torch.cat([draws.bound[:last], evidence.log_evidence[None]]),
+        bound_standard_error=torch.cat([draws.bound_standard_error[:last], evidence.standard_error[None]]),
+    )
+
+
+def with_search(evidence: Record, found: Search | None, batch: Batch) -> Record:
+    """The record with what a search found, and with the rounding of the pair's numbers."""
+    sizes = evidence.log_evidence.abs()
+    if found is not None:
+        sizes = sizes + found.sizes
+        evidence = replace(evidence, missed=found.missed(evidence.log_evidence))
+    rounding = ROUNDINGS * precision(batch) * sizes
+    return replace(evidence, rounding=rounding.where(rounding.isfinite(), 0.0))
+
+
+def precision(batch: Batch) -> float:
+    """The relative rounding of the data's floating-point type, or of the default type if they are whole numbers."""
+    kinds = [part.dtype for part in batch if isinstance(part, Tensor) and part.is_floating_point()]
+    return max(torch.finfo(kind).eps for kind in [*kinds, torch.get_default_dtype()][: max(len(kinds), 1)])

@@ -1,0 +1,163 @@
+"""The records of the three estimators of log p(x): :class:`Evidence`, and what each of them adds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from .evidence import PARETO_K_LIMIT, SPREAD_LIMIT, Evidence
+
+# Fewer chains than this do not show their spread; chains that accept less than this have not moved.
+LEAST_CHAINS, LEAST_ACCEPTANCE = 8, 0.1
+# Fewer particles than this do not show the tail of the weights.
+LEAST_PARTICLES = 25
+# What settled a datum; see AdaptiveEvidence.
+IMPORTANCE, MIXTURE, ANNEALING, NOTHING = range(4)
+
+
+@dataclass(frozen=True, repr=False)
+class ImportanceEvidence(Evidence):
+    """From draws of the guide and, where it misses a part of the posterior, of a mixture that covers this too."""
+
+    method: ClassVar[str] = "importance"
+
+    def _remarks_on_weights(self, doubtful: Tensor) -> list[str]:
+        if self.num_particles < LEAST_PARTICLES:
+            return [
+                f"{self.num_particles} particles are too few to judge the weights (k-hat needs {LEAST_PARTICLES}): the "
+                "errors are not to be trusted."
+            ]
+        if not doubtful.any():
+            return []
+        return [
+            f"k-hat is not below {PARETO_K_LIMIT} for {int((~self.reliable).sum())} of {len(doubtful)} data: there "
+            "log p(x) and its error are not to be trusted, and the true value is probably higher; use a wider guide or "
+            "more particles."
+        ]
+
+
+@dataclass(frozen=True, repr=False)
+class AnnealedEvidence(Evidence):
+    """From annealed chains.
+
+    ``num_particles`` counts chains, and ``ess``, ``pareto_k``, ``bound`` and ``spread`` speak of their weights; the
+    ELBO comes from draws of the guide.
+
+    Attributes:
+        acceptance: of the transitions, ``(num_data,)``.
+        path_length: the thermodynamic length from the start to the posterior, in nats.
+    """
+
+    method: ClassVar[str] = "annealing"
+
+    acceptance: Tensor
+    path_length: Tensor
+
+    @classmethod
+    def of(cls, weights: Evidence, acceptance: Tensor, path_length: Tensor) -> Self:
+        """The record, from the readings of the chains' weights."""
+        readings: dict[str, Any] = {f.name: getattr(weights, f.name) for f in fields(Evidence)}
+        readings["standard_error"] = weights.standard_error / weights.tail_factor
+        return cls(**readings, acceptance=acceptance, path_length=path_length)
+
+    @property
+    def by_chains(self) -> Tensor:
+        """Everywhere."""
+        return torch.ones_like(self.confirmed)
+
+    def _reasons(self) -> list[tuple[Tensor, str]]:
+        return [*super()._reasons(), (self.acceptance < LEAST_ACCEPTANCE, "the chains hardly moved")]
+
+    def _remarks_on_weights(self, doubtful: Tensor) -> list[str]:
+        found, n = [], len(doubtful)
+        if self.num_particles < LEAST_CHAINS:
+            found.append(
+                f"{self.num_particles} chains are too few to judge their weights: take {LEAST_CHAINS} or more."
+            )
+        else:
+            found += spread_remark(doubtful)
+        stuck = self.acceptance < LEAST_ACCEPTANCE
+        if stuck.any():
+            found.append(
+                f"the annealed chains hardly moved for {int(stuck.sum())} of {n} data (acceptance below "
+                f"{LEAST_ACCEPTANCE}): the error is not to be trusted; anneal from the guide, or see whether the "
+                "posterior is smooth."
+            )
+        return found
+
+
+@dataclass(frozen=True, repr=False)
+class AdaptiveEvidence(Evidence):
+    """From draws or from chains, whichever settled the datum.
+
+    ``num_particles``, the ELBO and ``bound`` are those of the first draws of the guide.
+
+    Attributes:
+        settled_by: 0 importance sampling, 1 defensive mixture, 2 annealing, 3 nothing: the budget is spent, or see
+            ``remarks()``.
+        cost: in evaluations of the pair; a gradient counts as two.
+        num_distributions: of the annealing; 0 where ``log_evidence`` comes from draws.
+        annealable: whether chains could have been used.
+        contradicted: whether draws found a part of the posterior that the annealed chains missed.
+        too_coarse: whether the pair's floating-point type rounds by more than the tolerance.
+    """
+
+    method: ClassVar[str] = "adaptive"
+
+    settled_by: Tensor
+    cost: Tensor
+    num_distributions: Tensor
+    annealable: Tensor
+    contradicted: Tensor
+    too_coarse: Tensor
+
+    @property
+    def by_chains(self) -> Tensor:
+        """Whether the weights are those of annealed chains, ``(num_data,)`` bool."""
+        return self.num_distributions > 0
+
+    def _reasons(self) -> list[tuple[Tensor, str]]:
+        contradicted = (self.contradicted, "draws find a part of the posterior that the annealed chains miss")
+        return [*super()._reasons(), contradicted]
+
+    def _remarks_on_weights(self, doubtful: Tensor) -> list[str]:
+        found, n = spread_remark(doubtful & self.by_chains), len(doubtful)
+        still_open = (self.settled_by == NOTHING) & self.log_evidence.isfinite()
+        coarse = still_open & self.too_coarse
+        contradicted = still_open & self.contradicted
+        rest = still_open & ~coarse & ~contradicted
+        if coarse.any():
+            found.append(
+                f"log p(x) of {int(coarse.sum())} of {n} data is so far from zero that single precision rounds it by "
+                "more than the tolerance: run the pair in double precision."
+            )
+        if contradicted.any():
+            found.append(
+                f"draws of the prior find a part of the posterior that the guide and the annealed chains miss for "
+                f"{int(contradicted.sum())} of {n} data: the estimate is that of the draws; give a guide that covers "
+                "it."
+            )
+        if rest.any():
+            found.append(
+                f"log p(x) of {int(rest.sum())} of {n} data is not known to within the tolerance: the budget is spent; "
+                "their intervals are wider."
+            )
+        if not self.annealable.all():
+            found.append(
+                "chains cannot be annealed through this pair's latents (annealed_evidence says why): log p(x) comes "
+                "from draws of the guide alone."
+            )
+        return found
+
+
+def spread_remark(doubtful: Tensor) -> list[str]:
+    """What is to be said of chains whose weights differ too much, ``(num_data,)`` bool."""
+    if not doubtful.any():
+        return []
+    return [
+        f"the log weights of the annealed chains spread over {SPREAD_LIMIT} nats or more for {int(doubtful.sum())} of "
+        f"{len(doubtful)} data: there log p(x) is probably higher; use more distributions."
+    ]
