@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -35,8 +36,12 @@ from ppvae.storage import atomic_path
 from .annealing import LEAPFROG_STEPS, Schedule, forward, tune
 from .chunks import chunks
 from .density import Density, Start, density_of
+from .defence import SEARCH_SHARE, can_search, rounding_of, search_pieces
+from .defensive import confirms
+from .estimates import AnnealedEvidence
 from .evidence import Evidence
-from .importance import finite_batch, importance_evidence
+from .importance import by_guide, finite_batch
+from .mixture_start import Bridge, MixtureStart
 from .parameters import named_parameters, where_parameters_are
 from .running import Running
 from .traces import Batch, Program, as_batch, seeded
@@ -59,8 +64,12 @@ def annealed_evidence(
     memory_mb: float = 64.0,
     checkpoint: str | Path | None = None,
     progress: bool = False,
-) -> Evidence:
+) -> AnnealedEvidence:
     """Estimate log p(x) of every datum by annealed importance sampling.
+
+    First a search, with 15 % as many evaluations as the chains ask for, looks for modes that the guide misses
+    (:mod:`ppvae.inference.mode_search`). Where it finds some, half of the chains start from these; the estimate is
+    called trusted only if draws of the prior alone confirm it.
 
     Args:
         model: ``model(x, *context)``, the generative program.
@@ -78,9 +87,7 @@ def annealed_evidence(
         progress: show a progress bar with the time that remains.
 
     Returns:
-        Evidence: tensors of shape ``(num_data,)``, in nats. ``num_particles`` counts chains, and ``ess``, ``pareto_k``
-        and ``bound`` speak of their weights; the ELBO comes from draws of the guide. ``details`` holds ``acceptance``
-        of the transitions and ``path_length``, the thermodynamic length from the start to the posterior in nats.
+        AnnealedEvidence: tensors of shape ``(num_data,)``, in nats.
 
     Raises:
         OptionError: a number is not positive, or ``start`` or ``schedule`` is none of those above.
@@ -104,11 +111,13 @@ def annealed_evidence(
     batch = where_parameters_are(model, guide, batch)
     run = Run(num_chains, num_distributions, start, schedule, num_steps)
     with seeded(seed):
-        elbo = importance_evidence(model, guide, batch, ELBO_DRAWS, memory_mb=memory_mb)
+        elbo = by_guide(model, guide, batch, ELBO_DRAWS, memory_mb)
+        searchable = start == "prior" or can_search(model, guide, batch)
         with density_of(model, guide, batch, start=start) as density:
             finished = Finished(checkpoint, density, [*run, seed, memory_mb])
-            parts = _all_parts(density, run, finished, memory_mb, progress)
-    return with_elbo(Evidence.concatenate([_evidence(part) for part in parts]), elbo)
+            parts = _all_parts(density, run, searchable, finished, memory_mb, progress)
+    evidence = with_elbo(AnnealedEvidence.concatenate([_evidence(part) for part in parts]), elbo)
+    return replace(evidence, rounding=rounding_of(evidence.rounding, batch))
 
 
 class Run(NamedTuple):
@@ -119,6 +128,11 @@ class Run(NamedTuple):
     start: Start
     schedule: Schedule
     num_steps: int
+
+    @property
+    def cost(self) -> int:
+        """Evaluations of all chains of a datum; a gradient counts as two."""
+        return 2 * self.num_chains * ((self.num_distributions - 1) * self.num_steps + 1)
 
 
 def check_annealing(num_chains: int, num_distributions: int, num_steps: int, start: str, schedule: str) -> None:
@@ -132,7 +146,7 @@ def check_annealing(num_chains: int, num_distributions: int, num_steps: int, sta
 
 
 def _all_parts(
-    density: Density, run: Run, finished: Finished, memory_mb: float, progress: bool
+    density: Density, run: Run, searchable: bool, finished: Finished, memory_mb: float, progress: bool
 ) -> list[dict[str, Tensor]]:
     """The weights of all data, piece by piece."""
     each = run.num_chains * max(run.num_distributions - 1, 0)
@@ -143,7 +157,7 @@ def _all_parts(
             else:
                 # Each piece has a seed of its own, so that what is resumed has the same bits.
                 with seeded(finished.seed + data.start):
-                    finished.add(data.start, _anneal(density.rows(data), run, memory_mb, bar))
+                    finished.add(data.start, _searched(density.rows(data), run, searchable, memory_mb, bar))
     return [finished.parts[start] for start in sorted(finished.parts)]
 
 
@@ -154,7 +168,28 @@ def pieces(density: Density, num_chains: int, memory_mb: float) -> Iterator[slic
             yield data
 
 
-def _anneal(density: Density, run: Run, memory_mb: float, bar: Progress) -> dict[str, Tensor]:
+def _searched(density: Density, run: Run, searchable: bool, memory_mb: float, bar: Progress) -> dict[str, Tensor]:
+    """The weights of some data's chains, which start from modes too where a search finds some; and what it found."""
+    found = search_pieces(density, int(SEARCH_SHARE * run.cost), memory_mb) if searchable else None
+    if found is None:
+        unknown = torch.full((density.num_data,), math.nan, dtype=torch.float64)
+        nothing = {"missed": unknown, "confirmed": unknown > 0, "sizes": torch.zeros_like(unknown)}
+        return _anneal(density, run, memory_mb, bar) | nothing
+    by_mode = {flag: (found.found == flag).nonzero()[:, 0] for flag in (False, True)}
+    parts: list[dict[str, Tensor]] = []
+    for flag, index in by_mode.items():
+        if len(index):
+            some: Any = density.rows(index) if len(index) < density.num_data else density
+            bridge = MixtureStart(some, found.proposal.rows(index)) if flag else some
+            parts.append(_anneal(bridge, run, memory_mb, bar))
+    order = torch.cat(list(by_mode.values())).argsort()
+    part = {name: torch.cat([p[name] for p in parts], -1)[..., order] for name in parts[0]}
+    log_evidence = torch.logsumexp(part["log_w"], 0) - math.log(run.num_chains)
+    confirmed = confirms(found.prior_log_evidence, found.prior_ess, log_evidence)
+    return part | {"missed": found.missed(log_evidence), "confirmed": confirmed, "sizes": found.sizes}
+
+
+def _anneal(density: Bridge, run: Run, memory_mb: float, bar: Progress) -> dict[str, Tensor]:
     """The weights of some data's chains, and how the chains fared."""
     tuning = tune(density, run.start, run.num_distributions, run.schedule, run.num_steps)
     log_w, acceptance = [], torch.zeros(density.num_data, dtype=torch.float64)
@@ -167,15 +202,16 @@ def _anneal(density: Density, run: Run, memory_mb: float, bar: Progress) -> dict
     return {"log_w": torch.cat(log_w), "acceptance": acceptance, "path_length": tuning.length.cpu()}
 
 
-def _evidence(part: dict[str, Tensor]) -> Evidence:
+def _evidence(part: dict[str, Tensor]) -> AnnealedEvidence:
     """What the weights of some data say."""
     running = Running(*part["log_w"].shape)
     running.add(part["log_w"])
-    details = {name: part[name] for name in ("acceptance", "path_length")}
-    return replace(running.evidence(), method="annealing", details=details)
+    evidence = AnnealedEvidence.of(running.evidence(), part["acceptance"], part["path_length"])
+    sizes = evidence.log_evidence.abs() + part["sizes"]
+    return replace(evidence, missed=part["missed"], confirmed=part["confirmed"], rounding=sizes)
 
 
-def with_elbo(evidence: Evidence, draws: Evidence) -> Evidence:
+def with_elbo(evidence: AnnealedEvidence, draws: Evidence) -> AnnealedEvidence:
     """The record with the ELBO of other, independent draws."""
     gap_error = (evidence.standard_error.square() + draws.elbo_standard_error.square()).sqrt()
     return replace(

@@ -35,8 +35,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .density import Density, Point, Start, Terms, evaluate
+from .density import Point, Start, Terms, evaluate
 from .hmc import TARGET_ACCEPTANCE, transition
+from .mixture_start import Bridge
 
 Schedule = Literal["adaptive", "sigmoid", "linear"]
 
@@ -99,7 +100,7 @@ class Tuning:
 
 
 def tune(
-    density: Density,
+    density: Bridge,
     start: Start,
     num_distributions: int,
     schedule: Schedule = "adaptive",
@@ -135,7 +136,7 @@ def tune(
 
 
 def forward(
-    density: Density,
+    density: Bridge,
     tuning: Tuning,
     start: Start,
     num_chains: int,
@@ -168,7 +169,7 @@ def forward(
 
 
 def backward(
-    density: Density,
+    density: Bridge,
     tuning: Tuning,
     start: Start,
     u: Tensor,

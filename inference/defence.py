@@ -59,6 +59,13 @@ def search_all(model: Program, guide: Program, batch: Batch, budget: int, memory
     return None
 
 
+def can_search(model: Program, guide: Program, batch: Batch) -> bool:
+    """Whether guide and prior have densities in u, and draws."""
+    with suppress(PairError), density_of(model, guide, batch, start="prior") as density:
+        return density.dim > 0
+    return False
+
+
 def search_pieces(density: Density, budget: int, memory_mb: float) -> Search | None:
     """The same, of a pair whose density is at hand."""
     if budget < LEAST_BUDGET or not density.dim:
@@ -143,11 +150,11 @@ def with_search(evidence: Record, found: Search | None, batch: Batch) -> Record:
     if found is not None:
         sizes = sizes + found.sizes
         evidence = replace(evidence, missed=found.missed(evidence.log_evidence))
-    rounding = ROUNDINGS * precision(batch) * sizes
-    return replace(evidence, rounding=rounding.where(rounding.isfinite(), 0.0))
+    return replace(evidence, rounding=rounding_of(sizes, batch))
 
 
-def precision(batch: Batch) -> float:
-    """The relative rounding of the data's floating-point type, or of the default type if they are whole numbers."""
+def rounding_of(sizes: Tensor, batch: Batch) -> Tensor:
+    """By how much densities of these sizes may be rounded in the data's floating-point type, in nats."""
     kinds = [part.dtype for part in batch if isinstance(part, Tensor) and part.is_floating_point()]
-    return max(torch.finfo(kind).eps for kind in [*kinds, torch.get_default_dtype()][: max(len(kinds), 1)])
+    eps = max(torch.finfo(kind).eps for kind in kinds or [torch.get_default_dtype()])
+    return (ROUNDINGS * eps * sizes).nan_to_num(0.0, 0.0, 0.0)

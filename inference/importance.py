@@ -89,7 +89,8 @@ def importance_evidence(
         parts, order = [], []
         if not misses.all():
             index = (~misses).nonzero()[:, 0]
-            parts.append(_by_guide(model, guide, rows(batch, index) if misses.any() else batch, num_particles, memory_mb, bar))
+            some = rows(batch, index) if misses.any() else batch
+            parts.append(by_guide(model, guide, some, num_particles, memory_mb, bar))
             order.append(index)
         if found is not None and misses.any():
             index = misses.nonzero()[:, 0]
@@ -100,16 +101,17 @@ def importance_evidence(
     return with_search(evidence, found, batch)
 
 
-def _by_guide(
-    model: Program, guide: Program, batch: Batch, num_particles: int, memory_mb: float, bar: Progress
+def by_guide(
+    model: Program, guide: Program, batch: Batch, num_particles: int, memory_mb: float, bar: Progress | None = None
 ) -> ImportanceEvidence:
-    """What draws of the guide alone say."""
+    """What draws of the guide alone say; no search is made."""
     parts: list[ImportanceEvidence] = []
     running: Running | None = None
     for data, particles, log_w in weight_chunks(model, guide, batch, num_particles, memory_mb):
         running = running or Running(num_particles, data.stop - data.start)
         running.add(log_w.cpu())
-        bar.advance(log_w.numel())
+        if bar is not None:
+            bar.advance(log_w.numel())
         if particles.stop == num_particles:
             parts.append(running.evidence())
             running = None

@@ -34,12 +34,13 @@ import torch
 from torch import Tensor
 
 from .density import Density
-from .evidence import MISSED_LIMIT
 from .quasi_newton import Climbed, climb
 from .student import StudentMixture
 
 # Evaluations per datum below which no search is worth while.
 LEAST_BUDGET = 100
+# Shares of p(x) for which it is worth while to draw from modes that were found, and from wider distributions.
+WORTHWHILE, WORTHWHILE_OUTSIDE = 0.01, 0.1
 # How often a mode's places must outweigh the mean of the guide's weights to count as places where it does not come.
 OUTWEIGHED = 1000.0
 # By how many nats log p(x, u) must fall between two modes.
@@ -95,7 +96,8 @@ class Search(NamedTuple):
     @property
     def found(self) -> Tensor:
         """Where the guide misses so much that others should be drawn from beside it, ``(num_data,)`` bool."""
-        return torch.maximum(self.log_missed, self.log_outside) > self.log_guide + math.log(MISSED_LIMIT)
+        in_modes = self.log_missed > self.log_guide + math.log(WORTHWHILE)
+        return in_modes | (self.log_outside > self.log_guide + math.log(WORTHWHILE_OUTSIDE))
 
     def missed(self, log_evidence: Tensor) -> Tensor:
         """The share of p(x) in modes where the guide's draws do not come, ``(num_data,)``."""
@@ -141,7 +143,7 @@ def search(density: Density, budget: int) -> Search:
     with torch.no_grad():
         apart = _apart(density, climbed)
         log_mass = climbed.values + torch.linalg.slogdet(climbed.inverse_curvature)[1] / 2
-        modes = StudentMixture.at(climbed.u, climbed.inverse_curvature, log_mass.where(apart, -math.inf))
+        modes = _once_each(climbed, log_mass.where(apart, -math.inf))
         tested = modes.draw(how.num_tests)
         log_q, _, log_joint = density.ends(tested)
         uncovered = (log_joint - log_q > threshold) & modes.known
@@ -228,6 +230,22 @@ def _apart(density: Density, climbed: Climbed) -> Tensor:
     line = u[:1] + shares[:, None, None, None] * (u - u[:1])
     low = density.joint(line.flatten(0, 1))[0].reshape(_ON_THE_LINE, *values.shape).nan_to_num(-math.inf).amin(0)
     return (low < torch.minimum(values[:1], values) - DIP) & values.isfinite()
+
+
+def _once_each(climbed: Climbed, log_mass: Tensor) -> StudentMixture:
+    """Components at the places of finite mass; of those within a standard deviation of each other, the heaviest."""
+    log_mass, order = log_mass.sort(0, descending=True)
+    u = _pick(climbed.u, order).double()
+    scale = climbed.inverse_curvature.gather(0, order[..., None, None].expand_as(climbed.inverse_curvature))
+    tril, _ = torch.linalg.cholesky_ex((scale + scale.mT) / 2)
+    for i in range(len(u) - 1):
+        away = torch.linalg.solve_triangular(tril[i], (u[i + 1 :] - u[i]).movedim(0, -1), upper=False)
+        near = (away.square().mean(1).T < 1.0) & log_mass[i].isfinite()
+        log_mass[i + 1 :] = log_mass[i + 1 :].where(~near, -math.inf)
+    log_mass, order = log_mass.sort(0, descending=True)
+    count = max(int(log_mass.isfinite().sum(0).max()), 1)
+    scale = scale.gather(0, order[..., None, None].expand_as(scale))[:count]
+    return StudentMixture.at(_pick(u, order)[:count].to(climbed.u), scale, log_mass[:count])
 
 
 def effective(log_w: Tensor) -> Tensor:
