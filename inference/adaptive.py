@@ -1,22 +1,23 @@
 """log p(x) of every datum to within a tolerance, at the least cost.
 
 A datum is *settled* when its 95 % interval (:meth:`~ppvae.inference.Evidence.interval`) lies within ± tolerance of its
-estimate. The interval counts the tail of the weights and the bias of the logarithm, not the standard error alone. Three
-estimators are tried, the cheap ones first, each for the data that are still open:
+estimate. The interval counts the tail of the weights and the bias of the logarithm, not the standard error alone. A
+search looks for modes that the guide misses (:mod:`ppvae.inference.mode_search`); then three estimators are tried, the
+cheap ones first, each for the data that are still open:
 
-0. **importance sampling** from the guide, where its weights have a light tail (k̂ < 0.7) and draws of the prior do not
-   contradict it;
-1. the **defensive mixture** of guide and prior (:mod:`ppvae.inference.defensive`), of which the draws above are a part;
-2. **annealing** from the normal distribution nearest to the posterior
-   (:mod:`ppvae.inference.fitted`), several times shorter a way than from the guide.
+0. **importance sampling** from the guide, where its weights have a variance (k̂ < ½) and the mixture does not contradict
+   it;
+1. the **defensive mixture** of guide, prior and what the search found (:mod:`ppvae.inference.defensive`), of which the
+   draws above are a part;
+2. **annealing**, from the normal distribution nearest to the posterior (:mod:`ppvae.inference.fitted`), several times
+   shorter a way than from the guide; or from guide and modes, where the guide misses some.
 
-Every round decides by its interval whether it is the last; if not, its error says how many draws the next round needs,
-n·(half width/tolerance)², and that round starts afresh, so that no estimate is kept because it came out well early.
+Draws come in rounds, and no round is kept because it came out well: the first only says which estimator the next is
+for, and how many draws that needs, n·(half width/tolerance)²; a later round reports, with that estimator and fresh
+draws. Weights with a heavy tail look good in just those samples that miss the tail, so that an estimate that is kept
+when its own error looks small lies too low. A round that is not good enough says what the next needs.
 
 The price of a datum is counted in *evaluations* of the pair's density: a draw with its weight is one, a gradient two.
-
-What no estimator can see: a part of the posterior that the guide misses, to which no chain from the guide finds the
-way, and that no draw of the prior meets; in many dimensions that is any second mode far from the guide.
 
 References:
     Annealed importance sampling (Neal, 2001), arXiv:physics/9803008.
@@ -30,6 +31,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,24 +41,45 @@ from ppvae.errors import OptionError, PairError
 from ppvae.progress import Progress
 
 from .ais import pieces
-from .defensive import LARGE_PRIOR_SHARE, PRIOR_SHARE, defensive_weights
+from .defence import rounding_of, search_pieces
+from .defensive import ENOUGH, LARGE_PRIOR_SHARE, PRIOR_SHARE, confirms, defensive_weights
 from .density import Density, density_of
-from .evidence import Evidence
+from .estimates import ANNEALING, IMPORTANCE, MIXTURE, NOTHING, AdaptiveEvidence
+from .evidence import MISSED_LIMIT, Evidence
 from .fitted import FIRST_CHAINS, anneal
-from .importance import finite_batch, importance_evidence
-from .ledger import IMPORTANCE, MIXTURE, NOTHING, Goal, Ledger, half_width, record, wanted
+from .importance import by_guide, finite_batch
+from .ledger import Goal, Ledger, half_width, record, wanted
+from .mode_search import Search, effective
 from .parameters import where_parameters_are
+from .running import num_bounds_of
 from .traces import Batch, Program, as_batch, rows, seeded
 
 LEAST_BUDGET = 100
-# Draws of the first round, and the most that a round may have where chains can take over.
-FIRST_DRAWS, MOST_DRAWS = 1000, 16_000
-# Draws of the prior contradict an estimate at this confidence.
+# Evaluations of the search, and the share of the budget that they may be.
+SEARCH, SEARCH_SHARE = 500, 0.25
+# Draws of the first round, which reports nothing; the fewest of one that does; and the most that a round may have where
+# chains can take over.
+FIRST_DRAWS, LEAST_DRAWS, MOST_DRAWS = 200, 450, 16_000
+# The share of the draws that comes from modes that the search found.
+PROPOSAL_SHARE = 0.4
+# Below this k-hat the weights have a variance, and draws of the guide alone may report.
+FINITE_VARIANCE = 0.5
+# Draws contradict an estimate by chains at this confidence.
 CONTRADICTION = 0.997
 # Effective draws below which their standard error means nothing.
 FEW = 10
-# Data, number of draws, share of the prior ↦ what the draws say as draws of the guide, and of the mixture.
-Sample = Callable[[Tensor, int, float], tuple[Evidence, Evidence]]
+
+
+class Sample(NamedTuple):
+    """What draws say of some data: as draws of the guide, of the mixture; and whether those of the prior confirm it."""
+
+    own: Evidence
+    mixed: Evidence
+    confirmed: Tensor
+
+
+# Data, number of draws, share of the prior ↦ what the draws say.
+Sampler = Callable[[Tensor, int, float], Sample]
 
 
 def estimate_evidence(
@@ -68,7 +92,7 @@ def estimate_evidence(
     seed: int | None = None,
     memory_mb: float = 64.0,
     progress: bool = False,
-) -> Evidence:
+) -> AdaptiveEvidence:
     """Estimate log p(x) of every datum to within a tolerance.
 
     Args:
@@ -83,12 +107,7 @@ def estimate_evidence(
         progress: show a progress bar with the time that remains.
 
     Returns:
-        Evidence: tensors of shape ``(num_data,)``, in nats. ``details`` holds ``settled_by`` (0 importance sampling,
-        1 defensive mixture, 2 annealing, 3 nothing: the budget is spent, or see ``remarks()``), ``cost`` in
-        evaluations, ``num_distributions`` (0 where ``log_evidence`` comes from draws), ``num_draws`` (draws or chains
-        that it is the mean of), ``spread`` of their log weights in nats; and as flags ``annealable`` (whether chains
-        could have been used), ``torn`` (the prior found what the chains missed) and ``rounded`` (the pair's precision
-        is coarser than the tolerance).
+        AdaptiveEvidence: tensors of shape ``(num_data,)``, in nats; also what settled each datum, and its cost.
 
     Raises:
         OptionError: ``tolerance``, ``budget`` or ``memory_mb`` is too small.
@@ -115,101 +134,172 @@ def estimate_evidence(
     with seeded(seed), Progress("log p(x)", len(batch[0]), "data", progress) as bar:
         with suppress(PairError), density_of(model, guide, batch, start="prior") as density:
             data = pieces(density, FIRST_CHAINS, memory_mb)
-            return Evidence.concatenate([_settle(density.rows(d), goal, bar) for d in data])
+            evidence = AdaptiveEvidence.concatenate([_settle(density.rows(d), goal, bar) for d in data])
+            return _with_rounding(evidence, batch, goal)
         # Chains are not for this pair; if draws are not either, they say why.
-        return _by_importance(model, guide, batch, goal)
+        return _with_rounding(_by_importance(model, guide, batch, goal), batch, goal)
 
 
-def _settle(density: Density, goal: Goal, bar: Progress) -> Evidence:
+def _settle(density: Density, goal: Goal, bar: Progress) -> AdaptiveEvidence:
     """Settle the data of one piece, or spend their budget."""
+    found = search_pieces(density, min(SEARCH, int(SEARCH_SHARE * goal.budget)), goal.memory_mb)
+    found_modes = torch.zeros(density.num_data, dtype=torch.bool) if found is None else found.found
 
-    def sample(index: Tensor, num_draws: int, prior_share: float) -> tuple[Evidence, Evidence]:
-        log_w, own = defensive_weights(density.rows(index), num_draws, goal.memory_mb, prior_share)
-        return record(own), record(log_w)
+    def sample(index: Tensor, num_draws: int, prior_share: float) -> Sample:
+        proposal = found.proposal.rows(index) if found is not None and bool(found_modes[index].any()) else None
+        strata = defensive_weights(
+            density.rows(index), num_draws, goal.memory_mb, prior_share, proposal, PROPOSAL_SHARE
+        )
+        mixed = record(strata.mixed)
+        by_prior = torch.logsumexp(strata.prior, 0) - math.log(len(strata.prior))
+        own = record(strata.guide, num_bounds_of(num_draws))
+        return Sample(own, mixed, confirms(by_prior, effective(strata.prior), mixed.log_evidence))
 
-    ledger, mixed = _draw(sample, density.num_data, goal, MOST_DRAWS)
-    ledger.details["annealable"][:] = True
-    index = ((ledger.settled_by == NOTHING) & ledger.evidence().log_evidence.isfinite()).nonzero()[:, 0]
+    ledger, mixed = _draw(sample, density.num_data, goal, MOST_DRAWS, found)
+    ledger.annealable[:] = True
+    index = ((ledger.settled_by == NOTHING) & ledger.log_evidence.isfinite()).nonzero()[:, 0]
     bar.advance(density.num_data - len(index))
-    if len(index) and density.dim:
-        anneal(density.rows(index), index, ledger, goal)
-        _heed_the_prior(ledger, mixed)
-    _mind_rounding(ledger, density.draw("prior", 1).dtype, goal)
+    for modes in (False, True):
+        some = index[found_modes[index] == modes]
+        if len(some) and density.dim:
+            proposal = found.proposal.rows(some) if found is not None and modes else None
+            anneal(density.rows(some), some, ledger, goal, proposal)
+    _contradict(ledger, mixed)
     bar.advance(len(index))
-    return ledger.evidence()
+    evidence = ledger.evidence()
+    if found is None:
+        return evidence
+    return replace(evidence, missed=found.missed(evidence.log_evidence), rounding=found.sizes)
 
 
-def _by_importance(model: Program, guide: Program, batch: Batch, goal: Goal) -> Evidence:
+def _by_importance(model: Program, guide: Program, batch: Batch, goal: Goal) -> AdaptiveEvidence:
     """Settle the data with draws of the guide alone."""
 
-    def sample(index: Tensor, num_draws: int, prior_share: float) -> tuple[Evidence, Evidence]:
-        found = importance_evidence(model, guide, rows(batch, index), num_draws, memory_mb=goal.memory_mb)
-        return found, found
+    def sample(index: Tensor, num_draws: int, prior_share: float) -> Sample:
+        found = by_guide(model, guide, rows(batch, index), num_draws, goal.memory_mb)
+        return Sample(found, found, torch.zeros(len(index), dtype=torch.bool))
 
     ledger, _ = _draw(sample, len(batch[0]), goal, goal.budget)
     return ledger.evidence()
 
 
-def _draw(sample: Sample, num_data: int, goal: Goal, most: int) -> tuple[Ledger, Evidence]:
+def _draw(
+    sample: Sampler, num_data: int, goal: Goal, most: int, found: Search | None = None
+) -> tuple[Ledger, Evidence]:
     """Rounds of draws; also what the last round of each datum says by the mixture.
 
     Args:
-        sample: data, number of draws, share of the prior ↦ what the draws say as draws of the guide and of the mixture.
+        sample: data, number of draws, share of the prior ↦ what the draws say.
         num_data: how many data there are.
         goal: what is asked for.
         most: draws that a round may have.
+        found: what a search found.
     """
-    index, count = torch.arange(num_data), min(FIRST_DRAWS, goal.budget)
-    own, mixed = sample(index, count, PRIOR_SHARE)
+    search_cost = 0 if found is None else found.cost
+    index, count = torch.arange(num_data), min(FIRST_DRAWS, goal.budget - search_cost)
+    first = _grouped(sample, index, count, PRIOR_SHARE, found)
+    own, mixed = (_gathered([(i, getattr(s, name)) for i, s in first]) for name in ("own", "mixed"))
     ledger, last = Ledger(own, goal), Ledger(mixed, goal)
-    parts = [(index, count, own, mixed)]
+    ledger.cost[:] = search_cost
+    # Of the next round of each datum: draws, the prior's share of them, and whether the guide's alone report.
+    plan = torch.zeros(num_data, 3, dtype=torch.float64)
+    parts = [(index, count, False, False, drawn) for index, drawn in first]
     while parts:
-        plan = torch.zeros(num_data, 2, dtype=torch.float64)  # draws of the next round, and the prior's share of them
-        for index, count, own, mixed in parts:
+        plan[:] = 0
+        for index, count, by_own, reports, drawn in parts:
+            chosen, which = drawn.own if by_own else drawn.mixed, by_own
             ledger.cost[index] += count
-            by, needed, share = _judge(own, mixed, goal.tolerance)
-            ledger.settled_by[index] = by
-            alone = (by == IMPORTANCE) | ((by == NOTHING) & (half_width(own) < half_width(mixed)))
-            ledger.enter(index, mixed)
-            ledger.enter(index[alone], own, alone)
-            last.enter(index, mixed)
-            more = (by == NOTHING) & (needed <= most) & (needed <= ledger.left(index)) & mixed.log_evidence.isfinite()
-            plan[index] = torch.where(more[:, None], torch.stack([needed, share], 1), 0.0)
-        rounds = [(count, share) for count, share in plan.unique(dim=0).tolist() if count > 0]
-        groups = [((plan == torch.tensor(r, dtype=plan.dtype)).all(1).nonzero()[:, 0], *r) for r in rounds]
-        parts = [(index, int(count), *sample(index, int(count), share)) for index, count, share in groups]
+            ledger.add_to_elbo(index, drawn.own)
+            ledger.enter(index, chosen)
+            ledger.confirmed[index] = drawn.confirmed
+            last.enter(index, drawn.mixed)
+            missed = _misses(drawn, goal.tolerance)
+            good = (half_width(chosen) <= goal.tolerance) & reports
+            good &= ~(missed | ~(chosen.pareto_k < FINITE_VARIANCE)) if which else torch.ones_like(good)
+            ledger.settled_by[index[good]] = IMPORTANCE if by_own else MIXTURE
+            following = _next_round(drawn, goal.tolerance, count, reports)
+            following[:, 0] = torch.maximum(following[:, 0], _to_confirm(found, index, following[:, 1]))
+            needed = following[:, 0]
+            more = ~good & (needed <= most) & (needed <= ledger.left(index)) & drawn.mixed.log_evidence.isfinite()
+            plan[index] = torch.where(more[:, None], following, 0.0)
+        parts = []
+        for count, share, by_own in plan[plan[:, 0] > 0].unique(dim=0).tolist():
+            index = (plan == torch.tensor([count, share, by_own], dtype=plan.dtype)).all(1).nonzero()[:, 0]
+            drawn_parts = _grouped(sample, index, int(count), share, found)
+            parts += [(i, int(count), bool(by_own), True, drawn) for i, drawn in drawn_parts]
     return ledger, last.evidence()
 
 
-def _judge(own: Evidence, mixed: Evidence, tolerance: float) -> tuple[Tensor, Tensor, Tensor]:
-    """By what each datum is settled; if by nothing, how many draws it needs, and the prior's share of them."""
-    missed = ~(mixed.log_evidence - own.log_evidence <= tolerance)
-    by = torch.full_like(own.log_evidence, NOTHING, dtype=torch.long)
-    by[half_width(mixed) <= tolerance] = MIXTURE
-    by[(half_width(own) <= tolerance) & ~missed] = IMPORTANCE
-    by_own = mixed.num_draws / own.num_draws * wanted(own, tolerance)
-    needed = torch.minimum(torch.where(missed, math.inf, by_own), wanted(mixed, tolerance))
-    # Where the prior finds what the guide misses, few of its draws carry much weight: more of them, whatever k̂ says.
+def _grouped(
+    sample: Sampler, index: Tensor, count: int, share: float, found: Search | None
+) -> list[tuple[Tensor, Sample]]:
+    """Draws for some data: by themselves for those of which the search found modes, since they are drawn from too."""
+    flags = torch.zeros(len(index), dtype=torch.bool) if found is None else found.found[index]
+    groups = [index[flags == flag] for flag in (False, True)]
+    return [(group, sample(group, count, min(share, 1 - PROPOSAL_SHARE - PRIOR_SHARE) if flag else share))
+            for flag, group in zip((False, True), groups, strict=True) if len(group)]
+
+
+def _gathered(parts: list[tuple[Tensor, Evidence]]) -> Evidence:
+    order = torch.cat([index for index, _ in parts]).argsort()
+    return type(parts[0][1]).concatenate([found for _, found in parts]).rows(order)
+
+
+def _misses(drawn: Sample, tolerance: float) -> Tensor:
+    """Where the mixture finds more than the guide's draws do, ``(num_data,)`` bool."""
+    return ~(drawn.mixed.log_evidence - drawn.own.log_evidence <= tolerance)
+
+
+def _next_round(drawn: Sample, tolerance: float, count: int, reports: bool) -> Tensor:
+    """Draws that the next round needs, the prior's share of them, and whether it is the guide's alone that report.
+
+    Columns of ``(num_data, 3)``, float64.
+    """
+    own, mixed, missed = drawn.own, drawn.mixed, _misses(drawn, tolerance)
+    sound = (own.pareto_k < FINITE_VARIANCE) & ~missed
+    by_own = torch.where(sound, mixed.num_draws / own.num_draws * wanted(own, tolerance), math.inf)
+    by_mixture = wanted(mixed, tolerance)
+    # Where the mixture finds what the guide misses, few of its draws carry much weight: more of them, whatever k̂ says.
     found = missed & (mixed.ess > FEW)
-    needed = torch.where(found, needed.clamp(max=4 * mixed.num_draws), needed)
+    by_mixture = torch.where(found, by_mixture.clamp(max=4 * mixed.num_draws), by_mixture)
+    # The first round is too small for k̂: where it is unknown or large, ask again before chains are called.
+    if not reports:
+        by_mixture = by_mixture.clamp(max=4 * mixed.num_draws)
     share = torch.where(missed, LARGE_PRIOR_SHARE, PRIOR_SHARE).double()
-    return by, torch.maximum(needed, 2 * mixed.num_draws).round(), share
+    needed = torch.minimum(by_own, by_mixture)
+    least = 2 * count if reports else LEAST_DRAWS
+    return torch.stack([needed.clamp(min=least).round(), share, (by_own <= by_mixture).double()], 1)
 
 
-def _heed_the_prior(ledger: Ledger, mixed: Evidence) -> None:
-    """Where draws of the prior found more than the chains did, return to the draws."""
+def _to_confirm(found: Search | None, index: Tensor, share: Tensor) -> Tensor:
+    """Draws after which enough of the prior's carry weight to confirm an estimate, where modes were found."""
+    if found is None:
+        return torch.zeros(len(index), dtype=torch.float64)
+    some = found.rows(index)
+    needed = 1.5 * ENOUGH * some.num_prior / some.prior_ess.clamp(min=1e-3) / share
+    needed = 2 ** needed.log2().ceil()
+    misses = (some.missed(some.log_guide) > MISSED_LIMIT) & (needed <= MOST_DRAWS / 2)
+    return torch.where(misses, needed, 0.0)
+
+
+def _contradict(ledger: Ledger, mixed: Evidence) -> None:
+    """Where draws of the mixture found more than the chains did, return to the draws."""
     markov = mixed.log_evidence + math.log(1 - CONTRADICTION)  # P(p̂ ≥ p/δ) ≤ δ, whatever the tail
     low = torch.where(mixed.ess > FEW, mixed.interval(CONTRADICTION)[0], markov)
     high = ledger.evidence().interval(0.95)[1]
-    torn = (ledger.details["num_distributions"] > 0) & (low > high)
-    ledger.enter(torn.nonzero()[:, 0], mixed, torn)
-    ledger.settled_by[torn] = NOTHING
-    ledger.details["torn"][torn] = True
+    contradicted = (ledger.num_distributions > 0) & (low > high)
+    ledger.enter(contradicted.nonzero()[:, 0], mixed, contradicted)
+    ledger.settled_by[contradicted] = NOTHING
+    ledger.contradicted[contradicted] = True
 
 
-def _mind_rounding(ledger: Ledger, dtype: torch.dtype, goal: Goal) -> None:
-    """Data whose density is not even computed to within the tolerance are not settled."""
-    rounding = torch.finfo(dtype).eps * ledger.evidence().log_evidence.abs()
-    rounded = (rounding > goal.tolerance / 2) & rounding.isfinite()
-    ledger.settled_by[rounded] = NOTHING
-    ledger.details["rounded"][rounded] = True
+def _with_rounding(evidence: AdaptiveEvidence, batch: Batch, goal: Goal) -> AdaptiveEvidence:
+    """The record with the rounding of the pair's numbers; data whose rounding exceeds the tolerance are not settled."""
+    rounding = rounding_of(evidence.log_evidence.abs() + evidence.rounding, batch)
+    coarse = rounding > goal.tolerance / 2
+    return replace(
+        evidence,
+        rounding=rounding,
+        settled_by=evidence.settled_by.where(~coarse, NOTHING),
+        too_coarse=coarse,
+    )

@@ -92,7 +92,7 @@ def _pieces(density: Density, at_once: int, memory_mb: float) -> Any:
 
 def _joined(found: list[Search]) -> Search:
     tensors = {
-        name: torch.cat([getattr(part, name) for part in found], -1) for name in Search._fields[1:-1]
+        name: torch.cat([getattr(part, name) for part in found], -1) for name in Search._fields[1:-2]
     }
     return found[0]._replace(proposal=type(found[0].proposal).concatenate([f.proposal for f in found]), **tensors)
 

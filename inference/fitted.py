@@ -1,10 +1,13 @@
 """Annealing from the normal distribution nearest to the posterior: a much shorter bridge than one from the guide.
 
-A few chains, the scouts, are annealed from the guide in few steps, stay a little where they end, and are thrown away.
-Their places and gradients give a normal close to the posterior (:mod:`ppvae.inference.standardised`); from it chains
-are annealed whose weights count. The normal was fixed before these chains were drawn, so that E[w] = p(x) whatever the
-scouts found. Where the log weights still spread too far, the ends of the chains take the place of the scouts, and the
-next bridge has four times as many distributions.
+A few *pilot chains* are annealed from the guide in few steps, stay a little where they end, and are thrown away. Their
+places and gradients give a normal close to the posterior (:mod:`ppvae.inference.standardised`); from it chains are
+annealed whose weights count. The normal was fixed before these chains were drawn, so that E[w] = p(x) whatever the
+pilot chains found. Where the log weights still spread too far, the ends of the chains take the place of the pilot
+chains, and the next bridge has four times as many distributions.
+
+Where the guide misses modes no normal is near the posterior: there chains start from a mixture of the guide and these
+modes (:mod:`ppvae.inference.mixture_start`).
 """
 
 from __future__ import annotations
@@ -17,32 +20,53 @@ from torch import Tensor
 from .annealing import LEAPFROG_STEPS, PILOT_CHAINS, PILOT_TRANSITIONS, PILOT_WARM_UP, Tuning, forward, tune
 from .chunks import chunks
 from .density import Density, evaluate
+from .estimates import ANNEALING, AnnealedEvidence
 from .hmc import transition
-from .ledger import ANNEALING, Goal, Ledger, half_width, record, wanted
+from .ledger import Goal, Ledger, half_width, record, wanted
+from .mixture_start import MixtureStart
 from .standardised import Standardised, standardised
+from .student import StudentMixture
+
+Bridge = Standardised | MixtureStart
 
 # Evaluations that a gradient costs.
 GRADIENT = 2
 # Chains from the guide that find the posterior, their temperatures, and their transitions once they are there.
-SCOUTS, SCOUT_DISTRIBUTIONS, SCOUT_STAY = 32, 16, 6
+EXPLORING_CHAINS, EXPLORING_DISTRIBUTIONS, STAY = 32, 16, 6
 # The first round of chains that count, and by how much a round may exceed the one before.
 FIRST_CHAINS, FIRST_DISTRIBUTIONS, GROWTH = 64, 16, 4
-# Evaluations below which it is not worth while to begin: pilots, scouts and a first round cost about as much.
+# Evaluations below which it is not worth while to begin: tuning, pilot chains and a first round cost about as much.
 LEAST_BUDGET = 15_000
 # Chains whose log weights spread farther than this, in nats, need more distributions rather than more chains.
 WIDE = 0.8
 
 
-def anneal(density: Density, index: Tensor, ledger: Ledger, goal: Goal) -> None:
-    """Anneal the data of a piece that draws did not settle; ``index`` is where the ledger keeps them."""
+def anneal(
+    density: Density, index: Tensor, ledger: Ledger, goal: Goal, proposal: StudentMixture | None = None
+) -> None:
+    """Anneal the data of a piece that draws did not settle.
+
+    Args:
+        density: the pair on these data.
+        index: where the ledger keeps them.
+        ledger: what is known; it is changed.
+        goal: what is asked for.
+        proposal: distributions at modes that the guide misses, to start from too.
+    """
     rich = ledger.left(index) >= LEAST_BUDGET
     density, index = density.rows(rich), index[rich]
     if not len(index):
         return
-    tuning = tune(density, "guide", SCOUT_DISTRIBUTIONS)
-    ledger.cost[index] += _pilot_price(tuning) + SCOUTS * _chain_price(SCOUT_DISTRIBUTIONS) + _stay_price(SCOUTS)
-    _, ends, _ = forward(density, tuning, "guide", SCOUTS)
-    view, num_distributions = _fit(density, ends.u, tuning), FIRST_DISTRIBUTIONS
+    view: Bridge
+    if proposal is not None:
+        view = MixtureStart(density, proposal.rows(rich))
+    else:
+        tuning = tune(density, "guide", EXPLORING_DISTRIBUTIONS)
+        ledger.cost[index] += _pilot_price(tuning)
+        ledger.cost[index] += EXPLORING_CHAINS * _chain_price(EXPLORING_DISTRIBUTIONS) + _stay_price(EXPLORING_CHAINS)
+        _, ends, _ = forward(density, tuning, "guide", EXPLORING_CHAINS)
+        view = _fit(density, ends.u, tuning)
+    num_distributions = FIRST_DISTRIBUTIONS
     while True:
         affordable = ledger.left(index) >= 2 * FIRST_CHAINS * _chain_price(num_distributions)
         index, view = index[affordable], view.rows(affordable)
@@ -54,12 +78,13 @@ def anneal(density: Density, index: Tensor, ledger: Ledger, goal: Goal) -> None:
         index, view, tuning, v = index[wide], view.rows(wide), _of(tuning, wide), v[:, wide]
         if not len(index):
             return
-        ledger.cost[index] += _stay_price(len(v))
-        view = _fit(view, v, tuning)
+        if isinstance(view, Standardised):
+            ledger.cost[index] += _stay_price(len(v))
+            view = _fit(view, v, tuning)
         num_distributions *= 4
 
 
-def _chains(view: Standardised, tuning: Tuning, index: Tensor, ledger: Ledger, goal: Goal) -> tuple[Tensor, Tensor]:
+def _chains(view: Bridge, tuning: Tuning, index: Tensor, ledger: Ledger, goal: Goal) -> tuple[Tensor, Tensor]:
     """Rounds of chains, until their number is enough or their weights are found to spread too far.
 
     Returns:
@@ -77,7 +102,9 @@ def _chains(view: Standardised, tuning: Tuning, index: Tensor, ledger: Ledger, g
             at = (size == count).nonzero()[:, 0]
             log_w, ends = _forward(view.rows(at), _of(tuning, at), count, goal.memory_mb)
             v = ends if v is None else v
-            found = record(log_w, "annealing")
+            weights = record(log_w)
+            unknown = torch.full_like(weights.log_evidence, torch.nan)
+            found = AnnealedEvidence.of(weights, unknown, unknown)
             ledger.cost[index[at]] += count * price
             ledger.enter(index[at], found, num_distributions=num_distributions)
             narrow = found.spread <= WIDE
@@ -93,7 +120,7 @@ def _chains(view: Standardised, tuning: Tuning, index: Tensor, ledger: Ledger, g
     return v, wide
 
 
-def _forward(view: Standardised, tuning: Tuning, num_chains: int, memory_mb: float) -> tuple[Tensor, Tensor]:
+def _forward(view: Bridge, tuning: Tuning, num_chains: int, memory_mb: float) -> tuple[Tensor, Tensor]:
     """Log weights ``(num_chains, num_data)``, and where the last of the chains ended."""
     log_w = []
     for _, chains in chunks(num_chains, 1, view.bytes_each * view.num_data, memory_mb):
@@ -106,7 +133,7 @@ def _fit(density: Density, u: Tensor, tuning: Tuning) -> Standardised:
     """The pair in coordinates that fit the posterior, from chains that have arrived there."""
     step, scale = tuning.at(torch.ones_like(tuning.length))
     point, places, gradients = evaluate(density.joint, u), [], []
-    for _ in range(SCOUT_STAY):
+    for _ in range(STAY):
         point, _ = transition(density.joint, point, torch.ones(1).to(point.values), step, scale, LEAPFROG_STEPS)
         places.append(point.u)
         gradients.append(point.gradients[0])
@@ -123,7 +150,7 @@ def _chain_price(num_distributions: int) -> int:
 
 
 def _stay_price(num_chains: int) -> int:
-    return GRADIENT * num_chains * (SCOUT_STAY * LEAPFROG_STEPS + 1)
+    return GRADIENT * num_chains * (STAY * LEAPFROG_STEPS + 1)
 
 
 def _pilot_price(tuning: Tuning) -> int:

@@ -81,6 +81,7 @@ class Search(NamedTuple):
         prior_log_evidence: log p̂ by the draws of the prior alone.
         prior_ess: the effective number of these.
         sizes: |log q| + |log p(u)| + |log p(x, u)|, the largest of the guide's draws each: what is rounded.
+        num_prior: draws of the prior.
         cost: evaluations per datum.
     """
 
@@ -91,6 +92,7 @@ class Search(NamedTuple):
     prior_log_evidence: Tensor
     prior_ess: Tensor
     sizes: Tensor
+    num_prior: int
     cost: int
 
     @property
@@ -105,7 +107,7 @@ class Search(NamedTuple):
 
     def rows(self, index: Any) -> Search:
         """What was found for some of the data."""
-        tensors = {name: getattr(self, name)[index] for name in self._fields[1:-1]}
+        tensors = {name: getattr(self, name)[index] for name in self._fields[1:-2]}
         return self._replace(proposal=self.proposal.rows(index), **tensors)
 
 
@@ -157,6 +159,7 @@ def search(density: Density, budget: int) -> Search:
         prior_log_evidence=_log_mean(log_likelihood).cpu(),
         prior_ess=effective(log_likelihood).cpu(),
         sizes=at_drawn.abs().nan_to_num(0.0, 0.0, 0.0).amax(1).sum(0).cpu(),
+        num_prior=how.num_prior,
         cost=how.cost,
     )
 
