@@ -62,6 +62,8 @@ SEARCH, SEARCH_SHARE = 500, 0.25
 FIRST_DRAWS, LEAST_DRAWS, MOST_DRAWS = 200, 450, 16_000
 # The share of the draws that comes from modes that the search found.
 PROPOSAL_SHARE = 0.4
+# From so many effective draws in the search on, draws of the prior are worth while where modes were found.
+CAPABLE = 4.0
 # Below this k-hat the weights have a variance, and draws of the guide alone may report.
 FINITE_VARIANCE = 0.5
 # Draws contradict an estimate by chains at this confidence.
@@ -147,9 +149,8 @@ def _settle(density: Density, goal: Goal, bar: Progress) -> AdaptiveEvidence:
 
     def sample(index: Tensor, num_draws: int, prior_share: float) -> Sample:
         proposal = found.proposal.rows(index) if found is not None and bool(found_modes[index].any()) else None
-        strata = defensive_weights(
-            density.rows(index), num_draws, goal.memory_mb, prior_share, proposal, PROPOSAL_SHARE
-        )
+        others = min(PROPOSAL_SHARE, (1 - prior_share) / 2)
+        strata = defensive_weights(density.rows(index), num_draws, goal.memory_mb, prior_share, proposal, others)
         mixed = record(strata.mixed)
         by_prior = torch.logsumexp(strata.prior, 0) - math.log(len(strata.prior))
         own = record(strata.guide, num_bounds_of(num_draws))
@@ -217,7 +218,8 @@ def _draw(
             good = (half_width(chosen) <= goal.tolerance) & reports
             good &= ~(missed | ~(chosen.pareto_k < FINITE_VARIANCE)) if which else torch.ones_like(good)
             ledger.settled_by[index[good]] = IMPORTANCE if by_own else MIXTURE
-            following = _next_round(drawn, goal.tolerance, count, reports)
+            few = torch.zeros_like(good) if found is None else found.found[index] & (found.prior_ess[index] < CAPABLE)
+            following = _next_round(drawn, goal.tolerance, count, reports, few)
             following[:, 0] = torch.maximum(following[:, 0], _to_confirm(found, index, following[:, 1]))
             needed = following[:, 0]
             more = ~good & (needed <= most) & (needed <= ledger.left(index)) & drawn.mixed.log_evidence.isfinite()
@@ -236,8 +238,7 @@ def _grouped(
     """Draws for some data: by themselves for those of which the search found modes, since they are drawn from too."""
     flags = torch.zeros(len(index), dtype=torch.bool) if found is None else found.found[index]
     groups = [index[flags == flag] for flag in (False, True)]
-    return [(group, sample(group, count, min(share, 1 - PROPOSAL_SHARE - PRIOR_SHARE) if flag else share))
-            for flag, group in zip((False, True), groups, strict=True) if len(group)]
+    return [(group, sample(group, count, share)) for group in groups if len(group)]
 
 
 def _gathered(parts: list[tuple[Tensor, Evidence]]) -> Evidence:
@@ -250,10 +251,17 @@ def _misses(drawn: Sample, tolerance: float) -> Tensor:
     return ~(drawn.mixed.log_evidence - drawn.own.log_evidence <= tolerance)
 
 
-def _next_round(drawn: Sample, tolerance: float, count: int, reports: bool) -> Tensor:
+def _next_round(drawn: Sample, tolerance: float, count: int, reports: bool, few: Tensor) -> Tensor:
     """Draws that the next round needs, the prior's share of them, and whether it is the guide's alone that report.
 
     Columns of ``(num_data, 3)``, float64.
+
+    Args:
+        drawn: what the last round says.
+        tolerance: in nats.
+        count: its draws.
+        reports: whether it was one that reports.
+        few: where modes were found and draws of the prior do not reach them.
     """
     own, mixed, missed = drawn.own, drawn.mixed, _misses(drawn, tolerance)
     sound = (own.pareto_k < FINITE_VARIANCE) & ~missed
@@ -265,7 +273,7 @@ def _next_round(drawn: Sample, tolerance: float, count: int, reports: bool) -> T
     # The first round is too small for k̂: where it is unknown or large, ask again before chains are called.
     if not reports:
         by_mixture = by_mixture.clamp(max=4 * mixed.num_draws)
-    share = torch.where(missed, LARGE_PRIOR_SHARE, PRIOR_SHARE).double()
+    share = torch.where(missed & ~few, LARGE_PRIOR_SHARE, PRIOR_SHARE).double()
     needed = torch.minimum(by_own, by_mixture)
     least = 2 * count if reports else LEAST_DRAWS
     return torch.stack([needed.clamp(min=least).round(), share, (by_own <= by_mixture).double()], 1)
