@@ -145,10 +145,10 @@ def estimate_evidence(
 def _settle(density: Density, goal: Goal, bar: Progress) -> AdaptiveEvidence:
     """Settle the data of one piece, or spend their budget."""
     found = search_pieces(density, min(SEARCH, int(SEARCH_SHARE * goal.budget)), goal.memory_mb)
-    found_modes = torch.zeros(density.num_data, dtype=torch.bool) if found is None else found.found
+    found_more = torch.zeros(density.num_data, dtype=torch.bool) if found is None else found.found
 
     def sample(index: Tensor, num_draws: int, prior_share: float) -> Sample:
-        proposal = found.proposal.rows(index) if found is not None and bool(found_modes[index].any()) else None
+        proposal = found.proposal.rows(index) if found is not None and bool(found_more[index].any()) else None
         others = min(PROPOSAL_SHARE, (1 - prior_share) / 2)
         strata = defensive_weights(density.rows(index), num_draws, goal.memory_mb, prior_share, proposal, others)
         mixed = record(strata.mixed)
@@ -160,8 +160,9 @@ def _settle(density: Density, goal: Goal, bar: Progress) -> AdaptiveEvidence:
     ledger.annealable[:] = True
     index = ((ledger.settled_by == NOTHING) & ledger.log_evidence.isfinite()).nonzero()[:, 0]
     bar.advance(density.num_data - len(index))
+    in_modes = torch.zeros_like(found_more) if found is None else found.in_modes
     for modes in (False, True):
-        some = index[found_modes[index] == modes]
+        some = index[in_modes[index] == modes]
         if len(some) and density.dim:
             proposal = found.proposal.rows(some) if found is not None and modes else None
             anneal(density.rows(some), some, ledger, goal, proposal)

@@ -175,7 +175,7 @@ def _searched(density: Density, run: Run, searchable: bool, memory_mb: float, ba
         unknown = torch.full((density.num_data,), math.nan, dtype=torch.float64)
         nothing = {"missed": unknown, "confirmed": unknown > 0, "sizes": torch.zeros_like(unknown)}
         return _anneal(density, run, memory_mb, bar) | nothing
-    by_mode = {flag: (found.found == flag).nonzero()[:, 0] for flag in (False, True)}
+    by_mode = {flag: (found.in_modes == flag).nonzero()[:, 0] for flag in (False, True)}
     parts: list[dict[str, Tensor]] = []
     for flag, index in by_mode.items():
         if len(index):
@@ -186,7 +186,8 @@ def _searched(density: Density, run: Run, searchable: bool, memory_mb: float, ba
     part = {name: torch.cat([p[name] for p in parts], -1)[..., order] for name in parts[0]}
     log_evidence = torch.logsumexp(part["log_w"], 0) - math.log(run.num_chains)
     confirmed = confirms(found.prior_log_evidence, found.prior_ess, log_evidence)
-    return part | {"missed": found.missed(log_evidence), "confirmed": confirmed, "sizes": found.sizes}
+    missed = torch.maximum(found.missed(log_evidence), found.lacking(log_evidence))
+    return part | {"missed": missed, "confirmed": confirmed, "sizes": found.sizes}
 
 
 def _anneal(density: Bridge, run: Run, memory_mb: float, bar: Progress) -> dict[str, Tensor]:

@@ -149,7 +149,7 @@ def with_search(evidence: Record, found: Search | None, batch: Batch) -> Record:
     sizes = evidence.log_evidence.abs()
     if found is not None:
         sizes = sizes + found.sizes
-        evidence = replace(evidence, missed=found.missed(evidence.log_evidence))
+        evidence = replace(evidence, missed=found.missed(evidence.log_evidence, ~found.in_modes))
     return replace(evidence, rounding=rounding_of(sizes, batch))
 
 

@@ -102,6 +102,11 @@ class Evidence:
         return torch.where(self.by_chains, 1.0, tail_factor(self.pareto_k))
 
     @property
+    def delta_standard_error(self) -> Tensor:
+        """The delta method's error of ``log_evidence``, ``(num_data,)``: the spread of estimates from light tails."""
+        return self.standard_error / self.tail_factor
+
+    @property
     def reliable(self) -> Tensor:
         """Whether the tail of the weights lets the error be trusted, ``(num_data,)`` bool.
 
@@ -167,7 +172,7 @@ class Evidence:
         if not 0 < confidence < 1:
             raise OptionError(f"confidence must lie between 0 and 1; it is {confidence}.")
         z = math.sqrt(2) * torch.erfinv(torch.tensor(confidence, dtype=torch.float64)).item()
-        half = z * self.standard_error / self.tail_factor
+        half = z * self.delta_standard_error
         widened = half * (1 - self.pareto_k.clamp(0, 0.99)) ** -1.5
         freedom = (self.num_draws - 1).clamp(min=1).numpy()
         t = torch.from_numpy(stats.t.ppf((1 + confidence) / 2, freedom))

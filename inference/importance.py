@@ -85,7 +85,7 @@ def importance_evidence(
     num_data = len(batch[0])
     with seeded(seed), Progress("log p(x)", num_data * check_particles(num_particles), "weights", progress) as bar:
         found = search_all(model, guide, batch, int(SEARCH_SHARE * num_particles), memory_mb)
-        misses = found.found if found is not None else torch.zeros(num_data, dtype=torch.bool)
+        misses = found.in_modes if found is not None else torch.zeros(num_data, dtype=torch.bool)
         parts, order = [], []
         if not misses.all():
             index = (~misses).nonzero()[:, 0]

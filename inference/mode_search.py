@@ -41,6 +41,8 @@ from .student import StudentMixture
 LEAST_BUDGET = 100
 # Shares of p(x) for which it is worth while to draw from modes that were found, and from wider distributions.
 WORTHWHILE, WORTHWHILE_OUTSIDE = 0.01, 0.1
+# Effective draws of the prior below which their standard error means nothing.
+FEW = 10.0
 # How often a mode's places must outweigh the mean of the guide's weights to count as places where it does not come.
 OUTWEIGHED = 1000.0
 # By how many nats log p(x, u) must fall between two modes.
@@ -96,14 +98,37 @@ class Search(NamedTuple):
     cost: int
 
     @property
-    def found(self) -> Tensor:
-        """Where the guide misses so much that others should be drawn from beside it, ``(num_data,)`` bool."""
-        in_modes = self.log_missed > self.log_guide + math.log(WORTHWHILE)
-        return in_modes | (self.log_outside > self.log_guide + math.log(WORTHWHILE_OUTSIDE))
+    def in_modes(self) -> Tensor:
+        """Where modes should be drawn from beside the guide, ``(num_data,)`` bool."""
+        return self.log_missed > self.log_guide + math.log(WORTHWHILE)
 
-    def missed(self, log_evidence: Tensor) -> Tensor:
-        """The share of p(x) in modes where the guide's draws do not come, ``(num_data,)``."""
-        return (self.log_missed - log_evidence).exp().nan_to_num(0.0).clamp(max=1.0)
+    @property
+    def found(self) -> Tensor:
+        """Where modes, or wider distributions, should be drawn from beside the guide, ``(num_data,)`` bool."""
+        return self.in_modes | (self.log_outside > self.log_guide + math.log(WORTHWHILE_OUTSIDE))
+
+    def missed(self, log_evidence: Tensor, outside: Tensor | None = None) -> Tensor:
+        """The share of p(x) in places where the guide's draws do not come, ``(num_data,)``.
+
+        Args:
+            log_evidence: log p(x), in nats.
+            outside: for which data places count that have no mode, ``(num_data,)`` bool; by default for none.
+        """
+        log_missed = self.log_missed
+        if outside is not None:
+            log_missed = torch.where(outside, torch.maximum(log_missed, self.log_outside), log_missed)
+        return (log_missed - log_evidence).exp().nan_to_num(0.0).clamp(max=1.0)
+
+    def lacking(self, log_evidence: Tensor) -> Tensor:
+        """The share of p(x) that an estimate lacks by what the search saw where no mode is, ``(num_data,)``.
+
+        Positive where draws of the prior alone have a higher mean by more than three standard errors, or where the
+        places far from the guide outweigh the estimate.
+        """
+        sure = (self.prior_ess >= FEW) & (self.prior_log_evidence - log_evidence > 3 / self.prior_ess.sqrt())
+        seen = torch.where(sure, self.prior_log_evidence, -math.inf)
+        seen = torch.maximum(seen, self.log_outside)
+        return (1 - (log_evidence - seen).exp()).clamp(min=0.0)
 
     def rows(self, index: Any) -> Search:
         """What was found for some of the data."""

@@ -133,9 +133,9 @@ class Running:
         inverse_ess = (self._log_squares - 2 * log_sum).exp().clamp(1 / k, 1.0)
         ess = torch.where(log_sum.isneginf(), 0.0, 1 / inverse_ess)
         variance = (inverse_ess - 1 / k) * k / (k - 1) if k > 1 else torch.full_like(ess, math.nan)
+        delta = torch.where(ess > 0, variance.clamp(min=0).sqrt(), math.nan)
         k_hat = pareto_k(self._tail, k)
-        variance = variance * tail_factor(k_hat).square()
-        standard_error = torch.where(ess > 0, variance.clamp(min=0).sqrt(), math.nan)
+        standard_error = delta * tail_factor(k_hat)
         elbo = self._blocks.moments[0]
         bound_k = [2**level for level in range(len(self._blocks.moments))]
         bound = [m.mean for m in self._blocks.moments]
@@ -150,7 +150,7 @@ class Running:
             elbo=elbo.mean,
             elbo_standard_error=elbo.standard_error,
             ess=ess,
-            gap_standard_error=self._gap_standard_error(variance),
+            gap_standard_error=self._gap_standard_error(variance, standard_error.square() - delta.square()),
             pareto_k=k_hat,
             num_particles=k,
             bound_k=torch.tensor(bound_k),
@@ -163,11 +163,12 @@ class Running:
             confirmed=torch.zeros_like(log_sum, dtype=torch.bool),
         )
 
-    def _gap_standard_error(self, variance: Tensor) -> Tensor:
-        """Delta method for log w̄ − mean(log w): the two come from the same draws and move together."""
+    def _gap_standard_error(self, variance: Tensor, of_tail: Tensor) -> Tensor:
+        """Delta method for log w̄ − mean(log w), which come from the same draws; and the variance of a heavy tail."""
         elbo = self._blocks.moments[0]
         covariance = (self._tilted - elbo.mean) / max(self.num_particles - 1, 1)
-        return (variance + elbo.standard_error.square() - 2 * covariance).clamp(min=0).sqrt()
+        delta = (variance + elbo.standard_error.square() - 2 * covariance).clamp(min=0)
+        return (delta + of_tail.nan_to_num(0.0)).sqrt()
 
     def _sizes(self) -> Tensor:
         return torch.tensor(self._edges, dtype=torch.float64).diff()[:, None]

@@ -92,7 +92,7 @@ def assert_promise_kept(pair: Pair, times: int) -> None:
     many = pair.replicated(times, 1)
     evidence = estimate_evidence(many.model, many.guide, many.data, tolerance=0.1, seed=1)
     truth = pair.rows([1]).truth.item()
-    settled = evidence.details["settled_by"] != NOTHING
+    settled = evidence.settled_by != NOTHING
     assert settled.double().mean() > 0.98
     within = ((evidence.log_evidence - truth).abs() <= 0.1) | ~settled
     lower, upper = evidence.interval()
@@ -129,11 +129,11 @@ def test_each_datum_is_settled_by_what_it_needs() -> None:
     costs = []
     for by, pair in found.items():
         evidence = estimate_evidence(pair.model, pair.guide, pair.x, seed=0)
-        assert (evidence.details["settled_by"] == by).all()
+        assert (evidence.settled_by == by).all()
         assert ((evidence.log_evidence - pair.truth).abs() < 0.1).all()
-        assert ((evidence.details["num_distributions"] > 0) == (by == ANNEALING)).all()
+        assert ((evidence.num_distributions > 0) == (by == ANNEALING)).all()
         assert evidence.remarks() == []
-        costs.append(evidence.details["cost"].max().item())
+        costs.append(evidence.cost.max().item())
     assert costs[0] == 1000
     assert costs == sorted(costs)
 
@@ -141,7 +141,7 @@ def test_each_datum_is_settled_by_what_it_needs() -> None:
 def test_a_smaller_tolerance_costs_more_and_is_kept() -> None:
     pair = pairs.build("linear_wide")
     coarse, fine = (estimate_evidence(pair.model, pair.guide, pair.x, tolerance=t, seed=0) for t in (0.1, 0.02))
-    assert (fine.details["cost"] > coarse.details["cost"]).all()
+    assert (fine.cost > coarse.cost).all()
     assert ((fine.log_evidence - pair.truth).abs() < 0.02).all()
 
 
@@ -149,8 +149,8 @@ def test_the_budget_is_kept_and_its_end_is_said() -> None:
     pair = gaussian(10, scale=0.5)
     for budget in (100, 1500, 25_000):
         evidence = estimate_evidence(pair.model, pair.guide, pair.x, tolerance=1e-3, budget=budget, seed=0)
-        assert (evidence.details["cost"] <= budget).all()
-        assert (evidence.details["settled_by"] == NOTHING).all()
+        assert (evidence.cost <= budget).all()
+        assert (evidence.settled_by == NOTHING).all()
         assert any("3 of 3 data is not known to within the tolerance" in remark for remark in evidence.remarks())
     # The chains of the last round are a good estimate for all that.
     assert ((evidence.log_evidence - pair.truth).abs() < 0.1).all()
@@ -169,7 +169,7 @@ def test_pieces_of_the_data_are_settled_alike() -> None:
     pair = gaussian(10, scale=0.5).rows([0, 1])
     evidence = estimate_evidence(pair.model, pair.guide, pair.x, seed=0, memory_mb=0.6)
     assert ((evidence.log_evidence - pair.truth).abs() < 0.1).all()
-    assert (evidence.details["settled_by"] == ANNEALING).all()
+    assert (evidence.settled_by == ANNEALING).all()
 
 
 def test_chains_that_spread_too_far_get_a_new_fit_and_more_distributions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,13 +179,13 @@ def test_chains_that_spread_too_far_get_a_new_fit_and_more_distributions(monkeyp
     pair = pairs.build("banana")
     evidence = estimate_evidence(pair.model, pair.guide, pair.x, tolerance=0.02, seed=0)
     assert ((evidence.log_evidence - pair.truth).abs() < 0.02).all()
-    assert (evidence.details["settled_by"] == ANNEALING).all()
-    assert evidence.details["num_distributions"].tolist() == [64, 64, 64, 16]
-    assert (evidence.details["spread"] <= 0.03).all()
+    assert (evidence.settled_by == ANNEALING).all()
+    assert evidence.num_distributions.tolist() == [64, 64, 64, 16]
+    assert (evidence.spread <= 0.03).all()
     # What the budget does not cover is not begun.
     poor = estimate_evidence(pair.model, pair.guide, pair.x, tolerance=0.02, budget=25_000, seed=0)
-    assert (poor.details["cost"] <= 25_000).all()
-    assert poor.details["settled_by"].tolist() == [NOTHING, NOTHING, NOTHING, ANNEALING]
+    assert (poor.cost <= 25_000).all()
+    assert poor.settled_by.tolist() == [NOTHING, NOTHING, NOTHING, ANNEALING]
 
 
 def test_the_next_round_is_as_large_as_the_error_asks() -> None:
@@ -214,7 +214,7 @@ def test_a_mode_that_the_guide_misses_is_found_in_few_dimensions() -> None:
     pair = two_modes(1)
     evidence = estimate_evidence(pair.model, pair.guide, pair.x, seed=0)
     assert ((evidence.log_evidence - pair.truth).abs() < 0.1).all()
-    assert (evidence.details["settled_by"] == MIXTURE).all()
+    assert (evidence.settled_by == MIXTURE).all()
 
 
 def test_chains_that_miss_what_the_prior_found_are_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,9 +222,9 @@ def test_chains_that_miss_what_the_prior_found_are_not_believed(monkeypatch: pyt
     monkeypatch.setattr(adaptive, "MOST_DRAWS", 0)
     pair = two_modes(1)
     evidence = estimate_evidence(pair.model, pair.guide, pair.x, seed=0)
-    assert evidence.details["torn"].all()
-    assert (evidence.details["settled_by"] == NOTHING).all()
-    assert (evidence.details["num_distributions"] == 0).all()
+    assert evidence.contradicted.all()
+    assert (evidence.settled_by == NOTHING).all()
+    assert (evidence.num_distributions == 0).all()
     assert ((evidence.log_evidence - pair.truth).abs() < 4 * evidence.standard_error).all()
     (remark,) = evidence.remarks()
     assert "draws of the prior find a part of the posterior" in remark
@@ -282,8 +282,8 @@ def test_a_datum_of_probability_zero_harms_no_other() -> None:
         evidence = estimate_evidence(zero_likelihood, zero_guide, x, seed=0)
     assert (evidence.log_evidence[[0, 2]] - torch.tensor([0.5, 0.8]).log()).abs().max() < 0.1
     assert evidence.log_evidence[1] == -math.inf
-    assert evidence.details["settled_by"].tolist() == [IMPORTANCE, NOTHING, IMPORTANCE]
-    assert evidence.details["cost"][1] == 1000
+    assert evidence.settled_by.tolist() == [IMPORTANCE, NOTHING, IMPORTANCE]
+    assert evidence.cost[1] == 1000
     assert len(evidence.remarks()) == 1
     assert "probability zero" in evidence.remarks()[0]
 
@@ -316,7 +316,7 @@ def test_log_weights_of_minus_a_million() -> None:
 def test_single_precision_says_where_it_is_too_coarse() -> None:
     pair, truth = peaked(torch.float32)
     evidence = estimate_evidence(pair.model, pair.guide, pair.x, seed=0)
-    assert evidence.details["settled_by"].tolist() == [NOTHING, IMPORTANCE]
+    assert evidence.settled_by.tolist() == [NOTHING, IMPORTANCE]
     assert (evidence.log_evidence[1] - truth[1]).abs() < 0.1
     assert len(evidence.remarks()) == 1
     assert "run the pair in double precision" in evidence.remarks()[0]
@@ -327,7 +327,7 @@ def test_without_continuous_latents_all_is_exact() -> None:
         pair = pairs.build(name)
         evidence = estimate_evidence(pair.model, pair.guide, pair.data, seed=0)
         assert torch.allclose(evidence.log_evidence, pair.truth, atol=1e-9)
-        assert (evidence.details["settled_by"] == IMPORTANCE).all()
+        assert (evidence.settled_by == IMPORTANCE).all()
         assert evidence.remarks() == []
 
 
@@ -349,7 +349,7 @@ def test_a_discrete_latent_that_is_drawn_leaves_draws_alone() -> None:
     evidence = estimate_evidence(coin_model, coin_guide, x, tolerance=0.05, seed=0)
     parts = [math.log(p) + dist.Normal(2.0 * c, math.sqrt(1.25)).log_prob(x) for c, p in ((0, 0.7), (1, 0.3))]
     assert ((evidence.log_evidence - torch.logsumexp(torch.stack(parts), 0)).abs() < 0.05).all()
-    assert not evidence.details["annealable"].any()
+    assert not evidence.annealable.any()
     assert len(evidence.remarks()) == 1
     assert "draws of the guide alone" in evidence.remarks()[0]
 

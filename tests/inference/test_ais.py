@@ -53,8 +53,8 @@ def test_the_elbo_is_the_guides() -> None:
 def test_details_are_per_datum_and_reach_the_dataset() -> None:
     pair = pairs.build("banana")
     evidence = annealed_evidence(pair.model, pair.guide, pair.x, 25, 10, seed=0)
-    assert (evidence.details["acceptance"] > 0.3).all()
-    assert (evidence.details["acceptance"] <= 1).all()
+    assert (evidence.acceptance > 0.3).all()
+    assert (evidence.acceptance <= 1).all()
     dataset = evidence.to_dataset()
     assert dataset.attrs["method"] == "annealing"
     assert dataset["path_length"].dims == ("datum",)
@@ -64,7 +64,7 @@ def test_details_are_per_datum_and_reach_the_dataset() -> None:
 def test_the_prior_is_farther_from_the_posterior_than_a_good_guide() -> None:
     pair = pairs.build("linear_wide")
     near, far = (annealed_evidence(pair.model, pair.guide, pair.x, 8, 10, start=s, seed=0) for s in ("guide", "prior"))
-    assert (near.details["path_length"] < far.details["path_length"]).all()
+    assert (near.path_length < far.path_length).all()
 
 
 def test_a_seed_fixes_everything_and_leaves_the_generators_alone() -> None:

@@ -13,6 +13,7 @@ from replicates import replicates
 
 from ppvae.errors import OptionError
 from ppvae.inference import Evidence, importance_evidence
+from ppvae.inference.estimates import AnnealedEvidence
 from ppvae.inference.running import Running
 
 
@@ -24,7 +25,8 @@ def test_the_record_is_frozen_and_of_double_precision():
     for field in dataclasses.fields(evidence):
         value = getattr(evidence, field.name)
         if isinstance(value, torch.Tensor) and field.name != "bound_k":
-            assert value.dtype == torch.float64
+            whole = {"num_draws": torch.int64, "confirmed": torch.bool}
+            assert value.dtype == whole.get(field.name, torch.float64)
             assert value.shape[-1] == len(pair.x)
     assert torch.equal(evidence.gap, evidence.log_evidence - evidence.elbo)
 
@@ -117,7 +119,8 @@ def chains(log_w: torch.Tensor) -> Evidence:
     """The record of annealed chains with these log weights, ``(num_chains, num_data)``."""
     running = Running(*log_w.shape)
     running.add(log_w)
-    return dataclasses.replace(running.evidence(), method="annealing")
+    still = torch.ones(log_w.shape[1])
+    return AnnealedEvidence.of(running.evidence(), acceptance=0.7 * still, path_length=still)
 
 
 @pytest.mark.parametrize("num_chains", [8, 16, 64])
@@ -156,7 +159,7 @@ def test_chains_that_spread_too_far_have_no_upper_end_and_say_so():
 
 def test_chains_that_do_not_move_say_so():
     evidence = chains(0.1 * torch.randn(40, 2, generator=torch.Generator().manual_seed(0)))
-    evidence = dataclasses.replace(evidence, details={"acceptance": torch.tensor([0.02, 0.7])})
+    evidence = dataclasses.replace(evidence, acceptance=torch.tensor([0.02, 0.7]))
     (remark,) = evidence.remarks()
     assert "hardly moved for 1 of 2 data" in remark
 

@@ -36,12 +36,14 @@ def test_elbo_error_is_the_one_of_the_closed_form():
 def test_errors_match_the_spread_of_replicates(name):
     """The sd of 1000 estimates has a relative error of 1/√2000 = 2.2 %, more with tails: 12 % is above five of them."""
     evidence, truth = replicates(pairs.build(name), 1000, 1000, seed=3)
+    delta = evidence.delta_standard_error
+    of_gap = (evidence.gap_standard_error**2 - evidence.standard_error**2 + delta**2).sqrt()
     for estimate, error in (
-        (evidence.log_evidence, evidence.standard_error),
+        (evidence.log_evidence, delta),
         (evidence.log_evidence, evidence.batch_standard_error),
-        (evidence.jackknife, evidence.standard_error),
+        (evidence.jackknife, delta),
         (evidence.elbo, evidence.elbo_standard_error),
-        (evidence.gap, evidence.gap_standard_error),
+        (evidence.gap, of_gap),
     ):
         assert (error**2).mean().sqrt().item() / estimate.std().item() == pytest.approx(1, abs=0.12)
     # And the estimates are centred: the bias of −SE²/2 is far below one standard error of the mean here.
@@ -73,7 +75,7 @@ def test_the_interval_covers(name):
     # Nor does it cover by saying nothing: nearly all ends are finite, and no wider than twice the plain interval.
     finite = torch.isfinite(upper)
     assert finite.double().mean() > 0.95
-    plain = 2 * 1.96 * evidence.standard_error
+    plain = 2 * 1.96 * evidence.delta_standard_error
     assert ((upper - lower) / plain)[finite].median() < 2
 
 
@@ -87,7 +89,7 @@ def test_the_interval_covers_where_the_weights_have_no_variance(scale):
     lower, upper = evidence.interval()
     covered = int(((lower <= truth) & (truth <= upper)).sum())
     assert truths.binomial_alarm(covered, 2000, 0.94) > 1e-3
-    plain = (evidence.log_evidence - truth).abs() < 1.96 * evidence.standard_error
+    plain = (evidence.log_evidence - truth).abs() < 1.96 * evidence.delta_standard_error
     assert plain.double().mean() < 0.92
     assert torch.isfinite(upper).double().mean() > 0.6
 
