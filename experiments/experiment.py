@@ -34,6 +34,7 @@ EXPERIMENTS: tuple[str, ...] = (
     "gradient_descent",
     "linear_autoencoder_is_pca",
     "linear_vae_is_ppca",
+    "missed_modes",
     "posterior_is_intractable",
 )
 

@@ -83,7 +83,7 @@ def _at_the_mode(log_joint: Callable[[Tensor, Tensor], Tensor], z: Tensor, x: Te
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(steps):
         optimiser.zero_grad()
-        (-log_joint(z, x).sum()).backward()  # type: ignore[no-untyped-call]
+        (-log_joint(z, x).sum()).backward()
         optimiser.step()
         schedule.step()
     columns = []
@@ -114,9 +114,7 @@ def _normal(loc: Tensor | float, scale: Tensor | float, dim: int) -> Any:
     return dist.Normal(torch.as_tensor(loc).expand(dim), scale).to_event(1)
 
 
-def _each(
-    dim: int, loc: float, scale: float, mean: Callable[[Tensor], Tensor], noise: float, start: Start
-) -> Problem:
+def _each(dim: int, loc: float, scale: float, mean: Callable[[Tensor], Tensor], noise: float, start: Start) -> Problem:
     """x_i ~ N(mean(z_i), noise²) for every coordinate alone."""
     one = _line(loc, scale, mean, noise)
     return (
@@ -220,7 +218,7 @@ def two_decoders() -> Problem:
 
 
 def label_switching() -> Problem:
-    """Three cluster centres in the plane, exchangeable: six modes. Four points of a mixture of the three are seen."""
+    """Three cluster centres in the plane, exchangeable: six modes. Six points of a mixture of the three are seen."""
     slots, points, noise, width = 3, 6, 0.4, 2.0
 
     def likelihood(z: Tensor) -> Any:

@@ -44,7 +44,7 @@ from .ais import pieces
 from .defence import rounding_of, search_pieces
 from .defensive import ENOUGH, LARGE_PRIOR_SHARE, PRIOR_SHARE, confirms, defensive_weights
 from .density import Density, density_of
-from .estimates import ANNEALING, IMPORTANCE, MIXTURE, NOTHING, AdaptiveEvidence
+from .estimates import IMPORTANCE, MIXTURE, NOTHING, AdaptiveEvidence
 from .evidence import MISSED_LIMIT, Evidence
 from .fitted import FIRST_CHAINS, anneal
 from .importance import by_guide, finite_batch
@@ -66,6 +66,8 @@ PROPOSAL_SHARE = 0.4
 CAPABLE = 4.0
 # Below this k-hat the weights have a variance, and draws of the guide alone may report.
 FINITE_VARIANCE = 0.5
+# The guide's draws alone report unless they need so many times as many draws as the mixture.
+MUCH_DEARER = 1.5
 # Draws contradict an estimate by chains at this confidence.
 CONTRADICTION = 0.997
 # Effective draws below which their standard error means nothing.
@@ -275,9 +277,10 @@ def _next_round(drawn: Sample, tolerance: float, count: int, reports: bool, few:
     if not reports:
         by_mixture = by_mixture.clamp(max=4 * mixed.num_draws)
     share = torch.where(missed & ~few, LARGE_PRIOR_SHARE, PRIOR_SHARE).double()
-    needed = torch.minimum(by_own, by_mixture)
+    alone = by_own <= (MUCH_DEARER * by_mixture).clamp(min=LEAST_DRAWS)
+    needed = torch.where(alone, by_own, by_mixture)
     least = 2 * count if reports else LEAST_DRAWS
-    return torch.stack([needed.clamp(min=least).round(), share, (by_own <= by_mixture).double()], 1)
+    return torch.stack([needed.clamp(min=least).round(), share, alone.double()], 1)
 
 
 def _to_confirm(found: Search | None, index: Tensor, share: Tensor) -> Tensor:

@@ -35,9 +35,9 @@ from ppvae.storage import atomic_path
 
 from .annealing import LEAPFROG_STEPS, Schedule, forward, tune
 from .chunks import chunks
-from .density import Density, Start, density_of
 from .defence import SEARCH_SHARE, can_search, rounding_of, search_pieces
 from .defensive import confirms
+from .density import Density, Start, density_of
 from .estimates import AnnealedEvidence
 from .evidence import Evidence
 from .importance import by_guide, finite_batch

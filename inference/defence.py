@@ -21,7 +21,7 @@ from .defensive import confirms, defensive_weights
 from .density import Density, density_of
 from .estimates import ImportanceEvidence
 from .evidence import Evidence
-from .mode_search import LEAST_BUDGET, Search, effective, plan, search
+from .mode_search import LEAST_BUDGET, ON_THE_LINE, Search, effective, plan, search
 from .parameters import where_parameters_are
 from .running import Running, num_bounds_of
 from .traces import Batch, Program, generator_kept
@@ -70,7 +70,9 @@ def search_pieces(density: Density, budget: int, memory_mb: float) -> Search | N
     """The same, of a pair whose density is at hand."""
     if budget < LEAST_BUDGET or not density.dim:
         return None
-    at_once = max(plan(budget)[:-2] + (plan(budget).num_tests,))
+    how = plan(budget)
+    # The line from the guide to each of the modes is the longest list of places that is evaluated at once.
+    at_once = max(how.num_prior, how.num_images, how.num_climbs * ON_THE_LINE, how.num_tests)
     found = []
     # Random numbers of its own: where nothing is found, the estimator draws what it would draw without a search.
     with generator_kept():
@@ -83,15 +85,11 @@ def search_pieces(density: Density, budget: int, memory_mb: float) -> Search | N
 
 def _pieces(density: Density, at_once: int, memory_mb: float) -> Any:
     """Slices of the data of which so many places can be evaluated at once."""
-    return (
-        piece
-        for piece in chunks(at_once, density.num_data, density.bytes_each, memory_mb)
-        if piece[1].start == 0
-    )
+    return (piece for piece in chunks(at_once, density.num_data, density.bytes_each, memory_mb) if piece[1].start == 0)
 
 
 def _joined(found: list[Search]) -> Search:
-    tensors = {
+    tensors: dict[str, Any] = {
         name: torch.cat([getattr(part, name) for part in found], -1) for name in Search._fields[1:-2]
     }
     return found[0]._replace(proposal=type(found[0].proposal).concatenate([f.proposal for f in found]), **tensors)
@@ -118,10 +116,15 @@ def defended(
         for data, _ in _pieces(density, num_particles, memory_mb):
             some, places = density.rows(data), found.proposal.rows(data)
             strata = defensive_weights(some, num_particles, memory_mb, PRIOR_SHARE, places, PROPOSAL_SHARE)
-            own, whole = Running(*strata.guide.shape, num_bounds_of(num_particles)), Running(*strata.mixed.shape)
+            own, whole = (
+                Running(len(strata.guide), some.num_data, num_bounds_of(num_particles)),
+                Running(*strata.mixed.shape),
+            )
             own.add(strata.guide)
             whole.add(strata.mixed)
-            parts.append(replace(with_elbo_of(whole.evidence(), own.evidence()), confirmed=_confirmed(strata.prior, whole)))
+            parts.append(
+                replace(with_elbo_of(whole.evidence(), own.evidence()), confirmed=_confirmed(strata.prior, whole))
+            )
     return ImportanceEvidence.concatenate(parts)
 
 

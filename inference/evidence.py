@@ -57,7 +57,8 @@ class Evidence:
         spread: standard deviation of their logarithms, in nats.
         rounding: by how much the pair's floating-point type may round ``log_evidence``, in nats.
         missed: the share of p(x) that a search found in modes, or in places far out, where the guide's draws do not
-            come; NaN where no search was made. Such places are part of ``log_evidence``.
+            come; NaN where no search was made, for want of draws or of a density of the latents. Modes that were
+            found are part of ``log_evidence``.
         confirmed: whether draws of the prior, enough of which carry weight, agree with ``log_evidence``, so that
             nothing is missed whatever the guide misses. Bool.
     """
@@ -242,6 +243,8 @@ class Evidence:
             value, error = found[name], found[f"{name}_monte_carlo_error"]
             lines.append(f"  {name:12} {value:.4g} ± {error:.2g} (Monte Carlo)")
         lines.append(f"  trusted: {int(self.trusted.sum())} of {len(self.log_evidence)} data")
+        if self.missed.isnan().any():
+            lines.append(f"  no search for modes that the guide misses: {int(self.missed.isnan().sum())} data")
         return "\n".join([*lines, *(f"  {remark}" for remark in self.remarks())])
 
     def to_dataset(self) -> xr.Dataset:
@@ -272,7 +275,8 @@ class Evidence:
 
     def _with(self, per_datum: dict[str, Tensor]) -> Self:
         shared: dict[str, Any] = {name: getattr(self, name) for name in SHARED}
-        return type(self)(**per_datum, **shared)
+        everything: dict[str, Any] = {**per_datum, **shared}
+        return type(self)(**everything)
 
     @classmethod
     def _per_datum(cls) -> list[str]:

@@ -41,9 +41,7 @@ LEAST_BUDGET = 15_000
 WIDE = 0.8
 
 
-def anneal(
-    density: Density, index: Tensor, ledger: Ledger, goal: Goal, proposal: StudentMixture | None = None
-) -> None:
+def anneal(density: Density, index: Tensor, ledger: Ledger, goal: Goal, proposal: StudentMixture | None = None) -> None:
     """Anneal the data of a piece that draws did not settle.
 
     Args:

@@ -32,13 +32,19 @@ class Bridge(Protocol):
     """
 
     @property
-    def dim(self) -> int: ...
+    def dim(self) -> int:
+        """How many real numbers a datum's latents are."""
+        ...
 
     @property
-    def num_data(self) -> int: ...
+    def num_data(self) -> int:
+        """How many data there are."""
+        ...
 
     @property
-    def bytes_each(self) -> int: ...
+    def bytes_each(self) -> int:
+        """Bytes that one evaluation with its gradient costs per chain and datum."""
+        ...
 
     def path(self, start: Start) -> Terms:
         """u ↦ log density of the start, and log p(x, u); ``(2, chains, data)``."""

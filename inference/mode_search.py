@@ -8,7 +8,8 @@ budget does, for each datum:
    exchanged. All are weighed.
 2. The most promising of them, and some of the prior's draws whatever their weight, are climbed to a mode of
    log p(x, u) (:mod:`ppvae.inference.quasi_newton`).
-3. A mode is *apart* if log p(x, u) falls by more than half a nat on the straight line from the mode next to the guide to it.
+3. A mode is *apart* if log p(x, u) falls by more than half a nat on the straight line to it from the mode that is next
+   to the guide.
 4. Modes that are apart become the components r of a mixture of Student t distributions, and draws of it give
 
     m = E_r[p(x, u)/r(u); p(x, u)/q(u|x) > τ p̂],
@@ -52,7 +53,7 @@ FACTORS = (1.5, 3.0)
 # So many draws must have found a part of the posterior that has no mode.
 SEVERAL = 3.0
 # Places on the line from the guide to a mode.
-_ON_THE_LINE = 5
+ON_THE_LINE = 5
 
 
 class Plan(NamedTuple):
@@ -68,7 +69,7 @@ class Plan(NamedTuple):
     @property
     def cost(self) -> int:
         """Evaluations per datum; a gradient counts as two."""
-        climbs = self.num_climbs * (2 * (self.num_steps + 1) + _ON_THE_LINE + 1)
+        climbs = self.num_climbs * (2 * (self.num_steps + 1) + ON_THE_LINE + 1)
         return 2 * self.num_guide + self.num_prior + self.num_images + climbs + self.num_tests
 
 
@@ -140,11 +141,11 @@ def plan(budget: int) -> Plan:
     """How to spend a budget of evaluations per datum, at least :data:`LEAST_BUDGET`."""
     budget = min(budget, 3000)
     steps = 8 if budget < 300 else 12 if budget < 1500 else 20
-    climbs = max(int(0.5 * budget / (2 * (steps + 1) + _ON_THE_LINE + 1)), 2)
+    climbs = max(int(0.5 * budget / (2 * (steps + 1) + ON_THE_LINE + 1)), 2)
     guide = min(max(budget // 20, 6), 64)
     images = min(budget // 10, 64)
     tests = min(max(budget // 10, 8), 128)
-    prior = max(budget - 2 * guide - images - tests - climbs * (2 * (steps + 1) + _ON_THE_LINE + 1), 8)
+    prior = max(budget - 2 * guide - images - tests - climbs * (2 * (steps + 1) + ON_THE_LINE + 1), 8)
     return Plan(guide, prior, images, climbs, steps, tests)
 
 
@@ -160,11 +161,12 @@ def search(density: Density, budget: int) -> Search:
         drawn, prior = density.draw("guide", how.num_guide), density.draw("prior", how.num_prior)
         at_drawn, at_prior = density.ends(drawn), density.ends(prior)
         log_guide = _log_mean(at_drawn[2] - at_drawn[0])
-        best = _pick(drawn, at_drawn[2].nan_to_num(-math.inf, -math.inf).argmax(0, keepdim=True))
+        best = _pick(drawn, at_drawn[2].nan_to_num(-math.inf, -math.inf, -math.inf).argmax(0, keepdim=True))
         threshold = log_guide + math.log(OUTWEIGHED)
         outside = _outside(density, drawn, at_drawn, at_prior, threshold)
         images = _images(best[0], prior.mean(0), how.num_images)
-        others = _starts(images, density.joint(images)[0], prior, at_prior[2], how.num_climbs - 1)
+        promise = [_promise(ends, threshold) for ends in (density.ends(images), at_prior)]
+        others = _starts(images, promise[0], prior, promise[1], how.num_climbs - 1)
     scale, farthest = (u.std(0).nan_to_num(1.0).clamp(min=1e-6) for u in (drawn, prior))
     climbed = climb(density.joint, torch.cat([best, others]), scale, farthest, how.num_steps)
     with torch.no_grad():
@@ -234,6 +236,12 @@ def _exchanges(dim: int) -> list[list[int]]:
     return orders
 
 
+def _promise(ends: Tensor, threshold: Tensor) -> Tensor:
+    """log p(x, u) where the guide does not come, ``(num_places, num_data)``; −inf where it does."""
+    log_q, _, log_joint = ends
+    return log_joint.where(log_joint - log_q > threshold, -math.inf)
+
+
 def _starts(images: Tensor, at_images: Tensor, prior: Tensor, at_prior: Tensor, count: int) -> Tensor:
     """Where climbs start: the best images, the best of the prior's draws, and others of these whatever they weigh."""
     by_image = min(count // 3, len(images))
@@ -243,7 +251,9 @@ def _starts(images: Tensor, at_images: Tensor, prior: Tensor, at_prior: Tensor, 
 
 
 def _best(places: Tensor, values: Tensor, count: int) -> Tensor:
-    return _pick(places, values.nan_to_num(-math.inf, -math.inf).topk(min(count, len(places)), dim=0).indices)
+    return _pick(
+        places, values.nan_to_num(-math.inf, -math.inf, -math.inf).topk(min(count, len(places)), dim=0).indices
+    )
 
 
 def _pick(places: Tensor, index: Tensor) -> Tensor:
@@ -254,9 +264,14 @@ def _pick(places: Tensor, index: Tensor) -> Tensor:
 def _apart(density: Density, climbed: Climbed) -> Tensor:
     """Whether log p(x, u) falls on the way from the first place to each other, ``(num_places, num_data)``."""
     u, values = climbed.u, climbed.values
-    shares = torch.linspace(0, 1, _ON_THE_LINE + 2)[1:-1].to(u)
+    shares = torch.linspace(0, 1, ON_THE_LINE + 2)[1:-1].to(u)
     line = u[:1] + shares[:, None, None, None] * (u - u[:1])
-    low = density.joint(line.flatten(0, 1))[0].reshape(_ON_THE_LINE, *values.shape).nan_to_num(-math.inf).amin(0)
+    low = (
+        density.joint(line.flatten(0, 1))[0]
+        .reshape(ON_THE_LINE, *values.shape)
+        .nan_to_num(-math.inf, math.inf, -math.inf)
+        .amin(0)
+    )
     return (low < torch.minimum(values[:1], values) - DIP) & values.isfinite()
 
 
@@ -282,4 +297,4 @@ def effective(log_w: Tensor) -> Tensor:
 
 
 def _log_mean(log_w: Tensor) -> Tensor:
-    return torch.logsumexp(log_w.nan_to_num(-math.inf), 0) - math.log(len(log_w))
+    return torch.logsumexp(log_w.nan_to_num(-math.inf, -math.inf, -math.inf), 0) - math.log(len(log_w))

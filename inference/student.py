@@ -67,15 +67,21 @@ class StudentMixture:
         """The mixtures of the data of several, in order."""
         count = max(len(part.loc) for part in parts)
         padded = [part._padded(count - len(part.loc)) for part in parts]
-        tensors = [torch.cat([getattr(p, name) for p in padded], 1) for name in ("loc", "scale_tril", "log_shares")]
-        return StudentMixture(*tensors, parts[0].dtype)
+        loc, tril, log_shares = (
+            torch.cat([getattr(p, name) for p in padded], 1) for name in ("loc", "scale_tril", "log_shares")
+        )
+        return StudentMixture(loc, tril, log_shares, parts[0].dtype)
 
     def _padded(self, count: int) -> StudentMixture:
         """With further components, which have no share."""
         loc, tril = (t[:1].expand(count, *t.shape[1:]) for t in (self.loc, self.scale_tril))
         none = torch.full_like(self.log_shares[:1].expand(count, -1), -math.inf)
-        tensors = [torch.cat(pair) for pair in ((self.loc, loc), (self.scale_tril, tril), (self.log_shares, none))]
-        return StudentMixture(*tensors, self.dtype)
+        return StudentMixture(
+            torch.cat([self.loc, loc]),
+            torch.cat([self.scale_tril, tril]),
+            torch.cat([self.log_shares, none]),
+            self.dtype,
+        )
 
     def rows(self, index: Any) -> StudentMixture:
         """The mixtures of some of the data."""

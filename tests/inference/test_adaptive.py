@@ -134,7 +134,7 @@ def test_each_datum_is_settled_by_what_it_needs() -> None:
         assert ((evidence.num_distributions > 0) == (by == ANNEALING)).all()
         assert evidence.remarks() == []
         costs.append(evidence.cost.max().item())
-    assert costs[0] == 1000
+    assert costs[0] == 1150  # the search, 200 draws that decide, 450 that report
     assert costs == sorted(costs)
 
 
@@ -220,6 +220,8 @@ def test_a_mode_that_the_guide_misses_is_found_in_few_dimensions() -> None:
 def test_chains_that_miss_what_the_prior_found_are_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Were the draws too few to settle two modes, the chains would say log p − log 2; the draws know better."""
     monkeypatch.setattr(adaptive, "MOST_DRAWS", 0)
+    monkeypatch.setattr(adaptive, "SEARCH", 0)
+    monkeypatch.setattr(adaptive, "FIRST_DRAWS", 1000)
     pair = two_modes(1)
     evidence = estimate_evidence(pair.model, pair.guide, pair.x, seed=0)
     assert evidence.contradicted.all()
@@ -230,11 +232,14 @@ def test_chains_that_miss_what_the_prior_found_are_not_believed(monkeypatch: pyt
     assert "draws of the prior find a part of the posterior" in remark
 
 
-def test_a_mode_that_nothing_leads_to_stays_unseen() -> None:
-    """The limit that the module states: in ten dimensions no draw of the prior meets the second mode."""
+def test_a_mode_that_no_draw_of_the_prior_meets_is_found() -> None:
+    """In ten dimensions: climbs lead to the second mode, and nothing confirms that there is no third."""
     pair = two_modes(10)
     evidence = estimate_evidence(pair.model, pair.guide, pair.x, seed=0)
-    assert (evidence.log_evidence - (pair.truth - math.log(2))).abs().max() < 0.1
+    assert ((evidence.log_evidence - pair.truth).abs() < 0.15).all()
+    assert not evidence.trusted.any()
+    (remark,) = evidence.remarks()
+    assert "the guide misses a part of the posterior for 2 of 2 data" in remark
 
 
 def test_a_posterior_on_the_boundary() -> None:
@@ -283,7 +288,7 @@ def test_a_datum_of_probability_zero_harms_no_other() -> None:
     assert (evidence.log_evidence[[0, 2]] - torch.tensor([0.5, 0.8]).log()).abs().max() < 0.1
     assert evidence.log_evidence[1] == -math.inf
     assert evidence.settled_by.tolist() == [IMPORTANCE, NOTHING, IMPORTANCE]
-    assert evidence.cost[1] == 1000
+    assert evidence.cost[1] == 700  # the search, and the draws that decide
     assert len(evidence.remarks()) == 1
     assert "probability zero" in evidence.remarks()[0]
 
