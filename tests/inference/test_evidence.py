@@ -168,3 +168,34 @@ def test_one_chain_claims_no_precision():
     lower, upper = chains(torch.zeros(1, 3)).interval()
     assert lower.isneginf().all()
     assert upper.isposinf().all()
+
+
+def test_printing_says_what_was_found_in_a_few_lines():
+    pair = pairs.linear(scale=0.5)
+    evidence = importance_evidence(pair.model, pair.guide, pair.x, 300, seed=0)
+    for shown in (repr(evidence), str(evidence)):
+        assert "tensor" not in shown
+        assert len(shown.splitlines()) <= 10
+        assert "log_evidence" in shown
+        assert f"trusted: {int(evidence.trusted.sum())} of {len(pair.x)} data" in shown
+
+
+def test_doubts_are_said_in_words_for_each_datum():
+    torch.manual_seed(0)
+    evidence = chains(torch.stack([3 * torch.randn(40), 0.3 * torch.randn(40), 0.3 * torch.randn(40)], 1))
+    missed = torch.tensor([0.0, 0.5, 0.5])
+    evidence = dataclasses.replace(evidence, missed=missed, confirmed=torch.tensor([False, False, True]))
+    assert evidence.trusted.tolist() == [False, False, True]
+    first, second, third = evidence.doubts()
+    assert "spread" in first
+    assert second == "the guide misses a part of the posterior"
+    assert third == ""
+
+
+def test_rows_and_concatenate_are_each_others_inverse():
+    pair = pairs.build("linear_wide")
+    evidence = importance_evidence(pair.model, pair.guide, pair.x, 100, seed=0)
+    order = torch.tensor([3, 1, 0, 2, 5, 4])
+    again = type(evidence).concatenate([evidence.rows(order[:2]), evidence.rows(order[2:])]).rows(order.argsort())
+    assert torch.equal(again.bound, evidence.bound)
+    assert torch.equal(again.num_draws, evidence.num_draws)
