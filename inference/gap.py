@@ -287,5 +287,5 @@ def attribute_gap(
         progress=progress,
     )
     evidence = evidence or best.evidence
-    reliable = evidence.trusted | (evidence.standard_error < _CONSTANT)
+    reliable = evidence.trusted | (evidence.delta_standard_error < _CONSTANT)
     return GapAttribution(evidence.log_evidence, evidence.standard_error, reliable, best)
