@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 
-from ppvae.experiments import missed_mode_pairs, missed_modes
+from ppvae.experiments.missed_mode_pairs import PROBLEMS, build
+from ppvae.experiments.missed_modes import SMALL, run
 
 
 def test_the_smallest_size_runs() -> None:
-    result = missed_modes.run(missed_modes.SMALL)
+    result = run(SMALL)
     assert len(result.rows) == 4
     assert all(row["silent"] == 0 for row in result.rows)
     assert len(result.conclusions) == 2
@@ -19,8 +20,8 @@ def test_the_smallest_size_runs() -> None:
 def test_the_truth_is_that_of_plain_sampling_from_the_prior(name: str) -> None:
     """The mean of p(x|z) over 400 000 draws of the prior, for the data where it is known to 10 %; |z| < 4.5."""
     torch.manual_seed(0)
-    prior, likelihood, log_evidence, _ = missed_mode_pairs.PROBLEMS[name]()
-    x = missed_mode_pairs.build(name, 6).data[0]
+    prior, likelihood, log_evidence, _ = PROBLEMS[name]()
+    x = build(name, 6).data[0]
     z = prior.sample((400_000,))
     known = 0
     for row, truth in zip(x, log_evidence(x), strict=True):

@@ -16,7 +16,7 @@ from ppvae.inference.density import density_of
 MEMORY_MB = 64.0
 
 
-def weights(pair: pairs.Pair, num_draws: int, memory_mb: float = MEMORY_MB, **options: float) -> Strata:
+def weights(pair: pairs.Pair, num_draws: int, memory_mb: float = MEMORY_MB, **options: Any) -> Strata:
     with density_of(pair.model, pair.guide, pair.args, start="prior") as density:
         return defensive_weights(density, num_draws, memory_mb, **options)
 
