@@ -25,8 +25,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ppvae.inference import Evidence, annealed_evidence, importance_evidence
-from ppvae.inference.annealing import LEAPFROG_STEPS
-from ppvae.inference.density import Start
+from ppvae.inference.pair import Start
+from ppvae.inference.sampling.annealing import LEAPFROG_STEPS
 
 from .experiment import Result
 from .figures.style import BLUE, GREEN, ORANGE, new_figure

@@ -8,6 +8,7 @@ when x is degraded. Samples are compared with held-out data by classifiers:
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +71,7 @@ class PairComparison:
     setting: DatasetConfig
     event_shape: tuple[int, ...]
     reconstruction: dict[str, Tensor]
-    evidence: dict[str, Evidence]
+    evidence: Mapping[str, Evidence]
     accuracy: dict[str, dict[str, float]]
     num_classified: int
     entropy_rise: dict[str, Tensor]

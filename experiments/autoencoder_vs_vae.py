@@ -32,7 +32,7 @@ from matplotlib.figure import Figure
 
 from ppvae.datasets import load_dataset
 from ppvae.inference import fit, importance_evidence
-from ppvae.inference.evidence import mean_with_errors
+from ppvae.inference.evidence.evidence import mean_with_errors
 from ppvae.models import VAE, Autoencoder, Bernoulli
 
 from .autoencoder_comparison import (

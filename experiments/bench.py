@@ -23,8 +23,8 @@ from rich.table import Table
 from torch import Tensor
 
 from ppvae.inference import fit, importance_evidence
-from ppvae.inference.annealing import LEAPFROG_STEPS, forward, tune
-from ppvae.inference.density import density_of
+from ppvae.inference.pair import Pair
+from ppvae.inference.sampling.annealing import LEAPFROG_STEPS, forward, tune
 from ppvae.models import VAE, Bernoulli
 
 
@@ -69,11 +69,11 @@ def contenders(config: Config) -> dict[str, dict[str, Callable[[], object]]]:
 def _annealers(pair: VAE, x: Tensor, config: Config) -> dict[str, dict[str, Callable[[], object]]]:
     """The transitions alone: what the pilot finds is the same for all."""
     chains, steps = config.num_chains, LEAPFROG_STEPS
-    with density_of(pair.model, pair.guide, (x,)) as density:
+    with Pair.on(pair.model, pair.guide, (x,), start="guide") as density:
         tuning = tune(density, "guide", config.num_distributions)
 
     def ours() -> None:
-        with density_of(pair.model, pair.guide, (x,)) as density:
+        with Pair.on(pair.model, pair.guide, (x,), start="guide") as density:
             forward(density, tuning, "guide", chains)
 
     task = (
@@ -81,7 +81,7 @@ def _annealers(pair: VAE, x: Tensor, config: Config) -> dict[str, dict[str, Call
     )
     return {
         task: {
-            "ppvae.inference.annealing": ours,
+            "ppvae.inference.sampling.annealing": ours,
             "its matrix products alone": lambda: _products(
                 pair, chains * len(x), steps * (config.num_distributions - 1)
             ),

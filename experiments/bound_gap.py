@@ -22,7 +22,7 @@ the prior: "ELBO surgery: yet another way to carve up the variational evidence l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,7 +33,7 @@ from torch import Tensor
 
 from ppvae.datasets import load_dataset
 from ppvae.inference import Evidence, fit, importance_evidence
-from ppvae.inference.surgery import Surgery, elbo_surgery
+from ppvae.inference.posterior.surgery import Surgery, elbo_surgery
 from ppvae.models import VAE, Binomial, LinearGaussian
 
 from .exact_terms import TOTAL_COUNT, exact_gap, quadrature
@@ -197,7 +197,7 @@ def _row(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def _conclusions(snapshots: dict[str, list[Snapshot]], bounds: dict[str, Evidence]) -> list[str]:
+def _conclusions(snapshots: dict[str, list[Snapshot]], bounds: Mapping[str, Evidence]) -> list[str]:
     found = []
     exact = max(float(s.residual.abs().max()) for s in snapshots[LINEAR] if s.residual is not None)
     found.append(

@@ -22,7 +22,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ppvae.inference import certify
+from ppvae.inference.bounds import certify
 
 from .experiment import Result
 from .figures.style import BLUE, GREEN, new_figure

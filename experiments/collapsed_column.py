@@ -13,7 +13,7 @@ v = 0 and S_ii = 1, has the second derivatives
 
 whose larger eigenvalue has the sign of λ − σ² too: the ELBO makes no column collapse that the likelihood does not.
 Here the rates are second derivatives of a pair's own evidence and ELBO; the closed form they must agree with is
-`ppvae.inference.stability`'s.
+`ppvae.inference.latents.stability`'s.
 
 "Don't Blame the ELBO! A Linear VAE Perspective on Posterior Collapse" (Lucas, Tucker, Grosse & Norouzi, 2019),
 arXiv:1911.02469, theorem 1 and section 4.

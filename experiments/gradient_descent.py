@@ -30,7 +30,7 @@ from torch.optim import SGD
 
 from ppvae.datasets import load_dataset
 from ppvae.inference import Fit, fit
-from ppvae.inference.traces import seeded
+from ppvae.inference.pair.randomness import seeded
 from ppvae.models import Categorical, FeedForward
 
 from .experiment import Result

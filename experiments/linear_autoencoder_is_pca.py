@@ -28,7 +28,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ppvae.datasets import load_dataset
 from ppvae.inference import fit
-from ppvae.inference.traces import seeded
+from ppvae.inference.pair.randomness import seeded
 from ppvae.models import Autoencoder
 
 from .experiment import Result

@@ -41,7 +41,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ppvae.datasets import load_dataset
 from ppvae.inference import fit
-from ppvae.inference.stability import column_growth
+from ppvae.inference.latents.stability import column_growth
 from ppvae.models import LinearGaussian
 from ppvae.progress import Progress
 

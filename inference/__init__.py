@@ -1,26 +1,21 @@
-"""One algorithm a file, over ``(model, guide, x, ...)``: any pair of Pyro programs, never a class of ours."""
+"""One question a room, over ``(model, guide, x, ...)``: any pair of Pyro programs, never a class of ours."""
 
-from .adaptive import estimate_evidence
-from .ais import annealed_evidence
-from .calibration import Calibration, calibrate
-from .certificate import Certificate
-from .certify import certify
-from .check import check
-from .collapse import latent_units
-from .datatree import to_datatree
-from .evidence import Evidence
-from .gap import GapAttribution, attribute_gap
-from .importance import importance_evidence
-from .posterior import Posterior, sample_posterior
-from .quality import Quality, guide_quality
-from .refine import Refinement, refine
-from .simulation import Simulation, simulate
-from .stability import ColumnStability, column_stability
-from .structure import Finding
-from .surgery import Surgery, elbo_surgery
+from .bounds import Certificate, certify
+from .calibration import Calibration, Simulation, calibrate, simulate
+from .evidence import Evidence, annealed_evidence, estimate_evidence, importance_evidence, log_weights
+from .gap import GapAttribution, Refinement, attribute_gap, refine
+from .latents import ColumnStability, LatentUnits, column_stability, latent_units
+from .pair import Finding, check
+from .posterior import (
+    Posterior,
+    Quality,
+    Surgery,
+    elbo_surgery,
+    guide_quality,
+    sample_posterior,
+    to_datatree,
+)
 from .svi import Fit, fit
-from .units import LatentUnits
-from .weights import log_weights
 
 __all__ = [
     "Calibration",

@@ -54,7 +54,7 @@ def test_the_estimators_program_shows_what_its_comments_say(readme, capsys):
     exec(blocks(readme)[2], scope)
     evidence, pair, x = scope["evidence"], scope["pair"], scope["x"]
     assert ((evidence.log_evidence - pair.log_evidence(x)).abs() < 5 * evidence.standard_error).all()
-    assert scope["silent"].kind == "simulated"
-    assert scope["silent"].mean_lower < pair.log_evidence(scope["silent"].x).mean() < scope["silent"].mean_upper
+    assert scope["bounds"].kind == "simulated"
+    assert scope["bounds"].mean_lower < pair.log_evidence(scope["bounds"].x).mean() < scope["bounds"].mean_upper
     assert abs(scope["parts"]["family"]) < 0.05 < scope["parts"]["amortisation"]
     assert capsys.readouterr().out.count("\n") >= 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,7 +58,7 @@ def residual_figure(snapshots: Sequence[Snapshot]) -> Figure:
     return figure
 
 
-def bounds_figure(bounds: dict[str, Evidence], snapshots: dict[str, Snapshot]) -> Figure:
+def bounds_figure(bounds: Mapping[str, Evidence], snapshots: dict[str, Snapshot]) -> Figure:
     """The K-sample bounds of each pair, against K, and log p(x) where it is known.
 
     Args:
@@ -83,7 +83,7 @@ def bounds_figure(bounds: dict[str, Evidence], snapshots: dict[str, Snapshot]) -
     return figure
 
 
-def gap_figure(bounds: dict[str, Evidence], snapshots: dict[str, Snapshot]) -> Figure:
+def gap_figure(bounds: Mapping[str, Evidence], snapshots: dict[str, Snapshot]) -> Figure:
     """The gap of single data: as a KL to the true posterior, and as what importance sampling adds to the ELBO.
 
     Args:

@@ -10,8 +10,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from ppvae.inference import Calibration
-from ppvae.inference.calibration_view import JOINT, View
-from ppvae.inference.ranks import band
+from ppvae.inference.calibration.ranks import band
+from ppvae.inference.calibration.view import JOINT, View
 
 from .arviz_style import SHOW_AXES, figure_of, label_axes, offscreen
 from .style import BLUE, GREEN, GREY, ORANGE, WIDTH

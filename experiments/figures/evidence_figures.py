@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from ppvae.inference import Evidence
-from ppvae.inference.evidence import PARETO_K_LIMIT
+from ppvae.inference.evidence.evidence import PARETO_K_LIMIT
 
 from .arviz_style import figure_of, label_axes, offscreen
 from .style import BLACK, BLUE, GREEN, ORANGE, WIDTH, limits, new_figure

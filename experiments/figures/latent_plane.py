@@ -14,7 +14,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from ppvae.inference.parameters import evaluation_mode, own_parameters
+from ppvae.inference.pair.modes import evaluation_mode
+from ppvae.inference.pair.parameters import own_parameters
 
 NUM_STEPS = 21
 # The plane reaches over the prior's bulk, and over this share of the posterior means as far as that.
@@ -48,7 +49,7 @@ def latent_plane(pair: Any, posterior: xr.Dataset, x: Tensor, event_shape: tuple
     z1, z0 = np.meshgrid(axis, axis, indexing="ij")
     z = torch.from_numpy(np.stack([z0, z1], axis=-1)).to(x)
     try:
-        with torch.no_grad(), own_parameters(pair.model, pair.guide), evaluation_mode(pair.model, pair.guide):
+        with torch.no_grad(), own_parameters(), evaluation_mode(pair.model, pair.guide):
             decoded = pair.decode(z).mean
     except Exception:  # a decode of another kind than ours: the view is an extra, not worth a run
         return None

@@ -19,10 +19,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse, Patch
 from torch import Tensor
 
-from ppvae.inference.chunks import chunks
-from ppvae.inference.density import Density, density_of
-from ppvae.inference.traces import seeded
-from ppvae.inference.units import unit_name
+from ppvae.inference.latents.units import unit_name
+from ppvae.inference.pair import Pair
+from ppvae.inference.pair.memory import chunks
+from ppvae.inference.pair.randomness import seeded
 
 from .style import BLUE, ORANGE, WIDTH, new_figure
 
@@ -86,7 +86,7 @@ def exact_posteriors(pair: Any, x: Tensor, names: Sequence[str], which: Sequence
     if len(names) != 2:
         return None
     x = x[:MOST_PANELS]
-    with seeded(seed), torch.no_grad(), density_of(pair.model, pair.guide, (x,)) as density:
+    with seeded(seed), torch.no_grad(), Pair.on(pair.model, pair.guide, (x,), start="guide") as density:
         guide, prior = (density.draw(start, GUIDE_DRAWS).double().cpu() for start in ("guide", "prior"))
         both = torch.cat([guide, prior])
         found = [
@@ -111,7 +111,7 @@ def exact_posteriors(pair: Any, x: Tensor, names: Sequence[str], which: Sequence
     return figure
 
 
-def exact_grid(density: Density, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+def exact_grid(density: Pair, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """p(u|x) of one datum with two coordinates, on a grid that holds all but e^(−12) of its height.
 
     Args:

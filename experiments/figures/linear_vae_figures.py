@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from ppvae.inference.stability import column_growth
+from ppvae.inference.latents.stability import column_growth
 
 from .style import BLACK, BLUE, GREEN, ORANGE, new_figure, new_panels
 

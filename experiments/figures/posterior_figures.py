@@ -16,7 +16,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ppvae.inference.units import unit_name
+from ppvae.inference.latents.units import unit_name
 
 from .arviz_style import SHOW_AXES, figure_of, label_axes, offscreen
 from .style import BLUE, GREEN, ORANGE, WIDTH

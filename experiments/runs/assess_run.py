@@ -25,15 +25,15 @@ from ppvae.inference import (
     sample_posterior,
     to_datatree,
 )
-from ppvae.inference.sites import sites_of
-from ppvae.inference.verdict import CANNOT_TELL, GOOD, WORDS
+from ppvae.inference.pair import Pair
+from ppvae.inference.posterior.faults import CANNOT_TELL, GOOD, WORDS
 from ppvae.models import LinearGaussian
 from ppvae.storage import RunDirectory
 
 from ..figures import calibration_figures, latent_space, posterior_figures
 from ..figures.guide_quality import latent_unit_bars
 from ..figures.reference_comparison import comparison_figures
-from .options import AssessOptions
+from .command_options import AssessOptions
 from .posterior_draws import draw_sets
 from .saved_run import SavedRun, load_run
 from .section import Section, check_evaluated, write_section
@@ -108,8 +108,8 @@ def _collapse_reasons(run: SavedRun, units: LatentUnits) -> list[str]:
 
 def _assess_calibration(run: SavedRun, num_simulations: int, common: dict[str, Any]) -> dict[str, Any]:
     model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
-    with sites_of(model, guide, (run.x[:2],)) as sites:
-        summed = sorted(sites.summed)  # simulations near the data cannot be drawn there
+    with Pair.on(model, guide, (run.x,)) as pair:
+        summed = sorted(pair.summed)  # simulations near the data cannot be drawn there
     anchor: Literal["prior", "both"] = "prior" if summed else "both"
     found = calibrate(model, guide, run.x, anchor=anchor, num_simulations=num_simulations, seed=seed, progress=True)
     remarks = found.remarks()

@@ -9,7 +9,7 @@ from ppvae.inference import attribute_gap, estimate_evidence
 from ppvae.storage import RunDirectory
 
 from ..figures.waterfall import gap_waterfall
-from .options import AttributeOptions
+from .command_options import AttributeOptions
 from .saved_run import load_run
 from .section import Section, check_evaluated, write_section
 

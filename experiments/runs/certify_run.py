@@ -9,7 +9,7 @@ from ppvae.inference import Certificate, certify
 from ppvae.storage import RunDirectory
 
 from ..figures.waterfall import certificate_intervals
-from .options import CertifyOptions
+from .command_options import CertifyOptions
 from .saved_run import load_run
 from .section import Section, check_evaluated, write_section
 

@@ -22,7 +22,7 @@ from ppvae.storage import RunDirectory, data_hash, device_name, versions, write_
 
 from ..figures import evidence_figures, galleries
 from ..figures.latent_plane import latent_plane
-from .options import EvaluateOptions
+from .command_options import EvaluateOptions
 from .samples import TRAVERSAL_VALUES, Samples, draw_samples
 from .saved_run import SavedRun, load_run, saved_summary
 

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 
 from ppvae.datasets import Dataset
 from ppvae.errors import OptionError, PairError
-from ppvae.inference.check import Finding, check
+from ppvae.inference import Finding, check
 from ppvae.storage import Settings
 
 Say = Callable[[str], None]

@@ -12,16 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from pyro import poutine
-from pyro.infer import TraceEnum_ELBO
-from pyro.poutine import Trace
 from torch import Tensor
 
 from ppvae.datasets import evenly_spaced
 from ppvae.inference import to_datatree
-from ppvae.inference.objective import enumerated
-from ppvae.inference.parameters import evaluation_mode, own_parameters
-from ppvae.inference.traces import latents, plates_of, sample_sites, seeded
+from ppvae.inference.pair import Pair
+from ppvae.inference.pair.randomness import seeded
 
 NUM_SHOWN = 10
 NUM_PRIOR = 50
@@ -70,29 +66,21 @@ def draw_samples(pair: Any, x: Tensor, seed: int) -> Samples:
     Returns:
         Samples: tensors on the CPU.
     """
-    model, guide = pair.model, pair.guide
-    with torch.no_grad(), seeded(seed), own_parameters(model, guide), evaluation_mode(model, guide):
-        shown = evenly_spaced(x, NUM_SHOWN)
-        guide_trace = poutine.trace(guide).get_trace(shown)
-        model_trace = _model_given_guide(pair, guide_trace, shown)
-        observed = [name for name, site in sample_sites(model_trace) if site["is_observed"]]
-        blank = x[:1].expand(NUM_PRIOR, *x.shape[1:]).contiguous()
-        prior_trace = poutine.trace(poutine.uncondition(model)).get_trace(blank)
-        draws = _guide_draws(pair, x, seed)
+    with torch.no_grad(), seeded(seed), Pair.on(pair.model, pair.guide, (x,), density=False) as programs:
+        which = evenly_spaced(torch.arange(programs.num_units), NUM_SHOWN)
+        some = programs.rows(which)
+        shown = x[which] if programs.unit == "datum" else x
+        reconstructions = _mean_of_data(some.expectations(some.guide_values(1)), shown)
+        blank = programs.rows(torch.zeros(NUM_PRIOR, dtype=torch.long)) if programs.divisible else programs
+        prior = _mean_of_data(blank.expectations(blank.prior_values(1)), x[:1].expand(blank.num_units, *x.shape[1:]))
+        draws = _guide_draws(pair, x, seed, local=programs.unit == "datum")
         traversal, dimensions = _traversal(pair, draws["posterior"].to_dataset(), x)
-        return Samples(
-            data=shown.cpu(),
-            reconstructions=_mean_of_data(model_trace, observed, shown),
-            prior=_mean_of_data(prior_trace, observed, blank),
-            traversal=traversal,
-            dimensions=dimensions,
-            draws=draws,
-        )
+    return Samples(shown.cpu(), reconstructions, prior, traversal, dimensions, draws)
 
 
-def _guide_draws(pair: Any, x: Tensor, seed: int) -> xr.DataTree:
-    """Draws of the guide for some of the data, in ArviZ's schema."""
-    which = evenly_spaced(torch.arange(len(x)), MOST_DATA)
+def _guide_draws(pair: Any, x: Tensor, seed: int, *, local: bool) -> xr.DataTree:
+    """Draws of the guide, for some of the data where each has its own, in ArviZ's schema."""
+    which = evenly_spaced(torch.arange(len(x)), MOST_DATA) if local else torch.arange(len(x))
     return to_datatree(
         pair.model,
         pair.guide,
@@ -100,34 +88,14 @@ def _guide_draws(pair: Any, x: Tensor, seed: int) -> xr.DataTree:
         num_draws=MOST_DRAWS // NUM_CHAINS,
         num_chains=NUM_CHAINS,
         predictive=False,
-        coords={"datum": which.tolist()},
+        coords={"datum": which.tolist()} if local else None,
         seed=seed,
     )
 
 
-def _model_given_guide(pair: Any, guide_trace: Trace, x: Tensor) -> Trace:
-    """The model on the guide's draws; what the model enumerates is drawn from its exact posterior given those."""
-    trace = poutine.trace(poutine.replay(pair.model, trace=guide_trace)).get_trace(x)
-    summed = [name for name, site in latents(trace).items() if enumerated(site) and name not in guide_trace]
-    if not summed or any(map(enumerated, latents(guide_trace).values())):
-        return trace  # nothing was left to the prior
-    nesting = plates_of(pair.model, pair.guide, (x,)).nesting
-    with poutine.trace() as captured:
-        TraceEnum_ELBO(max_plate_nesting=nesting).sample_posterior(pair.model, pair.guide, x)
-    return captured.trace
-
-
-def _mean_of_data(trace: Trace, names: list[str], x: Tensor) -> Tensor | None:
+def _mean_of_data(means: dict[str, Tensor], x: Tensor) -> Tensor | None:
     """The mean of the site that makes x, ``(num_data, D)``."""
-    for name in names:
-        fn: Any = trace.nodes[name]["fn"]
-        value: Any = trace.nodes[name]["value"]
-        try:
-            mean = fn.mean
-        except (NotImplementedError, AttributeError):
-            mean = value
-        if not torch.isfinite(mean).all():  # some distributions have none and say so with NaN
-            mean = value
+    for mean in means.values():
         if mean.numel() == x.numel():
             return mean.reshape(x.shape).cpu()
     return None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ppvae.datasets import Dataset, evenly_spaced, load_dataset
 from ppvae.errors import OptionError, RunError
-from ppvae.inference.checkpoint import load_parameters
+from ppvae.inference.svi.checkpoint import load_parameters
 from ppvae.storage import RunDirectory, Settings
 
 from .make_pair import make_pair
@@ -61,7 +61,7 @@ def load_run(directory: RunDirectory, *, split: str = "test", **overrides: Any) 
     pair = make_pair(settings, data)
     if isinstance(pair, torch.nn.Module):
         pair.to(device)
-    checkpoint = load_parameters(directory.checkpoint, pair.model, pair.guide, data.validation[:2].to(device))
+    checkpoint = load_parameters(directory.checkpoint, pair.model, pair.guide, data.train.to(device))
     stopped = saved_summary(directory).get("training", {}).get("stopped", "unfinished")
     training = training_summary(checkpoint["history"], checkpoint["steps"], checkpoint["seconds"], stopped)
     x = like_parameters(data.validation if split == "validation" else data.test, checkpoint["parameters"], device)

@@ -12,8 +12,8 @@ from typing import Any
 from rich.table import Table
 
 from ppvae.errors import PpvaeError
+from ppvae.experiments.runs.command_options import AssessOptions, AttributeOptions, CertifyOptions, EvaluateOptions
 from ppvae.experiments.runs.import_paths import known_likelihoods, known_pairs
-from ppvae.experiments.runs.options import AssessOptions, AttributeOptions, CertifyOptions, EvaluateOptions
 from ppvae.storage import RunDirectory, Settings, all_runs
 
 from .console import first_sentence, say, show, show_result

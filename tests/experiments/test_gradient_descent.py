@@ -11,7 +11,7 @@ from sklearn.linear_model import LinearRegression
 
 from ppvae.experiments import gradient_check
 from ppvae.experiments import gradient_descent as experiment
-from ppvae.inference.traces import seeded
+from ppvae.inference.pair.randomness import seeded
 from ppvae.models import FeedForward
 
 

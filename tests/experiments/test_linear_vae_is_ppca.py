@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from ppvae.datasets import load_dataset
 from ppvae.experiments import collapsed_column, restricted_guides
 from ppvae.experiments import linear_vae_is_ppca as experiment
-from ppvae.inference.stability import column_growth
+from ppvae.inference.latents.stability import column_growth
 from ppvae.models import LinearGaussian
 
 D, d = 64, experiment.SMALL.latent_dim

@@ -105,7 +105,7 @@ def test_importance_sampling_agrees_where_k_hat_trusts_it(result):
     assert all(row["k-hat"] < 0.7 for row in result.rows)
     # |z| < 4.5: a false alarm once in 24 000 runs of three digits with two numbers each, were the errors normal.
     for row in result.rows:
-        assert 0 < row["± SE"] < 0.1
+        assert 0 < row["± SE"] < 0.2  # it counts what the heavy tail hides
         assert abs(row["sampled log p(x)"] - row["log p(x)"]) < 4.5 * row["± SE"]
         assert abs(row["sampled log p(x) − ELBO"] - row["KL(q‖p)"]) < 4.5 * row["± SE of that"]
 

@@ -12,8 +12,8 @@ from pairs import Pair
 from torch import Tensor
 
 from ppvae.errors import DataError, OptionError, PairError
-from ppvae.inference import adaptive, fitted, ledger
-from ppvae.inference.adaptive import estimate_evidence
+from ppvae.inference.evidence import adaptive, ledger, preconditioned
+from ppvae.inference.evidence.adaptive import estimate_evidence
 
 IMPORTANCE, MIXTURE, ANNEALING, NOTHING = range(4)
 
@@ -193,7 +193,7 @@ def test_pieces_of_the_data_are_settled_alike() -> None:
 def test_chains_that_spread_too_far_get_a_new_fit_and_more_distributions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four curved posteriors, annealed whatever the draws say, and held to a spread that three of them exceed."""
     monkeypatch.setattr(adaptive, "MOST_DRAWS", 0)
-    monkeypatch.setattr(fitted, "WIDE", 0.03)
+    monkeypatch.setattr(preconditioned, "WIDE", 0.03)
     pair = pairs.build("banana")
     evidence = estimate_evidence(pair.model, pair.guide, pair.x, tolerance=0.02, seed=0)
     assert ((evidence.log_evidence - pair.truth).abs() < 0.02).all()
@@ -389,7 +389,7 @@ def test_refusals() -> None:
         with pytest.raises(OptionError, match="tolerance must be a positive number"):
             estimate_evidence(pair.model, pair.guide, pair.x, tolerance=tolerance)
     for budget in (0, 99, True):
-        with pytest.raises(OptionError, match="budget must be at least 100"):
+        with pytest.raises(OptionError, match="budget must be an integer of at least 100"):
             estimate_evidence(pair.model, pair.guide, pair.x, budget=budget)
     with pytest.raises(OptionError, match="memory_mb"):
         estimate_evidence(pair.model, pair.guide, pair.x, memory_mb=0.0)

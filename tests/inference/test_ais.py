@@ -1,6 +1,6 @@
 """annealed_evidence: within its error of the truth for pairs of every kind, resumable, and clear about bad input.
 
-What the chains themselves promise (unbiasedness, ordering) is tested with `inference/annealing.py`.
+What the chains themselves promise (unbiasedness, ordering) is tested with `inference/sampling/annealing.py`.
 """
 
 import math
@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from ppvae.errors import CheckpointError, DataError, OptionError, PairError
-from ppvae.inference import ais, annealed_evidence, importance_evidence
-from ppvae.inference.density import Start
-from ppvae.inference.evidence import Evidence
+from ppvae.inference import annealed_evidence, importance_evidence
+from ppvae.inference.evidence import annealed
+from ppvae.inference.evidence.evidence import Evidence
+from ppvae.inference.pair import Start
 
 WITH_TRUTH = sorted(set(pairs.BUILDERS) - {"autoencoder", "vae_bernoulli", "vae_binomial"})
 
@@ -79,13 +80,13 @@ def test_memory_bounds_the_rows_of_one_evaluation(monkeypatch: pytest.MonkeyPatc
     """With a small budget no evaluation holds more rows than fit, whatever the chains and the data."""
     pair = pairs.build("linear_wide").replicated(6)
     sizes: list[int] = []
-    forward = ais.forward
+    forward = annealed.forward
 
     def spy(density: object, tuning: object, start: object, num_chains: int, *rest: object) -> object:
         sizes.append(num_chains * density.num_data * density.bytes_each)  # type: ignore[attr-defined]
         return forward(density, tuning, start, num_chains, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ais, "forward", spy)
+    monkeypatch.setattr(annealed, "forward", spy)
     budget = 0.2
     evidence = annealed_evidence(pair.model, pair.guide, pair.x, 60, 5, seed=0, memory_mb=budget)
     assert max(sizes) <= budget * 2**20
@@ -106,9 +107,9 @@ def _small(pair: pairs.Pair, path: Path | None, **changes: object) -> Evidence:
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair, path = pairs.build("linear_wide").replicated(7), tmp_path / "ais.pt"
+    pair, path = pairs.build("linear_wide").replicated(7), tmp_path / "annealed.pt"
     whole = _small(pair, None)
-    forward, calls = ais.forward, []
+    forward, calls = annealed.forward, []
 
     def stops_at_the_second(*args: object) -> object:
         calls.append(1)
@@ -116,7 +117,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch
             raise KeyboardInterrupt
         return forward(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ais, "forward", stops_at_the_second)
+    monkeypatch.setattr(annealed, "forward", stops_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         _small(pair, path)
     resumed = _small(pair, path)
@@ -130,14 +131,14 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("change", [{"num_chains": 7}, {"seed": 2}, {"start": "prior"}, {"memory_mb": 1.0}])
 def test_a_checkpoint_of_another_call_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
-    pair, path = pairs.build("linear_wide"), tmp_path / "ais.pt"
+    pair, path = pairs.build("linear_wide"), tmp_path / "annealed.pt"
     _small(pair, path)
     with pytest.raises(CheckpointError, match="other options"):
         _small(pair, path, **change)
 
 
 def test_a_checkpoint_of_other_data_or_parameters_is_refused(tmp_path: Path) -> None:
-    pair, path = pairs.build("linear_gaussian"), tmp_path / "ais.pt"
+    pair, path = pairs.build("linear_gaussian"), tmp_path / "annealed.pt"
     _small(pair, path)
     with pytest.raises(CheckpointError, match="other data"):
         annealed_evidence(pair.model, pair.guide, pair.x + 1, 6, 4, seed=1, memory_mb=PIECE, checkpoint=path)
@@ -148,7 +149,7 @@ def test_a_checkpoint_of_other_data_or_parameters_is_refused(tmp_path: Path) -> 
 
 
 def test_a_damaged_checkpoint_is_refused_and_kept(tmp_path: Path) -> None:
-    path = tmp_path / "ais.pt"
+    path = tmp_path / "annealed.pt"
     path.write_bytes(b"something else")
     with pytest.raises(CheckpointError, match="remove it"):
         _small(pairs.build("linear_wide"), path)

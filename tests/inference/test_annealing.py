@@ -18,10 +18,11 @@ import truths_inference as truths
 from scipy import integrate
 from torch import Tensor
 
-from ppvae.inference import annealing
-from ppvae.inference.annealing import Tuning, backward, forward, tune
-from ppvae.inference.density import Point, density_of, evaluate
-from ppvae.inference.hmc import Info
+from ppvae.inference.pair import Pair
+from ppvae.inference.pair.unconstrained import Point, evaluate
+from ppvae.inference.sampling import annealing
+from ppvae.inference.sampling.annealing import Tuning, backward, forward, tune
+from ppvae.inference.sampling.hmc import Info
 
 STARTS: list[Any] = ["guide", "prior"]
 SCHEDULES: list[Any] = ["adaptive", "sigmoid", "linear"]
@@ -56,7 +57,7 @@ def gaussian_posterior_draws(pair: pairs.Pair, dim: int, num_chains: int) -> Ten
     """The pair's own guide without its width and its shift is the posterior."""
     torch.manual_seed(dim)
     exact = linear(dim, 1.0, 0.0)
-    with density_of(exact.model, exact.guide, pair.args) as density:
+    with Pair.on(exact.model, exact.guide, pair.args, start="guide") as density:
         return density.draw("guide", num_chains)
 
 
@@ -67,7 +68,7 @@ def gaussian_posterior_draws(pair: pairs.Pair, dim: int, num_chains: int) -> Ten
 def test_from_an_exact_guide_every_weight_is_the_evidence(name):
     """All distributions of the bridge are then the posterior, in both directions."""
     pair = pairs.build(name)
-    with density_of(pair.model, pair.guide, pair.args) as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start="guide") as density:
         tuning = tune(density, "guide", 6)
         log_w, _, _ = forward(density, tuning, "guide", 20)
         back = backward(density, tuning, "guide", density.draw("guide", 20))
@@ -78,7 +79,7 @@ def test_from_an_exact_guide_every_weight_is_the_evidence(name):
 @pytest.mark.parametrize(("name", "start"), [("nested", "guide"), ("feed_forward", "prior")])
 def test_without_continuous_latents_every_weight_is_the_evidence(name, start):
     pair = pairs.build(name)
-    with density_of(pair.model, pair.guide, pair.args, start=start) as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start=start) as density:
         tuning = tune(density, start, 4)
         log_w, point, _ = forward(density, tuning, start, 3)
         back = backward(density, tuning, start, point.u)
@@ -89,7 +90,7 @@ def test_without_continuous_latents_every_weight_is_the_evidence(name, start):
 @pytest.mark.parametrize("start", STARTS)
 def test_with_one_distribution_it_is_importance_sampling(start):
     pair = pairs.build("hierarchy")
-    with density_of(pair.model, pair.guide, pair.args, start=start) as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start=start) as density:
         tuning = tune(density, start, 1)
         torch.testing.assert_close(tuning.betas, torch.tensor([0.0, 1.0])[:, None].expand(2, 5))
         torch.manual_seed(3)
@@ -129,7 +130,7 @@ def test_with_perfect_transitions_the_mean_log_weight_is_a_riemann_sum(schedule,
     """Forward Σ Δβ_t E log p(x|z) at the colder end β_{t−1} of each step, backward at β_t: below and above log p(x)."""
     pair = pairs.build("line")
     x = pair.x
-    with density_of(pair.model, pair.guide, pair.args, start="prior") as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start="prior") as density:
         tuning = tune(density, "prior", 5, schedule)
         betas, calls = tuning.betas, []
         for direction in ("forward", "backward"):
@@ -169,7 +170,7 @@ def test_linear_gaussian_pairs_in_both_directions(dim, start: Any, num_distribut
     pair = linear(dim)
     num_chains = 1200 if dim < 50 else 500
     torch.manual_seed(1)
-    with density_of(pair.model, pair.guide, pair.args, start=start) as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start=start) as density:
         tuning = tune(density, start, num_distributions)
         log_w, _, acceptance = forward(density, tuning, start, num_chains)
         back = backward(density, tuning, start, gaussian_posterior_draws(pair, dim, num_chains))
@@ -190,7 +191,7 @@ def test_linear_gaussian_pairs_in_both_directions(dim, start: Any, num_distribut
 def test_pairs_of_other_kinds(name, start):
     pair = pairs.build(name)
     torch.manual_seed(2)
-    with density_of(pair.model, pair.guide, pair.args, start=start) as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start=start) as density:
         log_w, _, _ = forward(density, tune(density, start, 8), start, 1000)
     for n, truth in enumerate(pair.truth):
         agrees((log_w[:, n] - truth).exp(), 1.0)
@@ -209,7 +210,7 @@ def beta_posterior(x: Tensor) -> Any:
 def test_conjugate_pairs_in_both_directions(name, posterior: Callable[[Tensor], Any], start):
     pair = pairs.build(name)
     torch.manual_seed(0)
-    with density_of(pair.model, pair.guide, pair.args, start=start) as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start=start) as density:
         tuning = tune(density, start, 5)
         u = density.unconstrained({"z": posterior(pair.x).sample((2000,))}, 2000)
         back = backward(density, tuning, start, u)
@@ -224,7 +225,7 @@ def test_backward_through_a_sum_over_classes():
     """The posterior of z in the mixture of factor analysers is a mixture of three normals."""
     pair, exact = pairs.build("mixture_in_model"), pairs.build("mixture_conditional")
     torch.manual_seed(0)
-    with density_of(exact.model, exact.guide, exact.args) as density:
+    with Pair.on(exact.model, exact.guide, exact.args, start="guide") as density:
         # Draws of p(z | c, x) with the wrong odds of c: rejection makes them exact.
         u = density.draw("guide", 8000)
         log_start, log_joint = density.path("guide")(u).detach()
@@ -233,7 +234,7 @@ def test_backward_through_a_sum_over_classes():
     most = int(keep.sum(0).min())
     assert most > 300
     draws = torch.stack([u[keep[:, n], n][:most] for n in range(len(pair.x))], 1)
-    with density_of(pair.model, pair.guide, pair.args) as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start="guide") as density:
         back = backward(density, tune(density, "guide", 5), "guide", draws)
     for n, truth in enumerate(pair.truth):
         agrees((truth - back[:, n]).exp(), 1.0)
@@ -246,7 +247,7 @@ def test_more_distributions_bring_both_sides_to_the_truth(start: Any, fewest):
     torch.manual_seed(0)
     draws = gaussian_posterior_draws(pair, 5, 600)
     gaps = []
-    with density_of(pair.model, pair.guide, pair.args, start=start) as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start=start) as density:
         tuning = tune(density, start, 10)
         for num_distributions in (fewest, 4 * fewest):
             finer = tuning.with_distributions(num_distributions)
@@ -263,7 +264,7 @@ def test_more_distributions_bring_both_sides_to_the_truth(start: Any, fewest):
 @pytest.mark.parametrize("start", STARTS)
 def test_schedules_rise_from_zero_to_one(start):
     pair = pairs.build("gamma_poisson")
-    with density_of(pair.model, pair.guide, pair.args, start=start) as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start=start) as density:
         tuning = tune(density, start, 7, "linear")
     assert tuning.betas.shape == (8, 4)
     assert (tuning.node_betas[0] == 0).all()
@@ -315,7 +316,7 @@ def test_step_and_scale_are_interpolated_between_the_nodes_of_each_datum():
 def test_the_pilot_measures_the_length_of_the_path():
     """Λ = ∫ σ(β) dβ; from N(0, 1) to N(x/2, ½): σ² = Var log p(x|z) = m²v + v²/2, m = x/(1 + β), v = 1/(1 + β)."""
     pair = pairs.build("line")
-    with density_of(pair.model, pair.guide, (pair.x.repeat_interleave(40),), start="prior") as density:
+    with Pair.on(pair.model, pair.guide, (pair.x.repeat_interleave(40),), start="prior") as density:
         torch.manual_seed(0)
         tuning = tune(density, "prior", 10)
     for n, x in enumerate(pair.x.tolist()):
@@ -334,7 +335,7 @@ def test_the_pilot_learns_the_scales_of_the_posterior():
 
     x = torch.tensor([[0.3, -0.2], [1.0, 2.0]])
     torch.manual_seed(0)
-    with density_of(model, lambda x: model_prior(x), (x,), start="prior") as density:
+    with Pair.on(model, lambda x: model_prior(x), (x,), start="prior") as density:
         tuning = tune(density, "prior", 20)
         log_w, _, acceptance = forward(density, tuning, "prior", 500)
     posterior = (1 / (1 + 1 / sigma**2)).sqrt()
@@ -366,7 +367,7 @@ def test_nothing_in_the_weighted_transitions_depends_on_the_weighted_chains(star
         return original(terms, point, *frozen)
 
     original = annealing.transition
-    with density_of(pair.model, pair.guide, pair.args, start=start) as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start=start) as density:
         torch.manual_seed(0)
         tuning = tune(density, start, 6)
         before = [part.clone() for part in vars(tuning).values()]
@@ -398,7 +399,7 @@ def test_nothing_in_the_weighted_transitions_depends_on_the_weighted_chains(star
 
 def test_the_number_of_distributions_does_not_change_what_the_pilot_does():
     pair = pairs.build("gamma_poisson")
-    with density_of(pair.model, pair.guide, pair.args) as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start="guide") as density:
         torch.manual_seed(0)
         few = tune(density, "guide", 3)
         torch.manual_seed(0)
@@ -430,7 +431,7 @@ def test_chains_that_start_at_zero_density_have_no_weight_and_the_mean_is_right(
     x = torch.tensor([0.5, -1.0, 1.5])
     truth = [math.log(integrate.quad(lambda z: math.exp(-z) / z, value, math.inf)[0]) for value in (0.5, 1.5)]
     torch.manual_seed(0)
-    with density_of(below, above, (x,), start=start) as density:
+    with Pair.on(below, above, (x,), start=start) as density:
         tuning = tune(density, start, 6)
         assert all(part.isfinite().all() for part in vars(tuning).values())
         log_w, point, acceptance = forward(density, tuning, start, 3000)
@@ -453,7 +454,7 @@ def test_an_impossible_datum_leaves_the_chains_of_the_others_as_they_are():
     results = []
     for middle in (0.7, -1.0):
         x = torch.tensor([0.5, middle, 1.5])
-        with density_of(below, above, (x,)) as density:
+        with Pair.on(below, above, (x,), start="guide") as density:
             torch.manual_seed(0)
             tuning = by_hand([[0.0, 0.5, 1.0]] * 3, [[0.0, 1.0, 2.0]] * 3)
             tuning = Tuning(

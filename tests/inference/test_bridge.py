@@ -7,7 +7,7 @@ import torch
 import truths_inference as truths
 from torch.distributions import Normal, kl_divergence
 
-from ppvae.inference.bridge import bridge, effective_draws
+from ppvae.inference.sampling.bridge_sampling import bridge, effective_draws
 
 LOG_EVIDENCE = -3.0
 

@@ -20,8 +20,8 @@ from pyro import poutine
 from scipy import stats
 
 from ppvae.errors import DataError, OptionError, PairError
-from ppvae.inference.calibration import Calibration, calibrate
-from ppvae.inference.calibration_view import SOURCES
+from ppvae.inference.calibration.calibrate import Calibration, calibrate
+from ppvae.inference.calibration.view import SOURCES
 
 
 def diagonal(dim, scale=None, shift=None):
@@ -454,7 +454,7 @@ def test_sites_that_are_summed_out_are_drawn_from_the_prior():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"anchor": "posterior"}, "anchor must be 'prior', 'data' or 'both'; it is 'posterior'"),
+        ({"anchor": "posterior"}, "anchor must be one of 'prior', 'data', 'both'; it is 'posterior'"),
         ({"num_simulations": 10}, "num_simulations must be an integer of at least 20; it is 10"),
         ({"num_simulations": 50.0}, "num_simulations must be an integer"),
         ({"num_draws": 1}, "num_draws must be an integer of at least 2; it is 1"),

@@ -16,14 +16,14 @@ import truths_inference as truths
 from pairs.pair import Pair
 
 from ppvae.errors import DataError, OptionError, PairError
-from ppvae.inference.bidirectional import Bridge, Effort, gather
-from ppvae.inference.certify import certify
-from ppvae.inference.sandwich import Groups, above, below, margin, sandwich
-from ppvae.inference.simulation import simulate
+from ppvae.inference.bounds.bidirectional import BidirectionalWeights, Effort, gather
+from ppvae.inference.bounds.certify import certify
+from ppvae.inference.bounds.markov import Groups, above, below, margin, sandwich
+from ppvae.inference.calibration.simulation import simulate
 from ppvae.models import LinearGaussian
 
 # The module: the package has a function of the same name.
-certify_module = importlib.import_module("ppvae.inference.certify")
+certify_module = importlib.import_module("ppvae.inference.bounds.certify")
 
 
 def gaussian(dim, scale=1.0, shift=0.0, num_features=None):
@@ -54,7 +54,7 @@ def both_sides(pair, num_data, effort, start="guide", seed=0, num_steps=2):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         drawn = simulate(many.model, many.guide, many.data)
-        bridge = Bridge(many.model, many.guide, start, num_steps, 64.0, False)
+        bridge = BidirectionalWeights(many.model, many.guide, start, num_steps, 64.0, False)
         log_w, exact = gather(bridge.weights(drawn.batch, drawn.latents, effort, ""))
     return log_w, exact, pair.log_evidence(*drawn.batch).detach()
 
@@ -228,13 +228,13 @@ def test_exact_where_the_pair_knows():
     torch.manual_seed(0)
     pair = LinearGaussian(num_features=3, latent_dim=2)
     x = torch.randn(5, 3)
-    certificate = certify(pair.model, pair.guide, x)
+    certificate = certify(pair.model, pair.guide, x, closed_form=True)
     assert (certificate.kind, certificate.confidence, certificate.reached) == ("exact", 1.0, True)
     torch.testing.assert_close(certificate.lower, pair.log_evidence(x).detach())
     assert torch.equal(certificate.lower, certificate.upper)
     assert certificate.mean_lower == certificate.mean_upper == pytest.approx(pair.log_evidence(x).mean().item())
     assert certificate.remarks() == []
-    drawn = certify(pair.model, pair.guide, like=x, seed=0)
+    drawn = certify(pair.model, pair.guide, like=x, seed=0, closed_form=True)
     assert drawn.kind == "exact"
     torch.testing.assert_close(drawn.lower, pair.log_evidence(drawn.x).detach())
     assert not torch.equal(drawn.x, x)
@@ -257,7 +257,24 @@ def test_a_wrong_closed_form_is_refused():
 
     pair = pairs.build("line")
     with pytest.raises(PairError, match=r"log_evidence.*one number for each of the 4 data"):
-        certify(Wrong().model, pair.guide, pair.x)
+        certify(Wrong().model, pair.guide, pair.x, closed_form=True)
+
+
+def test_the_programs_are_believed_and_not_the_closed_form():
+    """An object whose log_evidence is 1 nat too high: its bounds come from its programs unless it is asked for."""
+
+    class TooHigh(LinearGaussian):
+        def log_evidence(self, x):
+            return super().log_evidence(x) + 1.0
+
+    pair = TooHigh(num_features=3, latent_dim=2).set_exact_guide()
+    x = torch.randn(40, 3)
+    certificate = certify(pair.model, pair.guide, like=x, max_distributions=1, seed=0)
+    truth = LinearGaussian.log_evidence(pair, certificate.x).mean().item()
+    assert certificate.kind == "simulated"
+    assert certificate.mean_lower <= truth <= certificate.mean_upper < truth + 1
+    with pytest.raises(OptionError, match="closed_form"):
+        certify(lambda x: pair.model(x), pair.guide, x, closed_form=True)
 
 
 def test_a_closed_form_is_that_of_the_model_only():
@@ -312,8 +329,8 @@ def test_settings_are_chosen_on_other_data(monkeypatch):
         seen.append(batch[0])
         return weights(self, batch, *rest)
 
-    weights = Bridge.weights
-    monkeypatch.setattr(Bridge, "weights", watched)
+    weights = BidirectionalWeights.weights
+    monkeypatch.setattr(BidirectionalWeights, "weights", watched)
     pair = gaussian(4).replicated(40)
     certificate = certify(pair.model, pair.guide, like=pair.x, start="prior", max_distributions=32, seed=0)
     pilots = seen[:-1]
@@ -330,7 +347,7 @@ def test_memory_and_chunks_do_not_change_the_law():
         torch.manual_seed(2)
         drawn = simulate(pair.model, pair.guide, pair.x)
         for memory_mb, effort in ((0.1, Effort(64, 1)), (0.2, Effort(4, 3))):
-            bridge = Bridge(pair.model, pair.guide, "guide", 2, memory_mb, False)
+            bridge = BidirectionalWeights(pair.model, pair.guide, "guide", 2, memory_mb, False)
             parts = list(bridge.weights(drawn.batch, drawn.latents, effort, ""))
             assert len(parts) > 5
             log_w, exact = gather(parts)

@@ -9,10 +9,10 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from ppvae.inference import chains
-from ppvae.inference.chains import Kernel, covariance_factor, settle, starts, walk, warm_up
-from ppvae.inference.density import density_of
-from ppvae.inference.restart import Places, _side_by_side, _starts, annealed_places, systematic
+from ppvae.inference.pair import Pair
+from ppvae.inference.sampling import warmup
+from ppvae.inference.sampling.resampling import Places, _side_by_side, _starts, annealed_places, systematic
+from ppvae.inference.sampling.warmup import Kernel, covariance_factor, settle, starts, walk, warm_up
 
 
 def nothing():
@@ -22,7 +22,7 @@ def nothing():
 def test_half_start_from_the_prior_and_half_from_the_guide_widened():
     """`linear`: prior N(0, I), guide N(m, S); 400 chains, standard deviations within 4.5/√(2·200) of theirs."""
     pair = pairs.linear(num_data=3)
-    with density_of(pair.model, pair.guide, (pair.x,)) as density:
+    with Pair.on(pair.model, pair.guide, (pair.x,), start="guide") as density:
         torch.manual_seed(0)
         u, kernel = starts(density, 400, None)
         guide = density.draw("guide", 4000)
@@ -48,7 +48,7 @@ def test_the_factor_is_that_of_the_covariance_shrunk_to_its_diagonal():
 
 
 def test_many_coordinates_have_a_diagonal_factor(monkeypatch):
-    monkeypatch.setattr(chains, "DENSE_LIMIT", 2)
+    monkeypatch.setattr(warmup, "DENSE_LIMIT", 2)
     torch.manual_seed(0)
     u = torch.randn(50, 1, 3)
     assert torch.allclose(covariance_factor(u)[0], torch.diag(u[:, 0].std(0, correction=0)))
@@ -72,7 +72,7 @@ def test_length_of_a_trajectory(step, given, length):
 def test_warm_up_finds_the_covariance_and_the_acceptance():
     """The whitened posterior of `linear` is round, and the frozen kernel accepts what it aimed at."""
     pair = pairs.linear(num_data=3)
-    with density_of(pair.model, pair.guide, (pair.x,)) as density:
+    with Pair.on(pair.model, pair.guide, (pair.x,), start="guide") as density:
         torch.manual_seed(0)
         u, kernel = warm_up(density, *starts(density, 16, None), 300, 0.8, nothing)
         found = walk(density, u, kernel, 200, 1, nothing)
@@ -88,7 +88,7 @@ def test_warm_up_finds_the_covariance_and_the_acceptance():
 def test_a_walk_keeps_every_few_states_and_all_energies():
     """H = log-joint and kinetic energy; the energies of d standard normal momenta exceed −log p by d/2 on average."""
     pair = pairs.linear(num_data=2)
-    with density_of(pair.model, pair.guide, (pair.x,)) as density:
+    with Pair.on(pair.model, pair.guide, (pair.x,), start="guide") as density:
         torch.manual_seed(0)
         u, kernel = warm_up(density, *starts(density, 8, None), 100, 0.8, nothing)
         found = walk(density, u, kernel, 60, 3, nothing)
@@ -105,7 +105,7 @@ def test_a_walk_keeps_every_few_states_and_all_energies():
 def test_divergences_are_counted():
     """A step of thirty posterior widths ends at an H some 30⁴/8 nats higher; the H before it is what it was."""
     pair = pairs.linear(num_data=2)
-    with density_of(pair.model, pair.guide, (pair.x,)) as density:
+    with Pair.on(pair.model, pair.guide, (pair.x,), start="guide") as density:
         torch.manual_seed(0)
         u, kernel = warm_up(density, *starts(density, 8, None), 60, 0.8, nothing)
         wild = kernel._replace(log_step=torch.tensor([[math.log(30.0), -1.0]]), num_steps=1)
@@ -120,7 +120,7 @@ def test_divergences_are_counted():
 
 def test_settling_aims_where_it_is_told():
     pair = pairs.linear(num_data=2)
-    with density_of(pair.model, pair.guide, (pair.x,)) as density:
+    with Pair.on(pair.model, pair.guide, (pair.x,), start="guide") as density:
         torch.manual_seed(0)
         u, kernel = warm_up(density, *starts(density, 16, None), 200, 0.8, nothing)
         u, finer = settle(density, u, kernel._replace(num_steps=None), 200, 0.98, nothing)
@@ -161,7 +161,7 @@ def test_places_carry_the_mass_of_two_modes():
     """Equal modes; half of the places come from a guide that knows but one of them, so that its share is ¾ at most."""
     x = torch.full((4,), 2.0)
     model, guide = planted.two_modes(2.0, 0.4)
-    with density_of(model, guide, (x,)) as density:
+    with Pair.on(model, guide, (x,), start="guide") as density:
         torch.manual_seed(0)
         places = annealed_places(density, 16, 64.0)
         starts = places.starts(16)
@@ -194,7 +194,7 @@ def test_a_masked_prior_is_no_start():
             pyro.sample("x", dist.Normal(z @ torch.ones(2, x.shape[-1]), 1.0).to_event(1), obs=x)
 
     for model, expected in ((pair.model, ("prior", "guide")), (masked, ("guide",))):
-        with density_of(model, pair.guide, (pair.x,)) as density:
+        with Pair.on(model, pair.guide, (pair.x,), start="guide") as density:
             assert _starts(density) == expected
 
 
@@ -202,7 +202,7 @@ def test_constrained_supports_and_sums_are_in_the_weights():
     """A rate, and a discrete site summed out: places are in u, one at a time fits the memory, and weights are even."""
     for name in ("gamma_poisson", "mixture_conditional"):
         pair = pairs.build(name).rows([0, 1])
-        with density_of(pair.model, pair.guide, pair.args) as density:
+        with Pair.on(pair.model, pair.guide, pair.args, start="guide") as density:
             torch.manual_seed(0)
             places = annealed_places(density, 4, 0.01)
         assert places.u.shape == (32, 2, density.dim)

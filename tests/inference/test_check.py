@@ -97,13 +97,13 @@ def grey_pixels(x):
         pyro.sample("x", dist.Bernoulli(logits=logits, validate_args=False).to_event(1), obs=x.sigmoid())
 
 
-def flattens_particles(x):
+def flattens_draws(x):
     with pyro.plate("data", len(x)):
         z = pyro.sample("z", standard())
         pyro.sample("x", likelihood(z.reshape(len(x), -1)), obs=x)
 
 
-def averages_particles(x):
+def averages_data(x):
     with pyro.plate("data", len(x)):
         z = pyro.sample("z", standard())
         pyro.sample("x", likelihood(z - z.mean(0, keepdim=True)), obs=x)
@@ -182,8 +182,6 @@ def network(**parts):
 
 
 BROKEN = {
-    "no data plate": (without_plate, guide_without_plate, "no-data-plate", ""),
-    "a global latent": (with_global_latent, guide_with_global_latent, "outside-plate", "t"),
     "a site of the guide alone": (model, guide_with_a_stranger, "only-in-guide", "w"),
     "a guide for the data": (model, guide_that_observes, "observed", "x"),
     "a latent without a proposal": (model, empty_guide, "only-in-model", "z"),
@@ -191,9 +189,7 @@ BROKEN = {
     "a guide that leaves the prior": (positive_model, guide, "support", "z"),
     "a guide shorter than the prior": (unit_model, short_guide, "support", "z"),
     "grey pixels": (grey_pixels, guide, "support-of-data", "x"),
-    "particles flattened": (flattens_particles, guide, "particles", ""),
-    "particles averaged": (averages_particles, guide, "particles", ""),
-    "one batch dimension only": (fixed_latent_shape, guide, "particles", ""),
+    "data averaged": (averages_data, guide, "batch-coupled", ""),
     "a batch statistic": (model, batch_mean_guide, "batch-coupled", ""),
     "a subsampling plate": (subsampled, subsampled_guide, "scale", "x"),
     "not a number": (not_a_number, guide, "non-finite", "x"),
@@ -209,6 +205,23 @@ def test_finds_the_planted_fault(name):
     broken_model, broken_guide, code, site = BROKEN[name]
     found = check(broken_model, broken_guide, X)
     assert (code, site) in {(finding.code, finding.site) for finding in found}, [str(f) for f in found]
+
+
+ADAPTED = {
+    "no data plate": (without_plate, guide_without_plate, "data set", "vectorised"),
+    "a global latent": (with_global_latent, guide_with_global_latent, "data set", "broadcast"),
+    "draws flattened into features": (flattens_draws, guide, "datum", "fold"),
+    "one batch dimension only": (fixed_latent_shape, guide, "datum", "fold"),
+}
+
+
+@pytest.mark.parametrize("name", ADAPTED)
+def test_what_is_adapted_to_is_no_fault(name):
+    adapted_model, adapted_guide, unit, layout = ADAPTED[name]
+    found = check(adapted_model, adapted_guide, X)
+    assert found == [], [str(f) for f in found]
+    assert found.pair is not None
+    assert (found.pair.unit, found.pair.model_layout) == (unit, layout)
 
 
 def test_finds_batch_norm_unused_and_detached_parameters():
@@ -248,7 +261,13 @@ def test_a_finding_reads_as_a_sentence():
     assert str(finding) == "[support] z: the guide proposes too much; use less."
 
 
-@pytest.mark.parametrize("x", [torch.empty(0, 3), torch.tensor(1.0), [[1.0, 2.0]], X.clone().fill_(torch.nan)])
+def test_missing_values_that_reach_a_density_are_found():
+    (finding,) = check(model, guide, X.clone().fill_(torch.nan))
+    assert "NaN" in finding.message
+    assert finding.fatal
+
+
+@pytest.mark.parametrize("x", [torch.empty(0, 3), torch.tensor(1.0), [[1.0, 2.0]], X.clone().fill_(torch.inf)])
 def test_refuses_what_is_no_data(x):
     with pytest.raises(DataError):
         check(model, guide, x)

@@ -5,7 +5,7 @@ import math
 import torch
 import truths_inference as truths
 
-from ppvae.inference.classifier import classifier_accuracy
+from ppvae.inference.posterior.c2st import classifier_accuracy
 
 
 def test_equal_distributions_cannot_be_told_apart():

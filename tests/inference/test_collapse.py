@@ -16,9 +16,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ppvae.datasets import load_dataset
 from ppvae.errors import DataError, OptionError, PairError
-from ppvae.inference import collapse, elbo_surgery, fit
-from ppvae.inference.collapse import latent_units
-from ppvae.inference.units import ESTIMATES
+from ppvae.inference import elbo_surgery, fit
+from ppvae.inference.latents import active_units
+from ppvae.inference.latents.active_units import latent_units
+from ppvae.inference.latents.units import ESTIMATES
 from ppvae.models import VAE, Binomial, LinearGaussian
 
 INFORMATION = -0.5 * math.log(0.99)
@@ -413,7 +414,7 @@ def narrow():
 @pytest.mark.parametrize(("pair", "num_particles"), [(pairs.line, 6), (narrow, 8)])
 def test_the_errors_are_the_spread_over_seeds(pair, num_particles, monkeypatch):
     """The spread over 40 seeds is known to 1/√80 = 11 %; 50 % are 4.5 of these. Few parents make theirs count."""
-    monkeypatch.setattr(collapse, "PARENTS", 5)
+    monkeypatch.setattr(active_units, "PARENTS", 5)
     pair = pair()
     runs = [look(pair, num_particles, seed=seed) for seed in range(40)]
     for term in ESTIMATES[:3]:
@@ -427,7 +428,7 @@ def test_the_log_of_an_average_is_freed_of_its_bias():
     densities = dist.Exponential(1.0).sample((20, 40_000))
     plain = densities.mean(0).log()
     assert plain.mean().item() == pytest.approx(special.digamma(20) - math.log(20), abs=0.005)
-    freed = collapse._log_mean(densities.log())
+    freed = active_units._log_mean(densities.log())
     assert abs(freed.mean().item()) < 0.003 + truths.Z_LIMIT * freed.std().item() / 200
     assert freed.shape == (40_000,)
 

@@ -10,14 +10,14 @@ import torch
 import truths_inference as truths
 from torch import Tensor
 
-from ppvae.inference.defensive import Strata, defensive_weights
-from ppvae.inference.density import density_of
+from ppvae.inference.pair import Pair
+from ppvae.inference.sampling.defensive import Strata, defensive_weights
 
 MEMORY_MB = 64.0
 
 
 def weights(pair: pairs.Pair, num_draws: int, memory_mb: float = MEMORY_MB, **options: Any) -> Strata:
-    with density_of(pair.model, pair.guide, pair.args, start="prior") as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start="prior") as density:
         return defensive_weights(density, num_draws, memory_mb, **options)
 
 
@@ -25,7 +25,7 @@ def weights(pair: pairs.Pair, num_draws: int, memory_mb: float = MEMORY_MB, **op
 def test_the_weights_are_those_of_the_mixture(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """z ~ N(0, 1), x ~ N(z, 1), q = N(x/2, s²/2): each weight by hand from the draw it belongs to."""
     pair = pairs.line(1.5)
-    with density_of(pair.model, pair.guide, pair.args, start="prior") as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start="prior") as density:
         drawn: list[Tensor] = []
         draw = type(density).draw
 
@@ -84,7 +84,7 @@ def test_the_rows_are_in_random_order() -> None:
 def test_a_draw_at_infinity_weighs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A draw that was rounded onto the boundary of its support harms no other: the rest is weighed as ever."""
     pair = pairs.build("gamma_poisson")
-    with density_of(pair.model, pair.guide, pair.args, start="prior") as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start="prior") as density:
         draw = type(density).draw
 
         def with_one_at_infinity(*args: Any) -> Tensor:

@@ -22,8 +22,9 @@ from scipy import integrate, stats
 from torch import Tensor
 from torch.distributions import AffineTransform
 
-from ppvae.inference.density import density_of, evaluate
-from ppvae.inference.traces import latents, plain_traces, sample_sites
+from ppvae.inference.pair import Pair
+from ppvae.inference.pair.traces import latents, plain_traces, sample_sites
+from ppvae.inference.pair.unconstrained import evaluate
 
 PARALLEL: Any = {"enumerate": "parallel"}
 # A Kolmogorov-Smirnov test fails by chance once in a million.
@@ -329,7 +330,7 @@ def test_densities_and_gradients_are_those_written_by_hand(name):
     truth = form.by_hand(exact, form.x)
     slopes = [torch.autograd.grad(value.sum(), exact, retain_graph=True)[0] for value in truth]
     for start in STARTS:
-        with density_of(form.model, form.guide, (form.x,), start=start) as density:
+        with Pair.on(form.model, form.guide, (form.x,), start=start) as density:
             assert density.dim == form.dim
             assert density.num_data == len(form.x)
             point = evaluate(density.path(start), u)
@@ -353,7 +354,7 @@ def test_gradients_derived_by_hand():
     """Gamma-Poisson: ∂/∂u log p(u) = a − b eᵘ, log p(x, u): a + x − (b + 1) eᵘ, log q(u|x): 0.8 times that."""
     form = gamma()
     u = unconstrained_of(form.x, 1)
-    with density_of(form.model, form.guide, (form.x,)) as density:
+    with Pair.on(form.model, form.guide, (form.x,), start="guide") as density:
         to_guide, to_prior = (evaluate(density.path(start), u).gradients[..., 0] for start in STARTS)
     z = u[..., 0].exp()
     joint = 2.5 + form.x - 1.7 * z
@@ -364,7 +365,7 @@ def test_gradients_derived_by_hand():
 @pytest.mark.parametrize("name", ["hierarchy", "plated", "mixture_conditional", "parts", "vae_binomial", "banana"])
 def test_gradients_are_finite_differences(name):
     pair = pairs.build(name).rows(slice(0, 2))
-    with density_of(pair.model, pair.guide, pair.args) as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start="guide") as density:
         u = unconstrained_of(pair.x, density.dim, 2)
         for start in STARTS:
             terms = density.path(start)
@@ -432,18 +433,26 @@ def brute_force(program: Any, batch: Any, z: dict[str, Tensor], summed: frozense
     return torch.stack(rows)
 
 
+def by_program(pair: Pair, site: str, value: Tensor) -> Tensor:
+    """A value by datum in the shape that the programs give it under a plate of draws."""
+    for axis, dim in enumerate(pair.structure.plates.inside, start=2):
+        if dim not in pair.sites[site].plates:
+            value = value.unsqueeze(axis)
+    return value.movedim(1, pair.structure.plates.nesting)
+
+
 @pytest.mark.parametrize("name", BUILDABLE)
 def test_densities_are_pyros_own_summed_over_every_assignment(name):
     """All these latents but two are real, so that u = z; the others' Jacobians are d/du eᵘ and σ(u) σ(−u)."""
     pair = pairs.build(name)
-    with density_of(pair.model, pair.guide, pair.args) as density:
-        assert set(density.slots) == set(pair.latents)
+    with Pair.on(pair.model, pair.guide, pair.args, start="guide") as density:
+        assert set(density.sites) == set(pair.latents)
         u = unconstrained_of(pair.x, density.dim, 2)
         values = {start: density.path(start)(u).detach() for start in STARTS}
         torch.testing.assert_close(density.ends(u).detach(), torch.stack([values["guide"][0], *values["prior"]]))
         inner = density.constrained(u)
-        nesting = density.plates.nesting
-    z = {site: value.movedim(1, nesting) for site, value in inner.items()}
+    # As programs shape them under a plate of draws: the data last but for the event, dims of the plates left of it.
+    z = {site: by_program(density, site, value) for site, value in inner.items()}
     log_jacobian = torch.zeros(u.shape[:2])
     if name.startswith("gamma"):
         log_jacobian = u[..., 0]
@@ -472,7 +481,7 @@ def test_a_site_that_the_guide_enumerates_is_summed_out_of_both():
 
     x = torch.tensor([0.4, -2.0])
     u = unconstrained_of(x, 1)
-    with density_of(model, guide, (x,)) as density:
+    with Pair.on(model, guide, (x,), start="guide") as density:
         values = torch.stack([density.path("prior")(u)[0], *density.path("guide")(u)])
         assert density.draw("guide", 3).shape == (3, 2, 1)
     z = u[..., 0]
@@ -487,7 +496,7 @@ def test_a_site_that_the_guide_enumerates_is_summed_out_of_both():
 @pytest.mark.parametrize("name", ["mixture", "nested", "chain", "feed_forward"])
 def test_without_continuous_latents_the_joint_is_the_evidence(name):
     pair = pairs.build(name)
-    with density_of(pair.model, pair.guide, pair.args) as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start="guide") as density:
         u = density.draw("guide", 3)
         assert u.shape == (3, len(pair.x), 0)
         for start in STARTS:
@@ -513,7 +522,7 @@ def test_scales_are_left_out_and_masks_of_the_data_count():
 
     x = torch.tensor([0.3, math.nan, -1.0]).nan_to_num(7.0)
     u = unconstrained_of(x, 1)
-    with density_of(model, guide, (x,)) as density:
+    with Pair.on(model, guide, (x,), start="guide") as density:
         values = {start: density.path(start)(u) for start in STARTS}
     z = u[..., 0]
     prior = normal(z, 0.0, 1.0)
@@ -550,7 +559,7 @@ def log_integral(terms: Any, num_data: int, dim: int, half_width: float, points:
 )
 def test_the_joint_integrates_to_the_evidence_and_guide_and_prior_to_one(name, half_width, points):
     pair = pairs.build(name)
-    with density_of(pair.model, pair.guide, pair.args) as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start="guide") as density:
         for start in STARTS:
             integral = log_integral(density.path(start), len(pair.x), density.dim, half_width, points)
             torch.testing.assert_close(
@@ -573,7 +582,7 @@ def test_a_composition_integrates_to_its_evidence():
 
     x = torch.tensor([[1.0, 2, 3], [6, 0, 0]])
     truth = torch.tensor([stats.dirichlet_multinomial.logpmf(row.numpy(), alpha.numpy(), 6) for row in x.long()])
-    with density_of(model, guide, (x,)) as density:
+    with Pair.on(model, guide, (x,), start="guide") as density:
         integral = log_integral(density.path("guide"), 2, 2, 35.0, 450)
     torch.testing.assert_close(integral, torch.stack([torch.zeros(2), truth]), rtol=0, atol=1e-6)
 
@@ -590,7 +599,7 @@ def test_a_moving_support_integrates_to_its_evidence():
         return integrate.quad(inner, 0, np.inf, epsabs=1e-12)[0]
 
     truth = torch.tensor([over_z(float(x)) for x in form.x]).log()
-    with density_of(form.model, form.guide, (form.x,)) as density:
+    with Pair.on(form.model, form.guide, (form.x,), start="guide") as density:
         integral = log_integral(density.path("prior"), 3, 2, 30.0, 900)
     torch.testing.assert_close(integral, torch.stack([torch.zeros(3), truth]), rtol=0, atol=1e-6)
 
@@ -599,7 +608,7 @@ def test_a_moving_support_integrates_to_its_evidence():
 
 
 def drawn(form: Any, batch: Any, start: Any, num_chains: int = 4000) -> dict[str, Tensor]:
-    with density_of(form.model, form.guide, batch, start=start) as density:
+    with Pair.on(form.model, form.guide, batch, start=start) as density:
         u = density.draw(start, num_chains)
         assert u.shape == (num_chains, len(batch[0]), density.dim)
         assert not u.requires_grad
@@ -686,12 +695,12 @@ def test_draws_where_a_site_is_summed_out():
 def test_draws_in_nested_plates():
     form = plates()
     prior, guide = (drawn(form, (form.x,), start) for start in STARTS[::-1])
-    assert prior["z0"].shape == (4000, 4, 1, 1)  # outside the inner plates, it keeps their place
-    assert prior["a"].shape == (4000, 4, 1, 3, 3)
+    assert prior["z0"].shape == (4000, 4)  # outside the inner plates
+    assert prior["a"].shape == (4000, 4, 3, 3)
     assert prior["b"].shape == (4000, 4, 2, 3)
     for j in range(3):
-        follows(prior["a"][:, 2, 0, j, 0], stats.beta(2, 4))
-        follows(guide["a"][:, 2, 0, j, 2], stats.beta(1, 2))
+        follows(prior["a"][:, 2, j, 0], stats.beta(2, 4))
+        follows(guide["a"][:, 2, j, 2], stats.beta(1, 2))
         for k in range(2):
             follows(prior["b"][:, 2, k, j], stats.gamma(2, scale=1 / 1.5))
             follows(guide["b"][:, 2, k, j], stats.gamma(3, scale=1 / (1 + form.x[2, k, j].item() ** 2)))
@@ -703,7 +712,7 @@ def test_importance_weights_of_the_draws_average_to_the_evidence(name, start):
     """E[p(x, u)/π₀(u)] = p(x) with u from either start; |z| < 4.5, false alarm 7e-6 a datum."""
     pair = pairs.build(name)
     torch.manual_seed(3)
-    with density_of(pair.model, pair.guide, pair.args, start=start) as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start=start) as density:
         log_start, log_joint = density.path(start)(density.draw(start, 3000)).detach()
     weight = (log_joint - log_start - pair.truth).exp()
     if pair.exact and start == "guide" and name not in {"mixture_conditional"}:
@@ -719,36 +728,33 @@ def test_importance_weights_of_the_draws_average_to_the_evidence(name, start):
 @pytest.mark.parametrize("name", FORMS)
 def test_there_and_back(name):
     form = FORMS[name]()
-    with density_of(form.model, form.guide, (form.x,)) as density:
+    with Pair.on(form.model, form.guide, (form.x,), start="guide") as density:
         u = unconstrained_of(form.x, form.dim)
         inner = density.constrained(u)
-        z = {site: value.movedim(1, density.plates.nesting) for site, value in inner.items()}
-        torch.testing.assert_close(density.unconstrained(z, len(u)), u, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(density.unconstrained(inner, len(u)), u, rtol=1e-9, atol=1e-9)
         for start in STARTS:
             v = density.draw(start, 4)
-            w = {site: value.movedim(1, density.plates.nesting) for site, value in density.constrained(v).items()}
-            torch.testing.assert_close(density.unconstrained(w, 4), v, rtol=1e-7, atol=1e-7)
+            torch.testing.assert_close(density.unconstrained(density.constrained(v), 4), v, rtol=1e-7, atol=1e-7)
 
 
 def test_values_come_back_where_they_were_put():
     form = plates()
     torch.manual_seed(1)
     z = {
-        "z0": torch.randn(5, 1, 1, 4),
-        "a": dist.Dirichlet(torch.ones(3)).sample((5, 1, 3, 4)),
-        "b": torch.rand(5, 2, 3, 4),
+        "z0": torch.randn(5, 4),
+        "a": dist.Dirichlet(torch.ones(3)).sample((5, 4, 3)),
+        "b": torch.rand(5, 4, 2, 3),
     }
-    with density_of(form.model, form.guide, (form.x,)) as density:
+    with Pair.on(form.model, form.guide, (form.x,), start="guide") as density:
         u = density.unconstrained(z, 5)
         inner = density.constrained(u)
-    torch.testing.assert_close(inner["z0"][..., 0, 0], z["z0"][:, 0, 0])
-    torch.testing.assert_close(inner["a"][:, :, 0], z["a"][:, 0].permute(0, 2, 1, 3))
-    torch.testing.assert_close(inner["b"], z["b"].permute(0, 3, 1, 2))
+    for site, value in z.items():
+        torch.testing.assert_close(inner[site], value)
 
 
 def test_what_is_not_given_is_drawn_from_the_model():
     form = two_sites()
-    with density_of(form.model, form.guide, (form.x,)) as density:
+    with Pair.on(form.model, form.guide, (form.x,), start="guide") as density:
         u = density.unconstrained({"z2": torch.full((4000, 3), 2.0)}, 4000)
     torch.testing.assert_close(u[..., 0], torch.full((4000, 3), math.log(2)))
     follows(u[:, 1, 1], stats.norm(0, 2))
@@ -757,12 +763,12 @@ def test_what_is_not_given_is_drawn_from_the_model():
 def test_a_draw_on_the_boundary_has_a_finite_place():
     form = beta()
     z = torch.tensor([[0.0, 1.0, 0.5, 1e-300]])
-    with density_of(form.model, form.guide, (form.x,)) as density:
+    with Pair.on(form.model, form.guide, (form.x,), start="guide") as density:
         u = density.unconstrained({"z": z}, 1)
         assert u.isfinite().all()
         torch.testing.assert_close(density.constrained(u)["z"], z, rtol=0, atol=1e-15)
     form = gamma()
-    with density_of(form.model, form.guide, (form.x,)) as density:
+    with Pair.on(form.model, form.guide, (form.x,), start="guide") as density:
         u = density.unconstrained({"z": torch.tensor([[0.0, 1.0, 1.0, 5e-324]])}, 1)
         assert u.isfinite().all()
         assert density.constrained(u)["z"][0, 0] == 0
@@ -775,7 +781,7 @@ def test_a_draw_on_the_boundary_has_a_finite_place():
 def test_a_datum_knows_nothing_of_the_others(name):
     pair = pairs.build(name)
     n = len(pair.x)
-    with density_of(pair.model, pair.guide, pair.args) as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start="guide") as density:
         u = unconstrained_of(pair.x, density.dim)
         for start in STARTS:
             whole = evaluate(density.path(start), u)
@@ -800,7 +806,7 @@ def test_a_datum_knows_nothing_of_the_others(name):
 
 def test_a_pair_on_a_single_datum():
     pair = pairs.build("gamma_poisson").rows([2])
-    with density_of(pair.model, pair.guide, pair.args) as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start="guide") as density:
         integral = log_integral(density.path("prior"), 1, 1, 30.0, 3000)
     torch.testing.assert_close(integral[1], pair.truth, rtol=0, atol=1e-6)
 
@@ -811,12 +817,12 @@ def test_a_pair_on_a_single_datum():
 @pytest.mark.parametrize("name", ["gamma_poisson", "hierarchy", "plated", "mixture_conditional", "methods"])
 def test_single_precision_pairs_keep_u_single_and_densities_double(name):
     pair = pairs.build(name)
-    with density_of(pair.model, pair.guide, pair.args) as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start="guide") as density:
         u = unconstrained_of(pair.x, density.dim)
         exact = {start: evaluate(density.path(start), u) for start in STARTS}
     torch.set_default_dtype(torch.float32)
     pair = pairs.build(name)
-    with density_of(pair.model, pair.guide, pair.args) as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start="guide") as density:
         for start in STARTS:
             assert density.draw(start, 2).dtype == torch.float32
             point = evaluate(density.path(start), u.float())
@@ -845,7 +851,7 @@ def test_sums_are_taken_in_double_precision():
         with pyro.plate("data", len(x), dim=-1):
             pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
 
-    with density_of(model, guide, (x,)) as density:
+    with Pair.on(model, guide, (x,), start="guide") as density:
         u = torch.tensor([[[0.1], [0.2]], [[-0.7], [1.0]]])
         value = density.joint(u)[0]
     z = u.double()
@@ -862,7 +868,7 @@ def test_jacobians_are_summed_in_double_precision():
         with pyro.plate("data", len(x), dim=-1), pyro.plate("parts", 50_000, dim=-2):
             pyro.sample("z", dist.HalfCauchy(1.0))
 
-    with density_of(model, model, (torch.zeros(1),)) as density:
+    with Pair.on(model, model, (torch.zeros(1),), start="guide") as density:
         value = density.joint(u)[0]
     truth = dist.HalfCauchy(1.0).log_prob(u.exp()).double().sum(-1) + u.double().sum(-1)
     torch.testing.assert_close(value, truth, rtol=0, atol=1e-6)
@@ -875,7 +881,7 @@ def test_no_gradient_reaches_the_parameters(name):
     leaves = [leaf for module in pair.modules for leaf in module.parameters()]
     leaves += [leaf.unconstrained() for leaf in pyro.get_param_store().values() if hasattr(leaf, "unconstrained")]
     assert leaves
-    with density_of(pair.model, pair.guide, pair.args) as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start="guide") as density:
         for start in STARTS:
             point = evaluate(density.path(start), density.draw(start, 3))
             assert all(part.grad_fn is None for part in point)
@@ -891,7 +897,7 @@ def test_the_global_state_is_left_as_it_was(name):
     for module in pair.modules:
         module.train()
     state = torch.get_rng_state()
-    with torch.no_grad(), density_of(pair.model, pair.guide, pair.args) as density:
+    with torch.no_grad(), Pair.on(pair.model, pair.guide, pair.args, start="guide") as density:
         for module in pair.modules:
             assert not module.training
         u = unconstrained_of(pair.x, density.dim)
@@ -911,7 +917,7 @@ def test_the_global_state_is_left_as_it_was(name):
 def test_a_place_that_is_not_a_number_is_one_for_its_datum_alone(name):
     """A trajectory that diverged; Pyro's validation must not stop the other chains."""
     pair = pairs.build(name)
-    with density_of(pair.model, pair.guide, pair.args) as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start="guide") as density:
         u = unconstrained_of(pair.x, density.dim)
         broken = u.clone()
         broken[2, 1] = math.nan
@@ -938,7 +944,7 @@ def test_a_place_of_zero_density_is_minus_infinity_for_its_datum_alone():
 
     x = torch.tensor([0.5, 3.0])
     u = torch.tensor([[[0.3], [0.3]], [[2.0], [2.0]]])
-    with density_of(model, guide, (x,)) as density:
+    with Pair.on(model, guide, (x,), start="guide") as density:
         point = evaluate(density.joint, u)
     truth = normal(u[..., 0], 0.0, 1.0) - u[..., 0]
     truth[0, 1] = -math.inf
@@ -951,7 +957,7 @@ def test_the_memory_of_an_evaluation_grows_with_the_pair():
     small, large = pairs.build("line"), pairs.build("parts")
     sizes = []
     for pair in (small, large):
-        with density_of(pair.model, pair.guide, pair.args) as density:
+        with Pair.on(pair.model, pair.guide, pair.args, start="guide") as density:
             sizes.append(density.bytes_each)
     assert 0 < sizes[0] < sizes[1]
     assert latents(plain_traces(small.model, small.guide, small.args)[0])

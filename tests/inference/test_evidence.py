@@ -13,8 +13,8 @@ from replicates import replicates
 
 from ppvae.errors import OptionError
 from ppvae.inference import Evidence, importance_evidence
-from ppvae.inference.estimates import AnnealedEvidence
-from ppvae.inference.running import Running
+from ppvae.inference.evidence.estimates import AnnealedEvidence
+from ppvae.inference.evidence.streaming import Running
 
 
 def test_the_record_is_frozen_and_of_double_precision():

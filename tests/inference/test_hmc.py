@@ -10,8 +10,8 @@ import truths_inference as truths
 from scipy import integrate, stats
 from torch import Tensor
 
-from ppvae.inference.density import Point, evaluate
-from ppvae.inference.hmc import JITTER, Info, gradient, leapfrog, log_density, transition
+from ppvae.inference.pair.unconstrained import Point, evaluate
+from ppvae.inference.sampling.hmc import JITTER, Info, gradient, leapfrog, log_density, transition
 
 # A Kolmogorov-Smirnov test fails by chance once in a million.
 ALARM = 1e-6

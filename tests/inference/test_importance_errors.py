@@ -16,7 +16,7 @@ from arviz_stats.base import array_stats
 from replicates import replicates
 
 from ppvae.inference import importance_evidence, log_weights
-from ppvae.inference.running import Running
+from ppvae.inference.evidence.streaming import Running
 from ppvae.models import LinearGaussian
 
 
@@ -25,7 +25,7 @@ def test_standard_error_is_the_one_of_the_closed_form(scale, tolerance):
     """Var(w)/p² = (s/√(2 − 1/s²))² − 1 for d = 2. The mean of 300 standard errors at K = 2000 is within `tolerance`."""
     evidence, _ = replicates(pairs.linear(scale=scale), 300, 2000, seed=1)
     truth = math.sqrt(truths.relative_weight_variance(scale, 2) / 2000)
-    assert evidence.standard_error.mean().item() == pytest.approx(truth, rel=tolerance)
+    assert evidence.delta_standard_error.mean().item() == pytest.approx(truth, rel=tolerance)
     assert evidence.batch_standard_error.mean().item() == pytest.approx(truth, rel=2 * tolerance)
 
 

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ppvae.experiments.missed_mode_pairs import PROBLEMS
 from ppvae.inference import Evidence, annealed_evidence, estimate_evidence, importance_evidence
-from ppvae.inference.defence import search_all
-from ppvae.inference.mode_search import LEAST_BUDGET, plan
+from ppvae.inference.evidence.defence import search_all
+from ppvae.inference.pair import Pair
+from ppvae.inference.sampling.mode_search import LEAST_BUDGET, plan
 from ppvae.models import LinearGaussian
 
 DATA = 12
@@ -92,7 +93,8 @@ def test_no_alarm_where_the_posterior_has_one_mode(dim: int, scale: float) -> No
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.MultivariateNormal(exact.mean, covariance_matrix=scale**2 * exact.covariance_matrix))
 
-    found = search_all(pair.model, guide, (x,), 750, 64.0)
+    with Pair.on(pair.model, guide, (x,)) as measured:
+        found = search_all(measured, 750, 64.0)
     assert found is not None
     assert not found.in_modes.any()
     assert scale < 1 or not found.found.any()
@@ -101,7 +103,7 @@ def test_no_alarm_where_the_posterior_has_one_mode(dim: int, scale: float) -> No
 def test_where_nothing_is_found_the_draws_are_those_without_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = pairs.build("linear_wide")
     with_search = importance_evidence(pair.model, pair.guide, pair.x, 2000, seed=5)
-    monkeypatch.setattr("ppvae.inference.importance.SEARCH_SHARE", 0.0)
+    monkeypatch.setattr("ppvae.inference.evidence.importance.SEARCH_SHARE", 0.0)
     without = importance_evidence(pair.model, pair.guide, pair.x, 2000, seed=5)
     assert torch.equal(with_search.log_evidence, without.log_evidence)
     assert (with_search.missed == 0).all()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from ppvae.inference.plateau import MARGIN, Plateau
+from ppvae.inference.svi.early_stopping import MARGIN, Plateau
 
 
 def test_noise_is_rarely_an_improvement():

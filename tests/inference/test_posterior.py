@@ -12,9 +12,10 @@ from pairs.discrete import _Factors
 from pyro import poutine
 
 from ppvae.errors import DataError, OptionError, PairError
-from ppvae.inference import posterior, to_datatree
-from ppvae.inference.bridge import effective_draws
-from ppvae.inference.posterior import PER_DATUM, Attempt, sample_posterior
+from ppvae.inference import to_datatree
+from ppvae.inference.posterior import reference
+from ppvae.inference.posterior.reference import PER_DATUM, Attempt, sample_posterior
+from ppvae.inference.sampling.bridge_sampling import effective_draws
 from ppvae.models import LinearGaussian
 
 
@@ -173,7 +174,7 @@ def test_chains_in_a_mode_of_no_mass_start_anew(monkeypatch):
     found = sample_posterior(*planted.leaning(*numbers), x, **options)
     assert found.converged.all()
     assert_moments(found.draws["z"][..., None], mean[:, None], variance[:, None, None])
-    monkeypatch.setattr(posterior, "_anew", lambda *_: None)
+    monkeypatch.setattr(reference, "_anew", lambda *_: None)
     without = sample_posterior(*planted.leaning(*numbers), x, **options)
     assert not without.converged.any()
 
@@ -203,7 +204,7 @@ def test_hills_of_no_mass_against_quadrature():
 
 def test_a_datum_without_weights_is_left_as_it_was(monkeypatch):
     """The second of three has no place of finite weight; it keeps its first draws, and the others get new ones."""
-    annealed = posterior.annealed_places
+    annealed = reference.annealed_places
 
     def lost(density, *options):
         places = annealed(density, *options)
@@ -211,11 +212,11 @@ def test_a_datum_without_weights_is_left_as_it_was(monkeypatch):
         return places
 
     x, options = leaning_data(torch.full((3,), 1.4)), {"num_draws": 100, "warm_up": 100, "seed": 1}
-    monkeypatch.setattr(posterior, "HOPELESS_RHAT", 0.0)  # all that are not converged, and none is
-    monkeypatch.setattr(posterior, "ESS_LIMIT", 1e9)
-    monkeypatch.setattr(posterior, "annealed_places", lost)
+    monkeypatch.setattr(reference, "HOPELESS_RHAT", 0.0)  # all that are not converged, and none is
+    monkeypatch.setattr(reference, "ESS_LIMIT", 1e9)
+    monkeypatch.setattr(reference, "annealed_places", lost)
     found = sample_posterior(*planted.leaning(), x, **options)
-    monkeypatch.setattr(posterior, "_anew", lambda *_: None)
+    monkeypatch.setattr(reference, "_anew", lambda *_: None)
     first = sample_posterior(*planted.leaning(), x, **options)
     assert found.thinning.tolist() == [3, 1, 3]
     same = (found.unconstrained == first.unconstrained).flatten(0, 1).all(0).all(-1)
@@ -236,14 +237,14 @@ def test_modes_that_chains_cross_between_are_both_found_in_a_second_attempt():
 def test_a_second_attempt_replaces_the_draws_of_those_that_failed_and_no_others(monkeypatch):
     """With a limit that half of the data fail, the R-hat on record is that of the draws on record, for each datum."""
     pair, options = pairs.linear(num_data=6), {"num_draws": 60, "num_chains": 8, "warm_up": 60, "seed": 0}
-    monkeypatch.setattr(posterior, "ESS_LIMIT", 0)
-    monkeypatch.setattr(posterior, "HOPELESS_SHARE", 0.0)
+    monkeypatch.setattr(reference, "ESS_LIMIT", 0)
+    monkeypatch.setattr(reference, "HOPELESS_SHARE", 0.0)
     first = sample_posterior(pair.model, pair.guide, pair.x, **options)
-    monkeypatch.setattr(posterior, "RHAT_LIMIT", float(first.rhat.sort().values[2:4].mean()))
-    monkeypatch.setattr(posterior, "HOPELESS_RHAT", 2.0)
+    monkeypatch.setattr(reference, "RHAT_LIMIT", float(first.rhat.sort().values[2:4].mean()))
+    monkeypatch.setattr(reference, "HOPELESS_RHAT", 2.0)
     assert first.converged.sum() == 3
-    monkeypatch.setattr(posterior, "HOPELESS_SHARE", 0.05)
-    monkeypatch.setattr(posterior, "SECOND", Attempt(0.9, 3))
+    monkeypatch.setattr(reference, "HOPELESS_SHARE", 0.05)
+    monkeypatch.setattr(reference, "SECOND", Attempt(0.9, 3))
     found = sample_posterior(pair.model, pair.guide, pair.x, **options)
     kept = first.converged
     assert torch.equal(found.thinning, torch.where(kept, 1, 3))

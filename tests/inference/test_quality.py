@@ -13,9 +13,9 @@ import torch
 import truths_inference as truths
 
 from ppvae.errors import DataError, OptionError
-from ppvae.inference.posterior import sample_posterior
-from ppvae.inference.quality import NUMBERS, Quality, guide_quality
-from ppvae.inference.verdict import WORDS
+from ppvae.inference.posterior.faults import WORDS
+from ppvae.inference.posterior.quality import NUMBERS, Quality, guide_quality
+from ppvae.inference.posterior.reference import sample_posterior
 
 DATA = 20
 

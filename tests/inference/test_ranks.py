@@ -6,7 +6,7 @@ import torch
 from arviz_stats.ecdf_utils import simulate_confidence_bands
 from scipy import stats
 
-from ppvae.inference import ranks
+from ppvae.inference.calibration import ranks
 
 
 def test_one_rank_by_hand():

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from ppvae.errors import DataError, OptionError, PairError
 from ppvae.inference import importance_evidence, log_weights
-from ppvae.inference.ascent import ROUND, ascend, paired
-from ppvae.inference.density import density_of
-from ppvae.inference.families import GuideFamily, shifted
-from ppvae.inference.flows import MapFamily, forward, inverse, moments
-from ppvae.inference.refine import refine
-from ppvae.inference.traces import generator_kept
+from ppvae.inference.gap.ascent import ROUND, ascend, paired
+from ppvae.inference.gap.flows import MapFamily, forward, inverse, moments
+from ppvae.inference.gap.guide_family import GuideFamily, shifted
+from ppvae.inference.gap.refinement import refine
+from ppvae.inference.pair import Pair
+from ppvae.inference.pair.randomness import generator_kept
 
 
 def mean_field(scale: float = 0.7, num_data: int = 3) -> tuple[Any, Any, Tensor, Tensor]:
@@ -47,12 +47,13 @@ def test_the_gradient_is_the_one_derived_by_hand():
     """q = N(μ + a, s e^b): z = μ + a + s e^b ε. With log q's own parameters held still, ∂/∂z log w is
     −P(z − m) + ε/(s e^b), so that ∂/∂a is its mean and ∂/∂b the mean of its product with s e^b ε."""
     model, guide, x, precision = mean_field()
-    family = GuideFamily(model, guide, (x,))
-    assert [(o.parameter, o.shape) for o in family.offsets] == [("loc", (2,)), ("scale", (2,))]
     a = torch.tensor([[0.1, -0.2], [0.3, 0.0], [0.0, 0.5]]).requires_grad_()
     b = torch.tensor([[0.2, 0.1], [-0.3, 0.4], [0.0, -0.1]]).requires_grad_()
-    with generator_kept(3):
-        elbo = family.log_weights((a, b), everyone(3), 7).mean(0)
+    with Pair.on(model, guide, (x,)) as density:
+        family = GuideFamily(density)
+        with generator_kept(3):
+            elbo = family.log_weights((a, b), everyone(3), 7).mean(0)
+    assert [(o.parameter, o.shape) for o in family.offsets] == [("loc", (2,)), ("scale", (2,))]
     gradients = torch.autograd.grad(elbo.sum(), (a, b))
     with generator_kept(3), torch.no_grad():
         std = 0.7 * b.exp()
@@ -67,7 +68,7 @@ def test_the_gradient_is_the_one_derived_by_hand():
 def test_the_gradient_of_a_map_is_the_one_derived_by_hand():
     """u' = b + Lε on N(0, I): with log q' held still, ∂/∂b is the mean of s = ∂ log w/∂u', ∂/∂L that of sεᵀ below."""
     model, guide, x, precision = mean_field()
-    with density_of(model, guide, (x,)) as density:
+    with Pair.on(model, guide, (x,), start="guide") as density:
         centre, spread = 0.3 * x, torch.full((3, 2), 0.7)
         family = MapFamily(density, centre, spread)
         parameters = tuple((p + 0.2).requires_grad_() for p in family.start)
@@ -92,13 +93,15 @@ def test_natural_units_are_those_of_the_fisher_information():
     """Of a Gaussian's mean s², of its log scale ½; of Gamma's log concentration 1/(a² ψ'(a)), of its log rate 1/a."""
     model, guide, x, _precision = mean_field(num_data=2)
     pyro.set_rng_seed(1)
-    loc, log_scale = GuideFamily(model, guide, (x,)).units((torch.zeros(2, 2),) * 2, everyone(2), 20_000)
+    with Pair.on(model, guide, (x,)) as density:
+        loc, log_scale = GuideFamily(density).units((torch.zeros(2, 2),) * 2, everyone(2), 20_000)
     torch.testing.assert_close(loc, torch.full((2, 2), 0.7), rtol=0.03, atol=0)
     torch.testing.assert_close(log_scale, torch.full((2, 2), math.sqrt(0.5)), rtol=0.03, atol=0)
     pair = pairs.build("gamma_poisson")
     a = 0.8 * (2.5 + pair.x)
-    family = GuideFamily(pair.model, pair.guide, (pair.x,))
-    concentration, rate = family.units(family.start, everyone(4), 20_000)
+    with Pair.on(pair.model, pair.guide, (pair.x,)) as density:
+        family = GuideFamily(density)
+        concentration, rate = family.units(family.start, everyone(4), 20_000)
     torch.testing.assert_close(concentration, (a**2 * torch.polygamma(1, a)).rsqrt(), rtol=0.05, atol=0)
     torch.testing.assert_close(rate, a.rsqrt(), rtol=0.05, atol=0)
 
@@ -172,10 +175,14 @@ def test_what_moves_the_support_is_left_alone():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.AffineBeta(2.0, 3.0, 0.0, 1.0))
 
-    family = GuideFamily(model, beta, (torch.zeros(2),))
+    with Pair.on(model, beta, (torch.zeros(2),)) as density:
+        family = GuideFamily(density)
     assert [offset.parameter for offset in family.offsets] == ["concentration1", "concentration0"]
-    with pytest.raises(PairError, match="no parameter that could be freed without moving its support"):
-        GuideFamily(model, model_as_guide, (torch.zeros(2),))
+    with (
+        Pair.on(model, model_as_guide, (torch.zeros(2),)) as density,
+        pytest.raises(PairError, match="no parameter that could be freed without moving its support"),
+    ):
+        GuideFamily(density)
 
 
 def model_as_guide(x: Tensor) -> None:
@@ -211,7 +218,7 @@ def test_weights_of_the_map_onto_the_posterior_are_the_evidence():
     W = torch.tensor([[1.0, 0.8], [0.2, 0.9]])
     numbers = (W, torch.zeros(2), 0.25 * torch.eye(2), torch.zeros(2), torch.eye(2))
     loc, cov = truths.gaussian_posterior(x, *numbers)
-    with density_of(model, guide, (x,)) as density:
+    with Pair.on(model, guide, (x,), start="guide") as density:
         centre, spread = 0.3 * x, torch.full((3, 2), 0.7)
         L = torch.linalg.cholesky(cov) / 0.7
         parameters = ((loc - centre) / spread, L.diagonal().log().expand(3, 2), L.expand(3, 2, 2))
@@ -224,7 +231,7 @@ def test_weights_of_the_map_onto_the_posterior_are_the_evidence():
 
 def test_weights_of_a_flow_are_the_same_with_gradients_and_without():
     model, guide, x, _ = mean_field()
-    with density_of(model, guide, (x,)) as density:
+    with Pair.on(model, guide, (x,), start="guide") as density:
         family = MapFamily(density, 0.3 * x, torch.full((3, 2), 0.7), couplings=True)
         parameters = tuple(p + 0.1 * torch.randn_like(p) for p in family.start)
         with generator_kept(1):
@@ -325,7 +332,7 @@ def test_a_guide_that_is_best_already_is_left_and_has_converged_after_a_round():
     best = refine(pair.model, pair.guide, pair.x, seed=0)
     assert best.converged.all()
     assert (best.steps == ROUND).all()
-    torch.testing.assert_close(best.elbo, pair.truth, rtol=0, atol=1e-6)
+    torch.testing.assert_close(best.elbo, pair.truth, rtol=0, atol=1e-5)  # what the last, unneeded steps cost
 
 
 class Quadratic:
@@ -447,9 +454,10 @@ def test_pieces_find_what_the_whole_finds():
 
 def test_common_random_numbers():
     pair = pairs.build("linear_shifted")
-    family = GuideFamily(pair.model, pair.guide, (pair.x,))
-    same = tuple(p.clone() for p in family.start)
-    first, second = paired(family, family.start, same, everyone(6), 10, 4)
+    with Pair.on(pair.model, pair.guide, (pair.x,)) as density:
+        family = GuideFamily(density)
+        same = tuple(p.clone() for p in family.start)
+        first, second = paired(family, family.start, same, everyone(6), 10, 4)
     assert first.shape == (10, 6)
     assert torch.equal(first, second)
     assert not torch.equal(first[:4], first[4:8])
@@ -457,7 +465,7 @@ def test_common_random_numbers():
 
 def test_moments_are_those_of_the_guide():
     model, guide, x, _ = mean_field()
-    with density_of(model, guide, (x,)) as density:
+    with Pair.on(model, guide, (x,), start="guide") as density:
         centre, spread = moments(density, 20_000, 5000)
     torch.testing.assert_close(centre, 0.3 * x, rtol=0, atol=4.5 * 0.7 / math.sqrt(20_000))
     torch.testing.assert_close(spread, torch.full((3, 2), 0.7), rtol=0.03, atol=0)
@@ -473,7 +481,7 @@ def test_an_unknown_datum_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"family": "fuller"}, "family must be one of guide, full, flow; it is 'fuller'"),
+        ({"family": "fuller"}, "family must be one of 'guide', 'full', 'flow'; it is 'fuller'"),
         ({"num_particles": 0}, "num_particles must be an integer of at least 1"),
         ({"steps": 0}, "steps must be an integer of at least 1"),
         ({"num_draws": 1}, "num_draws must be an integer of at least 2"),
@@ -493,7 +501,7 @@ def test_bad_options(options, message):
     [
         ("mixture", "guide", "draws no continuous latent"),
         ("feed_forward", "guide", "draws no continuous latent"),
-        ("autoencoder", "guide", "'z' is a point mass"),
+        ("autoencoder", "guide", "z: the guide puts it at a single point"),
         ("mixture_conditional", "full", "'z' depends on a site that the guide enumerates"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 import torch
 import truths_inference as truths
 
-from ppvae.inference.sandwich import Groups, above, below, best_groups, concatenate, margin, sandwich
+from ppvae.inference.bounds.markov import Groups, above, below, best_groups, concatenate, margin, sandwich
 
 # A weight that is `VALUES` with `CHANCES`; its mean is p. From an exact draw it has the chances CHANCES·VALUES/p.
 VALUES = torch.tensor([0.1, 1.0, 7.0], dtype=torch.float64)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ppvae.errors import DataError, OptionError
-from ppvae.inference.stability import column_growth, column_stability
+from ppvae.inference.latents.stability import column_growth, column_stability
 from ppvae.models import LinearGaussian
 
 

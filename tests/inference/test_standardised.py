@@ -6,8 +6,9 @@ import torch
 import truths_inference as truths
 from torch.distributions import MultivariateNormal
 
-from ppvae.inference.density import density_of, evaluate
-from ppvae.inference.standardised import DIAGONAL_DRAWS, nearest_normal, standardised
+from ppvae.inference.pair import Pair
+from ppvae.inference.pair.unconstrained import evaluate
+from ppvae.inference.sampling.preconditioning import DIAGONAL_DRAWS, nearest_normal, standardised
 
 
 def draws_of(dim: int, num_draws: int) -> tuple[torch.Tensor, ...]:
@@ -22,7 +23,7 @@ def draws_of(dim: int, num_draws: int) -> tuple[torch.Tensor, ...]:
 
 def test_a_normal_is_found_exactly_but_for_the_shrinkage(monkeypatch: pytest.MonkeyPatch) -> None:
     u, gradients, loc, cov = draws_of(4, 12)
-    monkeypatch.setattr("ppvae.inference.standardised.DIAGONAL_DRAWS", 0)
+    monkeypatch.setattr("ppvae.inference.sampling.preconditioning.DIAGONAL_DRAWS", 0)
     found, scale_tril = nearest_normal(u, gradients)
     assert torch.allclose(found, loc, atol=1e-5)
     assert torch.allclose(scale_tril @ scale_tril.mT, cov, rtol=1e-5, atol=1e-5)
@@ -58,7 +59,7 @@ def test_the_standardised_pair_is_the_same_pair() -> None:
     """log p(x, v) = log p(x, u) + log |L|; with the posterior's own m and S each log weight is log p(x), twice over."""
     pair = pairs.linear(shift=2.0)
     torch.manual_seed(0)
-    with density_of(pair.model, pair.guide, pair.args) as density:
+    with Pair.on(pair.model, pair.guide, pair.args, start="guide") as density:
         view = density
         for _ in range(2):  # the second time in the coordinates of the first
             point = evaluate(view.joint, torch.randn(400_000 // len(pair.x), len(pair.x), 2))

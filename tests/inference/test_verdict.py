@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ppvae.inference.verdict import (
+from ppvae.inference.posterior.faults import (
     CANNOT_TELL,
     CORRELATION,
     GOOD,

@@ -194,19 +194,25 @@ def test_refusals():
         log_weights(pair.model, pair.guide, a_list, 2)
 
 
-def test_a_pair_without_a_data_plate_is_refused():
+def test_a_pair_without_a_data_plate_has_one_weight_for_all_data():
+    """One z for both data, x ~ N(0, I + 11ᵀ); the guide is the posterior."""
+
     def model(x):
         z = pyro.sample("z", dist.Normal(0.0, 1.0))
         pyro.sample("x", dist.Normal(z, 1.0).expand([len(x)]).to_event(1), obs=x)
 
     def guide(x):
-        pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("z", dist.Normal(x.sum() / 3, math.sqrt(1 / 3)))
 
-    with pytest.raises(PairError):
-        log_weights(model, guide, torch.tensor([0.0, 1.0]), 2)
+    x = torch.tensor([0.0, 1.0])
+    truth = dist.MultivariateNormal(torch.zeros(2), torch.eye(2) + 1).log_prob(x)
+    torch.testing.assert_close(log_weights(model, guide, x, 2, seed=0), truth.expand(2, 1), rtol=0, atol=1e-10)
 
 
-def test_a_latent_outside_the_data_plate_is_refused():
+def test_a_latent_outside_the_data_plate_makes_the_data_set_the_unit():
+    """shared ~ N(0, 1), z_n ~ N(shared, 1), x_n ~ N(z_n, 1): x ~ N(0, 2 I + 11ᵀ); the guide is the posterior."""
+    x = torch.tensor([0.0, 1.0, 2.0])
+
     def model(x):
         shared = pyro.sample("shared", dist.Normal(0.0, 1.0))
         with pyro.plate("data", len(x)):
@@ -214,12 +220,13 @@ def test_a_latent_outside_the_data_plate_is_refused():
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
     def guide(x):
-        pyro.sample("shared", dist.Normal(0.0, 1.0))
+        shared = pyro.sample("shared", dist.Normal(x.sum() / 5, math.sqrt(0.4)))
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(x, 1.0))
+            pyro.sample("z", dist.Normal((x + shared) / 2, math.sqrt(0.5)))
 
-    with pytest.raises(PairError, match="shared"):
-        log_weights(model, guide, torch.tensor([0.0, 1.0, 2.0]), 2)
+    truth = dist.MultivariateNormal(torch.zeros(3), 2 * torch.eye(3) + 1).log_prob(x)
+    log_w = log_weights(model, guide, x, 4, seed=0)
+    torch.testing.assert_close(log_w, truth.expand(4, 1), rtol=0, atol=1e-10)
 
 
 def test_a_latent_that_the_guide_forgets_is_refused():
@@ -261,7 +268,7 @@ def test_a_discrete_latent_that_is_neither_guided_nor_enumerated_in_parallel_is_
 
 
 def test_a_plate_that_only_happens_to_be_as_long_as_the_data_is_not_taken_for_theirs():
-    """Three data of three features, with the features at dim −1 and the data at dim −2: refused, not summed wrongly."""
+    """Three data of three features, with the features at dim −1 and the data at dim −2; the guide is the posterior."""
 
     def model(x):
         with pyro.plate("data", len(x), dim=-2), pyro.plate("features", 3, dim=-1):
@@ -273,8 +280,8 @@ def test_a_plate_that_only_happens_to_be_as_long_as_the_data_is_not_taken_for_th
             pyro.sample("z", dist.Normal(x / 2, math.sqrt(0.5)))
 
     x = torch.arange(9.0).reshape(3, 3)
-    with pytest.raises(PairError):
-        log_weights(model, guide, x, 2, seed=0)
+    truth = dist.Normal(0.0, math.sqrt(2)).log_prob(x).sum(-1)
+    torch.testing.assert_close(log_weights(model, guide, x, 2, seed=0), truth.expand(2, 3), rtol=0, atol=1e-10)
 
 
 def test_deterministic_sites_and_factors():
@@ -315,7 +322,9 @@ def test_pictures_and_features_in_a_sequential_plate():
     torch.testing.assert_close(log_w, truth.expand(3, -1), rtol=0, atol=1e-10)
 
 
-def test_a_decoder_that_knows_no_particles_is_refused():
+def test_a_decoder_with_one_batch_dimension():
+    """z ~ N(0, I) in two dimensions, x ~ N(z₁ + z₂, 1): x ~ N(0, 3); the decoder is an einsum over rows."""
+
     def model(x):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
@@ -323,10 +332,12 @@ def test_a_decoder_that_knows_no_particles_is_refused():
 
     def guide(x):
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            covariance = torch.eye(2) - torch.full((2, 2), 1 / 3)
+            pyro.sample("z", dist.MultivariateNormal((x / 3)[..., None].expand(*x.shape, 2), covariance))
 
-    with pytest.raises(PairError, match="does not run under an outer plate of particles"):
-        log_weights(model, guide, torch.zeros(3), 2)
+    x = torch.tensor([0.0, 1.0, -2.0])
+    truth = dist.Normal(0.0, math.sqrt(3)).log_prob(x)
+    torch.testing.assert_close(log_weights(model, guide, x, 5, seed=0), truth.expand(5, 3), rtol=0, atol=1e-10)
 
 
 def test_data_of_the_wrong_width_are_refused():

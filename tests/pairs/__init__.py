@@ -63,8 +63,9 @@ EXACT = [name for name in BUILDERS if name.endswith("_exact")] + [
     "chain",
     "linear_gaussian",
     "feed_forward",
-    "autoencoder",
 ]
+# The autoencoder's guide is a point mass: it is trained, and has no evidence.
+MEASURED = [name for name in BUILDERS if name != "autoencoder"]
 LEARNT = [
     "stored",
     "methods",
@@ -103,4 +104,16 @@ WITH_GAP = [
     "pyro_modules",
 ]
 
-__all__ = ["BUILDERS", "ENUMERATED", "EXACT", "LEARNT", "WITH_GAP", "Pair", "build", "line", "linear", "uniform"]
+__all__ = [
+    "BUILDERS",
+    "ENUMERATED",
+    "EXACT",
+    "LEARNT",
+    "MEASURED",
+    "WITH_GAP",
+    "Pair",
+    "build",
+    "line",
+    "linear",
+    "uniform",
+]

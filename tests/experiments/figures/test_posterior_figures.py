@@ -10,7 +10,7 @@ from matplotlib.patches import Ellipse
 
 from ppvae.experiments.figures import calibration_figures, evidence_figures, latent_space, posterior_figures
 from ppvae.inference import calibrate, importance_evidence, to_datatree
-from ppvae.inference.density import density_of
+from ppvae.inference.pair import Pair
 from ppvae.models import LinearGaussian
 
 SIZE = {"num_chains": 4, "num_draws": 60}
@@ -119,7 +119,7 @@ def test_the_grid_is_the_posterior(linear):
     """Mean and covariance of the mass on the grid against the closed form, to the fourth digit."""
     pair, x, _, _ = linear
     low, high = torch.full((2,), -30.0, dtype=torch.float64), torch.full((2,), 25.0, dtype=torch.float64)
-    with torch.no_grad(), density_of(pair.model, pair.guide, (x,)) as density:
+    with torch.no_grad(), Pair.on(pair.model, pair.guide, (x,), start="guide") as density:
         axes, mass = latent_space.exact_grid(density.rows(slice(2, 3)), low, high)
     z = torch.cartesian_prod(*axes)
     mean = mass.flatten() @ z

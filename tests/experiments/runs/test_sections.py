@@ -14,8 +14,8 @@ from ppvae.experiments.runs import main_job
 from ppvae.experiments.runs.assess_run import _collapse_reasons, _verdict_sentence, assess_run
 from ppvae.experiments.runs.attribute_run import attribute_run
 from ppvae.experiments.runs.certify_run import certify_run
+from ppvae.experiments.runs.command_options import AssessOptions, AttributeOptions, CertifyOptions, EvaluateOptions
 from ppvae.experiments.runs.evaluate_run import evaluate_run
-from ppvae.experiments.runs.options import AssessOptions, AttributeOptions, CertifyOptions, EvaluateOptions
 from ppvae.experiments.runs.saved_run import load_run
 from ppvae.inference import certify, estimate_evidence, latent_units
 from ppvae.models import LinearGaussian

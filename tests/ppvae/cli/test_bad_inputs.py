@@ -22,7 +22,8 @@ from ppvae.datasets import load_dataset
 from ppvae.errors import CheckpointError, DataError, DatasetError, NonFiniteError, OptionError, PairError, RunError
 from ppvae.experiments.runs.make_pair import make_pair
 from ppvae.inference import fit, importance_evidence, log_weights
-from ppvae.inference.checkpoint import load_parameters, write_checkpoint
+from ppvae.inference.resume import write_checkpoint
+from ppvae.inference.svi.checkpoint import load_parameters
 from ppvae.models import VAE, Bernoulli, Binomial, LinearGaussian, Poisson
 from ppvae.storage import RunDirectory, Settings
 

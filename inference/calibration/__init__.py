@@ -1,0 +1,6 @@
+"""Whether the guide is right on data of the model's own."""
+
+from .calibrate import Calibration, calibrate
+from .simulation import Simulation, simulate, simulations
+
+__all__ = ["Calibration", "Simulation", "calibrate", "simulate", "simulations"]

@@ -1,0 +1,23 @@
+"""log p(x) with its error."""
+
+from .adaptive import estimate_evidence
+from .annealed import annealed_evidence
+from .estimates import AdaptiveEvidence, AnnealedEvidence, ImportanceEvidence
+from .evidence import PARETO_K_LIMIT, Evidence, mean_with_errors
+from .importance import importance_evidence
+from .streaming import Running
+from .weights import log_weights
+
+__all__ = [
+    "PARETO_K_LIMIT",
+    "AdaptiveEvidence",
+    "AnnealedEvidence",
+    "Evidence",
+    "ImportanceEvidence",
+    "Running",
+    "annealed_evidence",
+    "estimate_evidence",
+    "importance_evidence",
+    "log_weights",
+    "mean_with_errors",
+]

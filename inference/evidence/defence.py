@@ -1,0 +1,126 @@
+"""The defence of every estimator against a guide that misses modes: search, draw from what was found, say what it was.
+
+The search comes first and draws by itself, and what it finds fixes the proposal before a weighted draw is made. So
+E[p̂(x)] = p(x) holds for any outcome of the search, and with it on the whole. Where nothing is found the estimator and
+its random numbers are what they would be without a search.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ppvae.errors import PairError
+
+from ..pair import Pair, generator_kept, has_continuum
+from ..sampling import LEAST_BUDGET, ON_THE_LINE, Search, confirms, defensive_weights, effective, plan, search
+from .estimates import ImportanceEvidence
+from .evidence import Evidence
+from .streaming import Running, num_bounds_of
+
+# Evaluations of the search, as a share of those of the estimator.
+SEARCH_SHARE = 0.15
+# Where modes were found: the shares of the draws that come from the prior, and from these and wider distributions.
+PRIOR_SHARE, PROPOSAL_SHARE = 0.1, 0.4
+# A number of size s is rounded by about this many times s·eps in the course of a density.
+ROUNDINGS = 4.0
+
+Record = TypeVar("Record", bound=Evidence)
+
+
+def search_all(pair: Pair, budget: int, memory_mb: float) -> Search | None:
+    """Search for modes that the guide misses, for all data, in bounded memory.
+
+    The global generators are left as they were found.
+
+    Args:
+        pair: the pair on the data.
+        budget: evaluations per datum.
+        memory_mb: budget in MiB for one pass of the pair.
+
+    Returns:
+        What was found; None if the budget is too small, the latents have no density on a continuum, or the guide draws
+        outside the support of the prior.
+    """
+    if budget < LEAST_BUDGET or not pair.dim or not has_continuum(pair, "prior"):
+        return None
+    how = plan(budget)
+    # The line from the guide to each of the modes is the longest list of places that is evaluated at once.
+    at_once = max(how.num_prior, how.num_images, how.num_climbs * ON_THE_LINE, how.num_tests)
+    # Random numbers of its own: where nothing is found, the estimator draws what it would draw without a search.
+    with generator_kept():
+        seed = int(torch.randint(2**31, ()))
+    with generator_kept(seed), suppress(PairError):  # the guide draws outside the prior's support
+        return _joined([search(pair.rows(units), budget) for units in pair.pieces(at_once, memory_mb)])
+    return None
+
+
+def _joined(found: list[Search]) -> Search:
+    tensors: dict[str, Any] = {
+        name: torch.cat([getattr(part, name) for part in found], -1) for name in Search._fields[1:-2]
+    }
+    return found[0]._replace(proposal=type(found[0].proposal).concatenate([f.proposal for f in found]), **tensors)
+
+
+def defended(pair: Pair, found: Search, num_particles: int, memory_mb: float) -> ImportanceEvidence:
+    """What draws of the guide, of the prior and of the places that were found say together.
+
+    Args:
+        pair: the pair on the data for which something was found.
+        found: what was found for them.
+        num_particles: K, draws of all together.
+        memory_mb: budget in MiB for one pass of the pair.
+
+    Returns:
+        The record; ELBO and K-sample bounds are read from the guide's draws among them.
+    """
+    parts = []
+    for units in pair.pieces(num_particles, memory_mb):
+        some, places = pair.rows(units), found.proposal.rows(units)
+        strata = defensive_weights(some, num_particles, memory_mb, PRIOR_SHARE, places, PROPOSAL_SHARE)
+        own = Running(len(strata.guide), some.num_units, num_bounds_of(num_particles))
+        whole = Running(*strata.mixed.shape)
+        own.add(strata.guide)
+        whole.add(strata.mixed)
+        confirmed = _confirmed(strata.prior, whole)
+        parts.append(replace(with_elbo_of(whole.evidence(), own.evidence()), confirmed=confirmed))
+    return ImportanceEvidence.concatenate(parts)
+
+
+def _confirmed(log_w: Tensor, whole: Running) -> Tensor:
+    log_evidence = torch.logsumexp(log_w, 0) - torch.tensor(float(len(log_w))).log()
+    return confirms(log_evidence, effective(log_w), whole.evidence().log_evidence)
+
+
+def with_elbo_of(evidence: Record, draws: Evidence) -> Record:
+    """The record with ELBO and K-sample bounds of other draws, all of them the guide's."""
+    gap_error = (evidence.standard_error.square() + draws.elbo_standard_error.square()).sqrt()
+    last = len(evidence.bound_k) - 1
+    return replace(
+        evidence,
+        elbo=draws.elbo,
+        elbo_standard_error=draws.elbo_standard_error,
+        gap_standard_error=gap_error,
+        bound=torch.cat([draws.bound[:last], evidence.log_evidence[None]]),
+        bound_standard_error=torch.cat([draws.bound_standard_error[:last], evidence.standard_error[None]]),
+    )
+
+
+def with_search(evidence: Record, found: Search | None, pair: Pair) -> Record:
+    """The record with what a search found, and with the rounding of the pair's numbers."""
+    sizes = evidence.log_evidence.abs()
+    if found is not None:
+        sizes = sizes + found.sizes
+        evidence = replace(evidence, missed=found.missed(evidence.log_evidence, ~found.in_modes))
+    return replace(evidence, rounding=rounding_of(sizes, pair), notes=pair.remarks)
+
+
+def rounding_of(sizes: Tensor, pair: Pair) -> Tensor:
+    """By how much densities of these sizes may be rounded in the data's floating-point type, in nats."""
+    kinds = [part.dtype for part in pair.batch if isinstance(part, Tensor) and part.is_floating_point()]
+    eps = max(torch.finfo(kind).eps for kind in kinds or [torch.get_default_dtype()])
+    return (ROUNDINGS * eps * sizes).nan_to_num(0.0, 0.0, 0.0)

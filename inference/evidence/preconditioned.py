@@ -1,0 +1,164 @@
+"""Annealing from the normal distribution nearest to the posterior: a much shorter bridge than one from the guide.
+
+A few *pilot chains* are annealed from the guide in few steps, stay a little where they end, and are thrown away. Their
+places and gradients give a normal close to the posterior (:mod:`ppvae.inference.sampling.preconditioning`); from it
+chains are annealed whose weights count. The normal was fixed before these chains were drawn, so that E[w] = p(x)
+whatever the pilot chains found. Where the log weights still spread too far, the ends of the chains take the place of
+the pilot chains, and the next bridge has four times as many distributions.
+
+Where the guide misses modes no normal is near the posterior: there chains start from a mixture of the guide and these
+modes (:mod:`ppvae.inference.sampling.mixture_start`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+
+from ..pair import Pair, evaluate
+from ..sampling import (
+    LEAPFROG_STEPS,
+    PILOT_CHAINS,
+    PILOT_TRANSITIONS,
+    PILOT_WARM_UP,
+    MixtureStart,
+    Standardised,
+    StudentMixture,
+    Tuning,
+    forward,
+    standardised,
+    transition,
+    tune,
+)
+from .estimates import ANNEALING, AnnealedEvidence
+from .ledger import Goal, Ledger, half_width, record, wanted
+
+Mapped = Standardised | MixtureStart
+
+# Evaluations that a gradient costs.
+GRADIENT = 2
+# Chains from the guide that find the posterior, their temperatures, and their transitions once they are there.
+EXPLORING_CHAINS, EXPLORING_DISTRIBUTIONS, STAY = 32, 16, 6
+# The first round of chains that count, and by how much a round may exceed the one before.
+FIRST_CHAINS, FIRST_DISTRIBUTIONS, GROWTH = 64, 16, 4
+# Evaluations below which it is not worth while to begin: tuning, pilot chains and a first round cost about as much.
+LEAST_BUDGET = 15_000
+# Chains whose log weights spread farther than this, in nats, need more distributions rather than more chains.
+WIDE = 0.8
+
+
+def anneal(pair: Pair, index: Tensor, ledger: Ledger, goal: Goal, proposal: StudentMixture | None = None) -> None:
+    """Anneal the data of a piece that draws did not settle.
+
+    Args:
+        pair: the pair on these data.
+        index: where the ledger keeps them.
+        ledger: what is known; it is changed.
+        goal: what is asked for.
+        proposal: distributions at modes that the guide misses, to start from too.
+    """
+    rich = ledger.left(index) >= LEAST_BUDGET
+    pair, index = pair.rows(rich), index[rich]
+    if not len(index):
+        return
+    view: Mapped
+    if proposal is not None:
+        view = MixtureStart(pair, proposal.rows(rich))
+    else:
+        tuning = tune(pair, "guide", EXPLORING_DISTRIBUTIONS)
+        ledger.cost[index] += _pilot_price(tuning)
+        ledger.cost[index] += EXPLORING_CHAINS * _chain_price(EXPLORING_DISTRIBUTIONS) + _stay_price(EXPLORING_CHAINS)
+        _, ends, _ = forward(pair, tuning, "guide", EXPLORING_CHAINS)
+        view = _fit(pair, ends.u, tuning)
+    num_distributions = FIRST_DISTRIBUTIONS
+    while True:
+        affordable = ledger.left(index) >= 2 * FIRST_CHAINS * _chain_price(num_distributions)
+        index, view = index[affordable], view.rows(affordable)
+        if not len(index):
+            return
+        tuning = tune(view, "guide", num_distributions)
+        ledger.cost[index] += _pilot_price(tuning)
+        v, wide = _chains(view, tuning, index, ledger, goal)
+        index, view, tuning, v = index[wide], view.rows(wide), _of(tuning, wide), v[:, wide]
+        if not len(index):
+            return
+        if isinstance(view, Standardised):
+            ledger.cost[index] += _stay_price(len(v))
+            view = _fit(view, v, tuning)
+        num_distributions *= 4
+
+
+def _chains(view: Mapped, tuning: Tuning, index: Tensor, ledger: Ledger, goal: Goal) -> tuple[Tensor, Tensor]:
+    """Rounds of chains, until their number is enough or their weights are found to spread too far.
+
+    Returns:
+        Where the chains of the first round ended, ``(num_chains, num_data, dim)``, and which data need more
+        distributions, ``(num_data,)`` bool.
+    """
+    num_distributions = len(tuning.betas) - 1
+    price = _chain_price(num_distributions)
+    v: Tensor | None = None
+    wide = torch.zeros(len(index), dtype=torch.bool)
+    size = torch.full((len(index),), FIRST_CHAINS)
+    while (size > 0).any():
+        following = torch.zeros_like(size)
+        for count in size[size > 0].unique().tolist():
+            at = (size == count).nonzero()[:, 0]
+            log_w, ends = _forward(view.rows(at), _of(tuning, at), count, goal.memory_mb)
+            v = ends if v is None else v
+            weights = record(log_w)
+            unknown = torch.full_like(weights.log_evidence, torch.nan)
+            found = AnnealedEvidence.of(weights, unknown, unknown)
+            ledger.cost[index[at]] += count * price
+            ledger.enter(index[at], found, num_distributions=num_distributions)
+            narrow = found.spread <= WIDE
+            done = (half_width(found) <= goal.tolerance) & narrow
+            ledger.settled_by[index[at[done]]] = ANNEALING
+            wide[at] = ~narrow
+            enough = wanted(found, goal.tolerance).clamp(max=GROWTH * count)
+            affordable = torch.minimum(enough, (ledger.left(index[at]) / price).floor())
+            more = ~done & narrow & (affordable > count)
+            following[at] = torch.where(more, affordable, 0.0).long()
+        size = following
+    assert v is not None
+    return v, wide
+
+
+def _forward(view: Mapped, tuning: Tuning, num_chains: int, memory_mb: float) -> tuple[Tensor, Tensor]:
+    """Log weights ``(num_chains, num_data)``, and where the last of the chains ended."""
+    log_w = []
+    for chains in view.portions(num_chains, memory_mb):
+        part, ends, _ = forward(view, tuning, "guide", chains.stop - chains.start)
+        log_w.append(part.cpu())
+    return torch.cat(log_w), ends.u
+
+
+def _fit(view: Pair | Standardised, u: Tensor, tuning: Tuning) -> Standardised:
+    """The pair in coordinates that fit the posterior, from chains that have arrived there."""
+    step, scale = tuning.at(torch.ones_like(tuning.length))
+    point, places, gradients = evaluate(view.joint, u), [], []
+    for _ in range(STAY):
+        point, _ = transition(view.joint, point, torch.ones(1).to(point.values), step, scale, LEAPFROG_STEPS)
+        places.append(point.u)
+        gradients.append(point.gradients[0])
+    return standardised(view, torch.cat(places), torch.cat(gradients))
+
+
+def _of(tuning: Tuning, index: Tensor) -> Tuning:
+    """The tuning of some of the data."""
+    return Tuning(*(getattr(tuning, f.name)[:, index] for f in fields(Tuning)))
+
+
+def _chain_price(num_distributions: int) -> int:
+    return GRADIENT * ((num_distributions - 1) * LEAPFROG_STEPS + 1)
+
+
+def _stay_price(num_chains: int) -> int:
+    return GRADIENT * num_chains * (STAY * LEAPFROG_STEPS + 1)
+
+
+def _pilot_price(tuning: Tuning) -> int:
+    transitions = PILOT_WARM_UP + PILOT_TRANSITIONS * (len(tuning.node_betas) - 1)
+    return PILOT_CHAINS * (GRADIENT * (transitions * LEAPFROG_STEPS + 1) + 9)

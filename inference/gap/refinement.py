@@ -1,0 +1,304 @@
+"""Local refinement: the best member q* of a family, for every datum by itself.
+
+A guide computes q(z|x) for all data by one network. Given a datum, the ELBO can be climbed further, with the network
+out of the way:
+
+    guide   the guide's own family: its site distributions, their parameters freed per datum (:mod:`.guide_family`);
+    full    an affine map, per datum, of draws of that member: full covariance (:mod:`.flows`);
+    flow    two coupling layers on top of it (:mod:`.flows`).
+
+Each starts from the best member of the one before, and an iterate is kept only if its ELBO is higher, on draws that
+the final estimates are not made from: so no member ends below a poorer one, but for noise. The networks stay as they
+are.
+
+The ELBO of every member comes from fresh draws, and what it gained from random numbers common to the two members.
+
+References:
+    Inference Suboptimality in Variational Autoencoders (Cremer, Li & Duvenaud, 2018), arXiv:1801.03558.
+    Semi-Amortized Variational Autoencoders (Kim, Wiseman, Miller, Sontag & Rush, 2018), arXiv:1802.02550.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ppvae.errors import PairError
+from ppvae.progress import Progress
+
+from ..evidence import Evidence, Running
+from ..options import one_of, positive_number, valid_compute, whole_number
+from ..pair import (
+    Batch,
+    Pair,
+    Program,
+    as_batch,
+    finite_batch,
+    generator_kept,
+    named_parameters,
+    seeded,
+    where_parameters_are,
+)
+from .ascent import Family, Parameters, ascend, paired
+from .flows import MapFamily, moments
+from .guide_family import GuideFamily, RefinedGuide
+
+FamilyName = Literal["guide", "full", "flow"]
+
+FAMILIES: tuple[FamilyName, ...] = ("guide", "full", "flow")
+
+# Draws that a map's centre and spread are read off.
+_MOMENT_DRAWS = 512
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """The best member found, for every datum: tensors of shape ``(num_data,)``, ELBOs in nats.
+
+    Attributes:
+        family: ``amortised`` (the guide as it came), ``guide``, ``full`` or ``flow``.
+        guide: the guide with its refined parameters, a program like any other guide of the pair, for the data that it
+            was refined on. A *full* or *flow* member is a map of its draws.
+        elbo: E[log p(x, z) − log q*(z|x)], on draws that neither the optimiser nor its selection saw.
+        elbo_standard_error: of ``elbo``.
+        gain: ``elbo`` less that of the member it started from.
+        gain_standard_error: of ``gain``; the two members share their random numbers.
+        converged: whether a whole round of steps changed the ELBO by less than the tolerance (:mod:`.ascent`).
+        steps: steps made.
+        evidence: log p(x) by importance sampling from this member, from the draws that ``elbo`` or ``gain`` is read
+            off. The richer the member, the closer its weights are to constant.
+        poorer: the member it started from; None for the guide as it came.
+    """
+
+    family: str
+    guide: Program
+    elbo: Tensor
+    elbo_standard_error: Tensor
+    gain: Tensor
+    gain_standard_error: Tensor
+    converged: Tensor
+    steps: Tensor
+    evidence: Evidence
+    poorer: Refinement | None
+
+    @property
+    def members(self) -> dict[str, Refinement]:
+        """This member and all poorer ones by family, the poorest first."""
+        return {**(self.poorer.members if self.poorer else {}), self.family: self}
+
+    def remarks(self) -> list[str]:
+        """What a reader of the numbers must be told, a sentence each; empty when there is nothing."""
+        n, missing = len(self.elbo), int((~self.converged).sum())
+        found = self.poorer.remarks() if self.poorer else []
+        if missing:
+            found.append(
+                f"the best member of the family {self.family!r} was not reached for {missing} of {n} data: its ELBO "
+                "may be higher; give more steps."
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class _Options:
+    """How a family is climbed."""
+
+    num_particles: int
+    steps: int
+    learning_rate: float
+    tolerance: float
+    num_draws: int
+    memory_mb: float
+    advance: Callable[[int], None]
+
+
+def refine(
+    model: Program,
+    guide: Program,
+    x: Tensor | Batch,
+    *,
+    family: FamilyName = "guide",
+    num_particles: int = 16,
+    steps: int = 2000,
+    learning_rate: float = 0.05,
+    tolerance: float = 0.05,
+    num_draws: int = 1000,
+    seed: int | None = None,
+    memory_mb: float = 64.0,
+    progress: bool = False,
+) -> Refinement:
+    """Find the best member of the guide's family, or of a richer one, for every datum.
+
+    Args:
+        model: ``model(x, *context)``, the generative program.
+        guide: ``guide(x, *context)``, which the search starts from; its continuous latents are drawn by rsample.
+        x: data, first dimension ``num_data``; or a tuple ``(x, *context)``.
+        family: ``guide``, the guide's own; ``full``, with full covariance; ``flow``, with coupling layers as well.
+        num_particles: draws per datum and step of the gradient.
+        steps: the budget of a datum in each family; it stops sooner once it has converged, which takes two rounds of
+            200 steps where there is something to gain.
+        learning_rate: the full length of a step, in standard deviations of what is moved.
+        tolerance: a datum has converged when a round changes its ELBO by less than this, in nats.
+        num_draws: draws per datum that each ELBO is estimated from.
+        seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
+        memory_mb: budget in MiB for one step of the pair; a step takes one datum at least. How the data are cut
+            depends on it, and with it which draws are made.
+        progress: show a progress bar with the time that remains.
+
+    Returns:
+        Refinement: tensors of shape ``(num_data,)``, in nats; ``poorer`` holds the families before.
+
+    Raises:
+        OptionError: an option has a value that cannot be used.
+        DataError: ``x`` is not a tensor of at least one datum, or it holds NaN or infinite values.
+        PairError: the pair breaks the contract, has no continuous latent, or a latent's distribution has no gradient
+            (no rsample), no density, or nothing to free. For ``full`` and ``flow`` also: a latent is auxiliary, or
+            depends on a site that the guide enumerates.
+
+    Example:
+        The guide starts at the prior, and the posterior is in its family:
+
+        >>> import torch
+        >>> from ppvae.models import LinearGaussian
+        >>> _ = torch.manual_seed(0)
+        >>> pair, x = LinearGaussian(num_features=3, latent_dim=2), torch.randn(4, 3)
+        >>> best = refine(pair.model, pair.guide, x, seed=0)
+        >>> bool(best.converged.all())
+        True
+        >>> bool(torch.allclose(best.elbo, pair.log_evidence(x), atol=0.01))
+        True
+
+        The refined guide is a guide:
+
+        >>> from ppvae.inference import importance_evidence
+        >>> bool((importance_evidence(pair.model, best.guide, x, 100, seed=0).standard_error < 0.02).all())
+        True
+    """
+    family = one_of("family", family, FAMILIES)
+    seed, memory_mb, progress = valid_compute(seed, memory_mb, progress)
+    num_particles, steps = whole_number("num_particles", num_particles), whole_number("steps", steps)
+    learning_rate, tolerance = positive_number("learning_rate", learning_rate), positive_number("tolerance", tolerance)
+    num_draws = whole_number("num_draws", num_draws, least=2)
+    batch = where_parameters_are(model, guide, finite_batch(as_batch(x)))
+    names = FAMILIES[: FAMILIES.index(family) + 1]
+    with seeded(seed), Pair.on(model, guide, batch, start=None if family == "guide" else "guide") as pair:
+        if family != "guide":
+            _demand_maps(pair)
+        total = pair.num_units * steps * len(names)
+        with Progress(f"best member ({family})", total, "steps", progress) as bar, _networks_still(pair):
+            how = _Options(num_particles, steps, learning_rate, tolerance, num_draws, memory_mb, bar.advance)
+            parts = [_climb_part(part, names, how) for part in _parts(pair, how)]
+        offsets = _joined([offsets for offsets, _, _ in parts])
+        refined = RefinedGuide(GuideFamily(pair), offsets)
+    climbs = {str(name): _Climb(*_joined([climbs[name] for _, climbs, _ in parts])) for name in names}
+    evidence = [Evidence.concatenate(pieces) for pieces in zip(*(p for _, _, p in parts), strict=True)]
+    return _chain(guide, refined, climbs, evidence)
+
+
+@contextmanager
+def _networks_still(pair: Pair) -> Iterator[None]:
+    """No gradient for the parameters of the pair: it is not wanted, and its graph costs memory."""
+    leaves = list(named_parameters(pair.model, pair.guide, pair.few.batch).values())
+    for leaf in leaves:
+        leaf.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for leaf in leaves:
+            leaf.requires_grad_(True)
+
+
+def _demand_maps(pair: Pair) -> None:
+    """Raise PairError unless the guide's draws are one vector u per unit, which can be mapped."""
+    one = pair.few
+    with torch.no_grad(), generator_kept():
+        trace: Any = one.programs.trace(one.guide, one.frame, one.batch, enumerate_sites=True)
+    for name in pair.structure.drawn:
+        site = trace.nodes[name]
+        if site["value"].dim() - site["fn"].event_dim > one.structure.plates.nesting:
+            raise PairError(
+                f"{name!r} depends on a site that the guide enumerates, so that its draws cannot be mapped: refine "
+                "within family='guide', or leave that site to the model."
+            )
+
+
+def _parts(pair: Pair, how: _Options) -> list[Pair]:
+    """The pair in pieces whose every step fits the budget; a step takes one unit at least."""
+    if not pair.divisible:
+        return [pair]
+    return [pair.rows(units) for units in pair.pieces(how.num_particles, how.memory_mb)]
+
+
+class _Climb(NamedTuple):
+    """What came of climbing a family, per datum: the ELBO of its start and of its end, and the difference."""
+
+    start: Tensor
+    start_error: Tensor
+    end: Tensor
+    end_error: Tensor
+    gain: Tensor
+    gain_error: Tensor
+    converged: Tensor
+    steps: Tensor
+
+
+def _climb_part(
+    pair: Pair, names: Sequence[FamilyName], how: _Options
+) -> tuple[Parameters, dict[str, _Climb], list[Evidence]]:
+    """The guide's offsets for some of the data, what came of each family, and the evidence from every member."""
+    own = GuideFamily(pair)
+    budget = int(how.memory_mb * 2**20) // (pair.bytes_each * pair.num_units)
+    num_at_once = max(budget, how.num_particles)
+    offsets, climb, evidence = _climb(own, how, num_at_once)
+    climbs = {"guide": climb}
+    if len(names) > 1:
+        with Pair.on(pair.model, RefinedGuide(own, offsets), pair.batch, start="guide") as refined:
+            centre, spread = moments(refined, _MOMENT_DRAWS, num_at_once)
+            best: Parameters | None = None
+            for name in names[1:]:
+                maps = MapFamily(refined, centre, spread, best, couplings=name == "flow")
+                best, climbs[name], (_, at_end) = _climb(maps, how, num_at_once)
+                evidence.append(at_end)
+    return offsets, climbs, evidence
+
+
+def _climb(family: Family, how: _Options, num_at_once: int) -> tuple[Parameters, _Climb, list[Evidence]]:
+    """Climb a family; weigh its start and its end on fresh draws, and read the evidence off both."""
+    ascent = ascend(family, how.num_particles, how.steps, how.learning_rate, how.tolerance, num_at_once, how.advance)
+    every = torch.arange(len(ascent.steps), device=ascent.steps.device)
+    weights = paired(family, family.start, ascent.parameters, every, how.num_draws, num_at_once)
+    before, after = (log_w.cpu() for log_w in weights)
+    readings = [(w.mean(0), w.std(0) / math.sqrt(how.num_draws)) for w in (before, after, after - before)]
+    climb = _Climb(*readings[0], *readings[1], *readings[2], ascent.converged.cpu(), ascent.steps.cpu())
+    return ascent.parameters, climb, [_evidence(before), _evidence(after)]
+
+
+def _evidence(log_w: Tensor) -> Evidence:
+    running = Running(*log_w.shape)
+    running.add(log_w)
+    return running.evidence()
+
+
+def _joined(parts: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
+    """Tensors of some of the data as tensors of all."""
+    return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
+
+
+def _chain(
+    guide: Program, refined: RefinedGuide, climbs: dict[str, _Climb], evidence: Sequence[Evidence]
+) -> Refinement:
+    """The members, each with the poorer one that it started from; the richest is returned."""
+    first = climbs.pop("guide")
+    zero, yes = torch.zeros_like(first.gain), torch.ones_like(first.converged)
+    none = torch.zeros_like(first.steps)
+    member = Refinement("amortised", guide, first.start, first.start_error, zero, zero, yes, none, evidence[0], None)
+    member = Refinement("guide", refined, *first[2:], evidence=evidence[1], poorer=member)
+    for (name, climb), log_p in zip(climbs.items(), evidence[2:], strict=True):
+        elbo, error = member.elbo + climb.gain, torch.hypot(member.elbo_standard_error, climb.gain_error)
+        member = Refinement(name, refined, elbo, error, *climb[4:], evidence=log_p, poorer=member)
+    return member

@@ -1,0 +1,109 @@
+"""The only room that runs Pyro programs: a pair on data, its parameters, and what is wrong with it."""
+
+from .arguments import Arguments, Batch, as_batch, finite_batch, map_tensors
+from .check import Findings, check, fatal_findings
+from .distributions import opened
+from .failures import (
+    described,
+    failed_run,
+    in_a_program,
+    programs_named,
+    raised_by_a_program,
+    stated_named,
+)
+from .marginals import (
+    UnitDraws,
+    Which,
+    cross_log_density,
+    has_parents,
+    is_masked,
+    own_log_density,
+    unit_draws,
+    unit_indices,
+    why_unknown,
+)
+from .memory import chunks
+from .modes import buffers_kept, evaluation_mode, owner, reachable_modules
+from .objective import elbo_for
+from .pair import Densities, Pair, Start, Terms
+from .parameters import (
+    ParameterValues,
+    Trained,
+    named_parameters,
+    own_parameters,
+    restored,
+    trained_parameters,
+    untrained,
+    where_parameters_are,
+)
+from .programs import Programs
+from .randomness import generator_kept, seeded
+from .replay import prepare, trainable
+from .sites import Frame, Site, Values
+from .structure import ContractError, Finding
+from .traces import FAILURES, Program, plain_traces, sample_sites, site_log_prob
+from .unconstrained import Point, demand_continuum, evaluate, has_continuum
+
+__all__ = [
+    "FAILURES",
+    "Arguments",
+    "Batch",
+    "ContractError",
+    "Densities",
+    "Finding",
+    "Findings",
+    "Frame",
+    "Pair",
+    "ParameterValues",
+    "Point",
+    "Program",
+    "Programs",
+    "Site",
+    "Start",
+    "Terms",
+    "Trained",
+    "UnitDraws",
+    "Values",
+    "Which",
+    "as_batch",
+    "buffers_kept",
+    "check",
+    "chunks",
+    "cross_log_density",
+    "demand_continuum",
+    "described",
+    "elbo_for",
+    "evaluate",
+    "evaluation_mode",
+    "failed_run",
+    "fatal_findings",
+    "finite_batch",
+    "generator_kept",
+    "has_continuum",
+    "has_parents",
+    "in_a_program",
+    "is_masked",
+    "map_tensors",
+    "named_parameters",
+    "opened",
+    "own_log_density",
+    "own_parameters",
+    "owner",
+    "plain_traces",
+    "prepare",
+    "programs_named",
+    "raised_by_a_program",
+    "reachable_modules",
+    "restored",
+    "sample_sites",
+    "seeded",
+    "site_log_prob",
+    "stated_named",
+    "trainable",
+    "trained_parameters",
+    "unit_draws",
+    "unit_indices",
+    "untrained",
+    "where_parameters_are",
+    "why_unknown",
+]

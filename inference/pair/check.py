@@ -1,0 +1,346 @@
+"""Does a pair keep the contract? Run it a few times and say, a sentence each, how it does not.
+
+The contract: two callables of one signature; the guide proposes what the model hides, with a density; the likelihood is
+a normalised distribution over the data as given; the programs draw every random number by ``pyro.sample``; a gradient
+reaches every parameter. Everything else (plates, batch dimensions, context, shared latents) is found out and adapted
+to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import torch
+from pyro.poutine import Trace
+from torch import Tensor
+
+from ppvae.errors import PpvaeError
+
+from .agreement import equal
+from .arguments import Batch, as_batch, finite_batch
+from .distributions import is_point_mass, kind
+from .failures import FailedRun, described
+from .handlers import outside_support
+from .modes import buffers_kept, reachable_modules
+from .objective import elbo_for
+from .pair import Pair
+from .parameters import named_parameters, own_parameters, where_parameters_are
+from .randomness import generator_kept
+from .structure import ContractError, Finding, factors_of, unmatched_sites
+from .traces import Program, guide_log_prob, latents, plain_traces, sample_sites, site_log_prob
+
+_DRAWS = 3
+
+
+class Findings(list[Finding]):
+    """What :func:`check` found, a list; empty when the pair keeps the contract.
+
+    Attributes:
+        pair: the pair as it is measured (its unit and its layouts); None if it cannot be measured.
+    """
+
+    def __init__(self, found: list[Finding], pair: Pair | None) -> None:
+        super().__init__(found)
+        self.pair = pair
+
+    def __str__(self) -> str:
+        lines = [str(finding) for finding in self] or ["the pair keeps the contract."]
+        if self.pair is not None:
+            lines.append(
+                f"unit: {self.pair.unit}; layouts: model {self.pair.model_layout}, guide {self.pair.guide_layout}."
+            )
+        return "\n".join(lines)
+
+
+def check(model: Program, guide: Program, x: Tensor | Batch) -> Findings:
+    """Run a pair a few times and list every way in which it breaks the contract.
+
+    The pair's parameters, buffers and the global generators are left as they were. Whatever the programs raise is a
+    finding.
+
+    Args:
+        model: ``model(x, *context)``, the generative program.
+        guide: ``guide(x, *context)``.
+        x: some data to run it on, first dimension ``num_data``; or a tuple ``(x, *context)``. A few dozen do.
+
+    Returns:
+        The findings; empty when the pair keeps the contract. Its ``pair`` says of which unit and in which layouts the
+        pair is measured.
+
+    Raises:
+        DataError: ``x`` is not a tensor of at least one datum, or holds infinite values.
+
+    Example:
+        >>> import pyro, torch
+        >>> import pyro.distributions as dist
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         pyro.sample("x", dist.Bernoulli(logits=z), obs=x)
+        >>> def guide(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(0.0)), 1.0))
+        >>> check(model, guide, torch.tensor([0.0, 1.0]))
+        []
+        >>> for finding in check(model, guide, torch.tensor([0.0, 0.4])):
+        ...     print(finding.code, finding.site)
+        support-of-data x
+    """
+    batch = where_parameters_are(model, guide, finite_batch(as_batch(x)))
+    with _undisturbed(model, guide):
+        try:
+            model_trace, guide_trace = plain_traces(model, guide, batch)
+        except Exception as error:
+            return Findings([_failure("fails", "the pair fails when it is run once", error)], None)
+        found = [
+            *unmatched_sites(model_trace, guide_trace),
+            *_supports(model_trace, guide_trace),
+            *_scales(model_trace),
+            *_factors(model_trace),
+        ]
+        pair = None
+        if not any(finding.fatal for finding in found):
+            pair, more = _measured(model, guide, batch)
+            found += more
+        return Findings(found + list(_gradients(model, guide, batch, model_trace, guide_trace)), pair)
+
+
+def fatal_findings(model: Program, guide: Program, batch: Batch) -> list[Finding]:
+    """What :func:`check` calls fatal and is also an obstacle to training.
+
+    A point mass is none; what is not finite, a training says by itself.
+    """
+    found = check(model, guide, batch)
+    return [finding for finding in found if finding.fatal and finding.code not in ("point-mass", "non-finite")]
+
+
+@contextmanager
+def _undisturbed(model: Program, guide: Program) -> Iterator[None]:
+    """Run without validation, warnings, changes of buffers, or use of the global generators."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        for context in (
+            pyro.validation_enabled(False),
+            generator_kept(0),
+            own_parameters(model, guide),
+            buffers_kept(model, guide),
+        ):
+            stack.enter_context(context)
+        yield
+
+
+def _failure(code: str, what: str, error: BaseException) -> Finding:
+    message = f"{what} ({described(error)})"
+    remedy = "run it by hand on a few data to see where"
+    if "Shape mismatch inside plate" in message:
+        remedy = "the site has dimensions that no plate stands for: make them its event, as with .to_event(1)"
+    return Finding(code, "", message, remedy, cause=error)
+
+
+# --- sites by themselves --------------------------------------------------------------------------------------------
+
+
+def _supports(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]:
+    """Data lie in the likelihood's support; prior and guide have the same support."""
+    for name, site in sample_sites(model_trace):
+        value = site["value"]
+        missing = value.is_floating_point() and bool(value.isnan().any())  # masked, or found when it is measured
+        outside = outside_support(site) if site["is_observed"] and not missing else 0
+        if outside:
+            yield Finding(
+                "support-of-data",
+                name,
+                f"{outside} observed values lie outside the support of {kind(site['fn'])}, which is then no "
+                "normalised likelihood of these data",
+                "use a likelihood for such values, or bring the data to the support (binarise grey pixels)",
+            )
+    for name, site in latents(guide_trace).items():
+        prior = model_trace.nodes.get(name)
+        if prior is None or prior["is_observed"]:
+            continue
+        if outside_support({**site, "fn": prior["fn"], "mask": None}):
+            yield Finding(
+                "support",
+                name,
+                f"the guide ({kind(site['fn'])}) proposes values outside the support of the prior "
+                f"({kind(prior['fn'])})",
+                "use a guide with the prior's support, or dist.TransformedDistribution to reach it",
+            )
+        elif _reaches_less(prior["fn"], site["fn"]):
+            yield Finding(
+                "support",
+                name,
+                f"the guide ({kind(site['fn'])}) cannot propose all that the prior ({kind(prior['fn'])}) allows, so "
+                "log p(x) comes out too low",
+                "widen the guide's support to the prior's",
+            )
+
+
+def _reaches_less(prior: Any, proposal: Any) -> bool:
+    """Whether draws of the prior lie outside the guide's support (a point mass has none to compare)."""
+    if is_point_mass(proposal):
+        return False
+    try:
+        draws = prior.sample((100,))
+    except NotImplementedError:
+        return False
+    return outside_support({"fn": proposal, "value": draws, "mask": None}) > 0
+
+
+def _scales(model_trace: Trace) -> Iterator[Finding]:
+    """A scale on a site belongs to training alone."""
+    for name, site in sample_sites(model_trace):
+        scale = site["scale"]
+        if isinstance(scale, Tensor) or scale != 1.0:
+            yield Finding(
+                "scale",
+                name,
+                "its log density is scaled (a subsampling plate or poutine.scale): right for Trace_ELBO, wrong for a "
+                "bound with a logarithm of a mean (RenyiELBO), which puts the scale inside; evidence leaves it out",
+                "give the plate the size of the batch, pyro.plate('data', len(x)), and no scale",
+                fatal=False,
+            )
+
+
+def _factors(model_trace: Trace) -> Iterator[Finding]:
+    for name in factors_of(model_trace):
+        yield Finding(
+            "unnormalised",
+            name,
+            "pyro.factor in the model makes p(x, z) unnormalised: what is estimated is the logarithm of its integral "
+            "over z, not log p(x)",
+            "state the term as a distribution, or read the number as that integral",
+            fatal=False,
+        )
+
+
+# --- the pair as it is measured -------------------------------------------------------------------------------------
+
+
+def _measured(model: Program, guide: Program, batch: Batch) -> tuple[Pair | None, list[Finding]]:
+    """The pair as it is measured, and what shows only then."""
+    try:
+        with Pair.on(model, guide, batch) as pair, torch.no_grad():
+            log_w = pair.few.log_weights(_DRAWS)
+            found = [] if log_w.isfinite().all() else list(_non_finite(pair.few))
+    except ContractError as error:
+        return None, [error.finding]
+    except FailedRun as error:
+        return None, [_failure("measurement", "the pair cannot be measured", error.__cause__ or error)]
+    except PpvaeError as error:
+        return None, [Finding("refused", "", *_split(str(error)))]
+    except Exception as error:
+        return None, [_failure("measurement", "the pair cannot be measured", error)]
+    if pair.coupled:
+        found.append(_coupled(pair))
+    try:
+        with torch.no_grad():
+            return pair, found or list(_coupling_in_training(pair))
+    except Exception:
+        return pair, found  # in training mode a program may do what it likes
+
+
+def _split(sentence: str) -> tuple[str, str]:
+    message, _, remedy = sentence.partition(": ")
+    return message, remedy.rstrip(".")
+
+
+def _coupled(pair: Pair) -> Finding:
+    if pair.unit == "data set":
+        return Finding(
+            "batch-coupled",
+            "",
+            "a datum's density under the model changes with the rest of the batch, so that only all data together have "
+            "an evidence",
+            "compute nothing over the data dimension (batch statistics, softmax or means over dim 0)",
+        )
+    return Finding(
+        "batch-coupled",
+        "",
+        "a datum's density under the guide changes with the rest of the batch, so that training and measurement run on "
+        "all data at once",
+        "compute nothing over the data dimension (batch statistics, softmax or means over dim 0)",
+        fatal=False,
+    )
+
+
+def _non_finite(pair: Pair) -> Iterator[Finding]:
+    model_trace, guide_trace = pair.programs.traces(pair.frame, pair.batch)
+    for program, trace, log_density in (("model", model_trace, site_log_prob), ("guide", guide_trace, guide_log_prob)):
+        for name, site in sample_sites(trace):
+            log_prob = log_density(site)
+            if not log_prob.isfinite().all():
+                count = int((~log_prob.isfinite()).sum())
+                yield Finding(
+                    "non-finite",
+                    name,
+                    f"{count} of {log_prob.numel()} of its log densities in the {program} are not finite",
+                    "keep scales away from 0, use logits instead of probabilities, and scale the data to about 1",
+                )
+
+
+def _coupling_in_training(pair: Pair) -> Iterator[Finding]:
+    """In training mode batch norm couples the data of a batch; dropout, which is random, is left alone."""
+    training = any(m.training for module in reachable_modules(pair.model, pair.guide) for m in module.modules())
+    if not (training and pair.divisible and pair.num_units >= 4):
+        return
+    half = slice(0, pair.num_units // 2)
+    z = pair.guide_values(1)
+    whole, again = (pair.densities(z) for _ in range(2))
+    part = pair.rows(half).densities({name: value[:, half] for name, value in z.items()})
+    for one, other, third in ((whole.log_p, again.log_p, part.log_p), (whole.log_q, again.log_q, part.log_q)):
+        assert one is not None
+        assert other is not None
+        assert third is not None
+        if equal(one, other, z) and not equal(one[:, half], third, z):
+            yield Finding(
+                "batch-coupled",
+                "",
+                "in training mode a datum's weight changes with the rest of the batch, as batch norm makes it do: the "
+                "ELBO that is trained is then no sum over data",
+                "use layer norm, or none",
+                fatal=False,
+            )
+            return
+
+
+# --- gradients ------------------------------------------------------------------------------------------------------
+
+
+def _gradients(
+    model: Program, guide: Program, batch: Batch, model_trace: Trace, guide_trace: Trace
+) -> Iterator[Finding]:
+    """A gradient of the ELBO reaches every parameter."""
+    try:
+        parameters = named_parameters(model, guide, batch)
+    except Exception as error:
+        yield _failure("fails", "the pair fails when it is run again", error)
+        return
+    loss: Any = elbo_for(model_trace, guide_trace)
+    try:
+        if not parameters:
+            with torch.no_grad():
+                loss.loss(model, guide, *batch)
+            return
+        value = loss.differentiable_loss(model, guide, *batch)
+        reached: Any = [None] * len(parameters)
+        if isinstance(value, Tensor) and value.requires_grad:
+            reached = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+    except Exception as error:
+        yield _failure("loss", f"{type(loss).__name__} cannot be computed", error)
+        return
+    for name, gradient in zip(parameters, reached, strict=True):
+        if gradient is None:
+            yield Finding(
+                "no-gradient",
+                name,
+                "no gradient of the ELBO reaches this parameter",
+                "use it, remove it, or look for a detach() or no_grad() on its way",
+                fatal=False,
+            )

@@ -1,0 +1,57 @@
+"""A distribution and what Pyro wraps around it: events, masks, expansions, transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import ExpandedDistribution
+
+_WRAPPERS = (dist.Independent, dist.MaskedDistribution, ExpandedDistribution)
+
+
+def layers(fn: Any) -> list[Any]:
+    """The distribution, and those that it wraps by ``to_event``, ``mask`` or ``expand``, the bare one last."""
+    found = [fn]
+    while isinstance(fn, _WRAPPERS):
+        fn = fn.base_dist
+        found.append(fn)
+    return found
+
+
+def bare(fn: Any) -> Any:
+    """The distribution without what Pyro wraps around it."""
+    return layers(fn)[-1]
+
+
+def kind(fn: Any) -> str:
+    """The name of the bare distribution's class."""
+    return type(bare(fn)).__name__
+
+
+def is_point_mass(fn: Any) -> bool:
+    """Whether the bare distribution is a Delta."""
+    return isinstance(bare(fn), dist.Delta)
+
+
+def opened(fn: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """The distribution that holds the parameters, and a function that wraps another one as this one is wrapped."""
+    if isinstance(fn, dist.Independent):
+        base, wrap = opened(fn.base_dist)
+        return base, lambda new: wrap(new).to_event(fn.reinterpreted_batch_ndims)
+    if isinstance(fn, dist.MaskedDistribution):
+        base, wrap = opened(fn.base_dist)
+        return base, lambda new: wrap(new).mask(fn._mask)
+    if isinstance(fn, ExpandedDistribution):
+        base, wrap = opened(fn.base_dist)
+        return base, lambda new: _expanded(wrap(new), fn.batch_shape)
+    if isinstance(fn, torch.distributions.TransformedDistribution) and not fn.arg_constraints:
+        base, wrap = opened(fn.base_dist)
+        return base, lambda new: dist.TransformedDistribution(wrap(new), fn.transforms)
+    return fn, lambda new: new
+
+
+def _expanded(fn: Any, shape: torch.Size) -> Any:
+    return fn.expand(torch.broadcast_shapes(fn.batch_shape, shape))

@@ -1,0 +1,114 @@
+"""What is put at the sites of a program, and read off them: given values, unconstrained latents, supports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.distributions import biject_to
+
+from ppvae.errors import DataError
+
+from .distributions import bare, is_point_mass, kind
+from .sites import Values
+
+
+def mean_of(site: Any) -> Tensor:
+    """The mean of a site, or its value where the distribution has no finite mean."""
+    try:
+        mean = site["fn"].mean
+    except (NotImplementedError, AttributeError):
+        return site["value"]
+    return mean if bool(mean.isfinite().all()) else site["value"]
+
+
+def real(fn: Any) -> bool:
+    """Whether a distribution has all reals as its support, or knows of none, so that no value lies outside."""
+    try:
+        support = bare(fn).support
+    except (NotImplementedError, AttributeError):
+        return True
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support is torch.distributions.constraints.real or is_point_mass(fn)
+
+
+def outside_support(site: Any) -> int:
+    """How many observed values of a site lie outside the support of their distribution."""
+    try:
+        inside = site["fn"].support.check(site["value"])
+    except (NotImplementedError, AttributeError, RuntimeError, ValueError):
+        return 0  # a distribution that does not know its support
+    if site["mask"] is not None:
+        inside = inside | ~torch.as_tensor(site["mask"])
+    return 0 if torch._C._functorch.is_batchedtensor(inside) else int((~inside).sum())
+
+
+def demand_support(name: str, site: Any) -> None:
+    """Raise DataError if data have no density."""
+    outside = outside_support(site)
+    if outside:
+        raise DataError(
+            f"{outside} observed values of {name!r} lie outside the support of {kind(site['fn'])}, so that their "
+            "density is zero: use a likelihood for such values, or bring the data to the support."
+        )
+
+
+class Put(Messenger):
+    """Puts z at each site."""
+
+    def __init__(self, z: Values) -> None:
+        super().__init__()
+        self._z = z
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self._z and not msg["is_observed"]:
+            msg["value"], msg["done"] = self._z[msg["name"]], True
+
+
+class Write(Messenger):
+    """Puts T(u) at each site and notes log |det ∂T/∂u|."""
+
+    def __init__(self, u: Values) -> None:
+        super().__init__()
+        self._u = u
+        self.values: Values = {}
+        self.log_jacobians: list[Tensor] = []
+
+    def _pyro_sample(self, msg: Any) -> None:
+        name = msg["name"]
+        if name in self._u and not msg["is_observed"]:
+            u, transform = self._u[name], biject_to(msg["fn"].support)
+            z = transform(u)
+            self.values[name] = z
+            self.log_jacobians.append(transform.log_abs_det_jacobian(u, z))
+            msg["value"], msg["done"] = z, True
+
+
+class Read(Put):
+    """Puts z where it is given, and notes u = T⁻¹(z) of every latent, and whether z lies in the support."""
+
+    def __init__(self, names: Iterable[str], z: Values) -> None:
+        super().__init__(z)
+        self._names = frozenset(names)
+        self.u: Values = {}
+        self.inside: Values = {}
+        self._transforms: dict[str, Any] = {}
+
+    def log_det(self, name: str) -> Tensor:
+        """log |det ∂T/∂u| at a latent."""
+        transform = self._transforms[name]
+        return transform.log_abs_det_jacobian(self.u[name], transform(self.u[name]))
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        name = msg["name"]
+        if name not in self._names or msg["is_observed"]:
+            return
+        support = msg["fn"].support
+        self.inside[name] = support.check(msg["value"])
+        limit = torch.finfo(msg["value"].dtype).max ** 0.5  # a draw that was rounded onto the boundary is at ±∞
+        self._transforms[name] = biject_to(support)
+        self.u[name] = self._transforms[name].inv(msg["value"]).clamp(-limit, limit)

@@ -1,0 +1,283 @@
+"""The two programs of a pair, run at draws, and the log densities and values that are read off a run.
+
+Each method is a *body* (:mod:`.layout`): a function of a frame, the programs' arguments and inputs by unit, which gives
+tensors by unit. Log densities are float64, in nats. Discrete sites that either program enumerates are summed out of
+every density, and drawn where latents are drawn.
+
+With Pyro's bijection z = T(u) from the reals onto the support that the model gives each latent,
+
+    log p(x, u) = log p(x, T(u)) + log |det ∂T/∂u|,      log q(u|x) = log q(T(u)|x) + log |det ∂T/∂u|,
+
+and the same for the prior p(u). Integrals over u are integrals over z: ∫ p(x, u) du = p(x).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer.discrete import infer_discrete
+from pyro.poutine import Trace
+from pyro.poutine.enum_messenger import EnumMessenger
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+
+from ppvae.errors import PairError
+
+from .arguments import Batch
+from .enumeration import has_enumerated
+from .handlers import Put, Read, Write, demand_support, mean_of, real
+from .layout import Tensors
+from .sites import DRAWS, Frame, Site, Values
+from .structure import Structure
+from .traces import Program, SizedPlate, guide_log_prob, sample_sites, site_log_prob
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The programs of a pair and the structure of their sites."""
+
+    model: Program
+    guide: Program
+    structure: Structure
+
+    @property
+    def sites(self) -> dict[str, Site]:
+        """What the guide draws."""
+        return self.structure.drawn
+
+    # --- runs ---------------------------------------------------------------------------------------------------------
+
+    def under(self, program: Program, frame: Frame) -> Program:
+        """The program under a plate of draws, if the frame has one; a data plate without a size gets the frame's."""
+        plates = frame.plates
+
+        def run(*args: Any) -> Any:
+            if frame.num_draws is None:
+                return program(*args)
+            with pyro.plate(DRAWS, frame.num_draws, dim=plates.draw_dim):
+                return program(*args)
+
+        if plates.data is None or plates.size != -1:
+            return run
+        return SizedPlate(plates.dim, frame.num_units)(run)
+
+    def trace(
+        self,
+        program: Program,
+        frame: Frame,
+        batch: Batch,
+        *,
+        enumerate_sites: bool,
+        handler: Messenger | None = None,
+    ) -> Trace:
+        """One run of a program; ``handler`` puts values at its sites, or reads them."""
+        wrapped: Any = poutine.infer_config(self.under(program, frame), self._infer)
+        if enumerate_sites and self.structure.summed:
+            wrapped = EnumMessenger(first_available_dim=frame.plates.draw_dim - 1)(wrapped)
+        if handler is not None:  # outside enumeration, which must see where each site stands
+            wrapped = handler(wrapped)
+        return prune_subsample_sites(poutine.trace(wrapped).get_trace(*batch))
+
+    def _infer(self, site: Any) -> Any:
+        return {"enumerate": "parallel"} if site["name"] in self.structure.summed else {}
+
+    def traces(self, frame: Frame, batch: Batch, *, handle_enumeration: bool = False) -> tuple[Trace, Trace]:
+        """A run of the guide, and of the model at its draws, ``(model_trace, guide_trace)``.
+
+        Enumerated sites take a dim of their own, the guide's first, left of the draws.
+        """
+        guide, model = self.under(self.guide, frame), self.under(self.model, frame)
+        if self.structure.summed or handle_enumeration:
+            guide = EnumMessenger(first_available_dim=frame.plates.draw_dim - 1)(guide)
+            model = EnumMessenger()(model)  # goes on from the guide's dims
+        guide_trace = poutine.trace(guide).get_trace(*batch)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*batch)
+        return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+
+    # --- densities ----------------------------------------------------------------------------------------------------
+
+    def weights(self, frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
+        """log w = log p(x, z) − log q(z|x) of draws of the guide."""
+        model_trace, guide_trace = self.traces(frame, batch)
+        return {"log_w": self.weigh(frame, model_trace, guide_trace)}
+
+    def weigh(self, frame: Frame, model_trace: Trace, guide_trace: Trace) -> Tensor:
+        """log p − log q of two traces of one run."""
+        terms = [(site, self._model_log_prob(name, site)) for name, site in sample_sites(model_trace)]
+        terms += [(site, -term) for site, term in self._proposed(guide_trace)]
+        return frame.total(terms, model_trace, guide_trace)
+
+    def _proposed(self, guide_trace: Trace, *, summed: bool = False) -> list[tuple[Any, Tensor]]:
+        """The terms of log q: latents and the draws that their points are functions of."""
+        found = []
+        for name, site in sample_sites(guide_trace):
+            counts = name in self.structure.latents or name in self.structure.summed or name in self.structure.sources
+            is_summed = site["infer"].get("_enumerate_dim") is not None
+            if (counts and not is_summed and not site["is_observed"]) or (summed and is_summed):
+                found.append((site, guide_log_prob(site)))
+        return found
+
+    def log_q(self, frame: Frame, guide_trace: Trace, *, summed: bool = False) -> Tensor:
+        """log q of a trace of the guide."""
+        return frame.total(self._proposed(guide_trace, summed=summed), guide_trace)
+
+    def _model_log_prob(self, name: str, site: Any) -> Tensor:
+        """A term of log p; −inf where a latent lies outside its support.
+
+        Raises:
+            DataError: an observed value lies outside its support, and the program asks for validation.
+        """
+        log_prob = site_log_prob(site)
+        if real(site["fn"]):
+            return log_prob
+        if name not in self.structure.latents:
+            if name in self.structure.validated:
+                demand_support(name, site)
+            return log_prob
+        return torch.where(site["fn"].support.check(site["value"]), log_prob, -torch.inf)
+
+    def joint(self, frame: Frame, batch: Batch, inputs: Tensors, *, prior: bool) -> Tensors:
+        """log p(x, u), log |det ∂T/∂u|, log p(u) if wanted, and z = T(u) by site, at ``inputs["u"]``."""
+        u = inputs["u"]
+        places = self.structure.latents
+        put = Write({name: self._part(frame, u, site) for name, site in places.items()})
+        trace = self.trace(self.model, frame, batch, enumerate_sites=True, handler=put)
+        log_jacobian = torch.zeros(frame.shape, dtype=torch.float64, device=u.device)
+        for part in put.log_jacobians:
+            log_jacobian = log_jacobian + frame.sum_plates(part.double())
+        terms = [(site, site_log_prob(site)) for _, site in sample_sites(trace)]
+        out = {"log_joint": frame.total(terms, trace) + log_jacobian, "log_jacobian": log_jacobian}
+        if prior:
+            hidden = [(site, term) for site, term in terms if not site["is_observed"]]
+            out["log_prior"] = frame.total(hidden, trace) + log_jacobian
+        return out | {name: frame.by_unit(put.values[name], site) for name, site in places.items()}
+
+    def log_guide(self, frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
+        """log q(z|x) at latents ``inputs`` by site; ``inputs["u"]`` where the guide's draws are functions of others."""
+        values = {name: inputs[name] for name in self.structure.drawn if name in inputs}
+        if not set(values) >= self.structure.sources:
+            values |= self._sources(inputs["u"])
+        trace = self.trace(self.guide, frame, batch, enumerate_sites=True, handler=Put(self._by_program(frame, values)))
+        return {"log_q": self.log_q(frame, trace, summed=True)}
+
+    def densities(self, frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
+        """log p(x, z) and log p(x|z) at latents by site."""
+        put = Put(self._by_program(frame, {name: inputs[name] for name in self.structure.latents}))
+        trace = self.trace(self.model, frame, batch, enumerate_sites=True, handler=put)
+        terms = [(site, self._model_log_prob(name, site)) for name, site in sample_sites(trace)]
+        log_p = frame.total(terms, trace)
+        if has_enumerated(trace):  # the sum over d holds prior and likelihood together
+            hidden = [(site, term) for site, term in terms if not site["is_observed"]]
+            log_likelihood = (log_p - frame.total(hidden, trace)).nan_to_num(-torch.inf)
+        else:
+            log_likelihood = frame.total([(site, term) for site, term in terms if site["is_observed"]], trace)
+        return {"log_p": log_p, "log_likelihood": log_likelihood}
+
+    # --- draws --------------------------------------------------------------------------------------------------------
+
+    def proposals(self, frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
+        """Draws of q(z|x) by site, auxiliary sites among them, and their log q(z|x)."""
+        trace = self.trace(self.guide, frame, batch, enumerate_sites=False)
+        return {**self._values(frame, trace, self.structure.drawn), "log_q": self.log_q(frame, trace)}
+
+    def guide_draws(self, frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
+        """Draws of q(z|x) by site, auxiliary sites among them."""
+        return self._values(frame, self.trace(self.guide, frame, batch, enumerate_sites=False), self.structure.drawn)
+
+    def prior_draws(self, frame: Frame, batch: Batch, inputs: Tensors, *, predictive: bool) -> Tensors:
+        """Draws of p(z), and, if asked, of x̃ ~ p(x|z), by site; those in ``inputs`` are not drawn.
+
+        With x̃ come the draws of the enumerated sites.
+        """
+        model = poutine.uncondition(self.model) if predictive else self.model
+        sites = self.structure.latents | (self.structure.observed | self.structure.classes if predictive else {})
+        put = Put(self._by_program(frame, inputs))
+        return self._values(frame, self.trace(model, frame, batch, enumerate_sites=False, handler=put), sites)
+
+    def predictions(self, frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
+        """x̃ ~ p(x|z) at latents by site; enumerated sites are drawn from p(d|z, x) first."""
+        put = self._by_program(frame, {name: inputs[name] for name in self.structure.latents})
+        if self.structure.summed:
+            put |= self._discrete(frame, batch, put)
+        model = poutine.uncondition(self.model)
+        trace = self.trace(model, frame, batch, enumerate_sites=False, handler=Put(put))
+        return self._values(frame, trace, self.structure.observed)
+
+    def expectations(self, frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
+        """E[x̃|z] at latents by site, and a draw of x̃ where the distribution has no finite mean."""
+        put = self._by_program(frame, {name: inputs[name] for name in self.structure.latents})
+        if self.structure.summed:
+            put |= self._discrete(frame, batch, put)
+        model = poutine.uncondition(self.model)
+        trace: Any = self.trace(model, frame, batch, enumerate_sites=False, handler=Put(put))
+        return {name: frame.by_unit(mean_of(trace.nodes[name]), site) for name, site in self.structure.observed.items()}
+
+    def observations(self, frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
+        """What the model observes, by site, from a run at latents by site."""
+        put = Put(self._by_program(frame, {name: inputs[name] for name in self.structure.latents}))
+        trace = self.trace(self.model, frame, batch, enumerate_sites=False, handler=put)
+        return self._values(frame, trace, self.structure.observed)
+
+    def unconstrained(self, frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
+        """u of latents by site, those that are not given drawn from the model; and by site's name how many of a
+        unit's values lie outside the support."""
+        values = {name: inputs[name] for name in self.structure.latents if name in inputs}
+        read = Read(self.structure.latents, self._by_program(frame, values))
+        self.trace(self.model, frame, batch, enumerate_sites=False, handler=read)
+        parts, outside = [], {}
+        for name, site in self.structure.latents.items():
+            event_dim = len(site.u_shape) - len(site.plates)
+            part = frame.arranged(read.u[name], site.plates, event_dim).expand(*frame.shape, *site.u_shape)
+            parts.append(part.reshape(*frame.shape, -1))
+            outside[name] = frame.sum_plates((~read.inside[name]).double()).expand(frame.shape)
+        empty = torch.zeros(*frame.shape, 0, device=frame.device)
+        return {"u": torch.cat(parts, -1) if parts else empty, **outside}
+
+    def _discrete(self, frame: Frame, batch: Batch, put: Values) -> Values:
+        """Draws of the enumerated sites from p(d|z, x), as the model has them."""
+        model: Any = poutine.infer_config(self.under(self.model, frame), self._infer)
+        drawing = infer_discrete(poutine.condition(model, data=put), first_available_dim=frame.plates.draw_dim - 1)
+        trace: Any = poutine.trace(drawing).get_trace(*batch)
+        values = {}
+        dims = frame.plates.nesting + len(frame.lead)
+        for name in self.structure.summed & set(trace.nodes):
+            value, event_dim = trace.nodes[name]["value"], trace.nodes[name]["fn"].event_dim
+            values[name] = value.reshape(value.shape[max(value.dim() - event_dim - dims, 0) :])
+        return values
+
+    # --- shapes -------------------------------------------------------------------------------------------------------
+
+    def _values(self, frame: Frame, trace: Trace, sites: dict[str, Site]) -> Values:
+        nodes: dict[str, Any] = trace.nodes
+        return {name: frame.by_unit(nodes[name]["value"], site) for name, site in sites.items()}
+
+    def _by_program(self, frame: Frame, values: Values) -> Values:
+        structure = self.structure
+        sites = structure.latents | structure.auxiliary | structure.observed | structure.classes
+        return {name: frame.by_program(value, sites[name].plates) for name, value in values.items()}
+
+    def _part(self, frame: Frame, u: Tensor, site: Site) -> Tensor:
+        """The part of u that belongs to a site, as the program shapes it."""
+        part = u[..., site.start : site.stop].reshape(*u.shape[:-1], *site.u_shape)
+        return frame.by_program(part, site.plates)
+
+    def _sources(self, u: Tensor) -> Values:
+        """The auxiliary draws that the latents are functions of, from u."""
+        if self.structure.order is None:
+            raise PairError(
+                "the guide's latents are a function of its auxiliary draws that ppvae cannot invert, so that log "
+                "q(z|x) is known at its own draws only: estimate with importance_evidence, or start from the prior "
+                "(start='prior')."
+            )
+        a, start, values = u[..., self.structure.order.to(u.device)], 0, {}
+        for name, site in self.structure.auxiliary.items():
+            if name in self.structure.sources:
+                size = torch.Size(site.shape).numel()
+                values[name] = a[..., start : start + size].reshape(*a.shape[:-1], *site.shape).to(site.dtype)
+                start += size
+        return values

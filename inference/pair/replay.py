@@ -1,0 +1,244 @@
+"""A pair as it is measured: what cannot be read off two programs is found out by running them again at the same draws.
+
+After the sites and the unit (:mod:`.discovery`) and the rows (:mod:`.cutting`) these are how draws meet data
+(:mod:`.layout`): the fastest layout whose densities are those of the loop; which auxiliary draws of the guide its point
+masses are functions of (:mod:`.points`); and what a draw costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pyro
+import torch
+from pyro.contrib.easyguide import EasyGuide
+from pyro.infer.autoguide import AutoGuide, AutoLaplaceApproximation
+from torch.distributions import biject_to
+
+from .agreement import equal
+from .arguments import Arguments, Batch
+from .cutting import with_rows, without_nan
+from .discovery import ROWS, ShowsAPart, first_look
+from .failures import programs_named
+from .handlers import outside_support
+from .layout import LAYOUTS, Layout
+from .memory import FLOOR, growth
+from .modes import buffers_kept, evaluation_mode, reachable_modules
+from .pair import Pair, Start
+from .parameters import named_parameters, own_parameters, pyro_module_names, warn_of_other_values
+from .points import resolved_points
+from .randomness import generator_kept
+from .sites import Frame
+from .structure import ContractError, unmatched_sites
+from .traces import FAILURES, Program, plain_traces, whole_plates
+from .unconstrained import demand_continuum
+
+# Draws at which layouts are compared.
+DRAWS = 2
+
+
+@contextmanager
+def understood(
+    model: Program, guide: Program, batch: Batch, start: Start | None, *, density: bool = True
+) -> Iterator[Pair]:
+    """See :meth:`.pair.Pair.on`."""
+    grad = torch.is_grad_enabled()
+    with (
+        programs_named(),
+        torch.no_grad(),
+        evaluation_mode(model, guide),
+        own_parameters(model, guide) as stored,
+    ):
+        guide = _measurable(guide, batch)
+        arguments = Arguments.of(batch)
+        with ExitStack() as stack:
+            stack.enter_context(buffers_kept(model, guide))
+            with generator_kept(), pyro.validation_enabled(False):
+                pair = _seen(model, guide, arguments, stack)
+                if pyro_module_names(model, guide) & stored["params"].keys():
+                    warn_of_other_values(stored, named_parameters(model, guide, pair.few.batch), model, guide)
+                pair = _with_slots(pair)
+                if density:
+                    pair = _with_points(pair)
+                if start is not None:
+                    demand_continuum(pair.few, start)
+                pair = _with_remarks(_with_filler(_with_cost(_with_layouts(pair))))
+            with torch.set_grad_enabled(grad):
+                yield pair
+
+
+def _measurable(guide: Program, batch: Batch) -> Program:
+    """A Laplace approximation is a point while it is trained; what it stands for is the normal at that point."""
+    if not isinstance(guide, AutoLaplaceApproximation):
+        return guide
+    with generator_kept(), torch.enable_grad():
+        return guide.laplace_approximation(*batch)
+
+
+def looked_at(model: Program, guide: Program, arguments: Arguments) -> Pair:
+    """The pair with its sites, and how its arguments are cut; the layouts are those that always hold.
+
+    The programs are run on some of the data, where that is possible. What they would make of these data's size alone
+    (``pyro.param("loc", torch.zeros(len(x)))``, the prototype of an automatic guide) must not last.
+
+    Raises:
+        PairError: the programs cannot be run, or break the contract.
+    """
+    if arguments.num_rows > ROWS:
+        try:
+            with own_parameters(keep=False):
+                pair = with_rows(first_look(model, guide, arguments, ROWS))
+        except ShowsAPart:
+            raise
+        except FAILURES:
+            pair = None  # they run on all data only, or on none
+        if pair is not None and pair.divisible:
+            plain_traces(model, guide, pair.few.batch)  # parameters are made
+            return pair
+    return with_rows(first_look(model, guide, arguments, arguments.num_rows))
+
+
+def trainable(model: Program, guide: Program, arguments: Arguments) -> Pair:
+    """The pair as :func:`looked_at` sees it, with all data shown by plates that a program subsamples itself.
+
+    Raises:
+        PairError: the programs cannot be run, or break the contract.
+        DataError: a missing value reaches a density.
+    """
+    with ExitStack() as stack, pyro.validation_enabled(False):
+        return _seen(model, guide, arguments, stack)
+
+
+def _seen(model: Program, guide: Program, arguments: Arguments, stack: ExitStack) -> Pair:
+    """The same; where plates are made to show all of their data, they do until the stack is closed."""
+    prepare(guide, arguments)
+    try:
+        pair = looked_at(model, guide, arguments)
+    except ShowsAPart:
+        stack.enter_context(whole_plates())
+        pair = looked_at(model, guide, arguments)
+    return without_nan(pair)
+
+
+def prepare(guide: Program, arguments: Arguments) -> None:
+    """Let an automatic guide see all data first, since it takes its shapes from the first that it sees."""
+    parts = [part for module in reachable_modules(guide) for part in module.modules()]
+    if any(isinstance(part, (AutoGuide, EasyGuide)) and part.prototype_trace is None for part in parts):
+        with generator_kept(), torch.no_grad():
+            guide(*arguments.batch)
+
+
+def _with_slots(pair: Pair) -> Pair:
+    """The pair with the places of its latents in u; a latent without such a place keeps none."""
+    one, start, sites = pair.few, 0, {}
+    trace: Any = one.programs.trace(one.model, one.frame, one.batch, enumerate_sites=False)
+    for name, site in pair.sites.items():
+        node = trace.nodes[name]
+        try:
+            u = biject_to(node["fn"].support).inv(node["value"])
+        except (NotImplementedError, AttributeError):
+            u = node["value"]
+        shape = (*site.shape[: len(site.plates)], *u.shape[node["value"].dim() - site.event_dim :])
+        sites[name] = replace(site, start=start, u_shape=tuple(shape))
+        start = sites[name].stop
+    structure = replace(pair.structure, latents=sites)
+    return replace(pair, programs=replace(pair.programs, structure=structure))
+
+
+def _with_points(pair: Pair) -> Pair:
+    """The pair with what is known of the latents that are functions of auxiliary draws."""
+    if not pair.structure.points:
+        return pair
+    for finding in unmatched_sites(*plain_traces(pair.model, pair.guide, pair.few.batch)):
+        raise ContractError(finding)
+    structure = resolved_points(pair.few)
+    return replace(pair, programs=replace(pair.programs, structure=structure))
+
+
+def _with_layouts(pair: Pair) -> Pair:
+    """The pair with the fastest layouts in which it gives the densities that the loop gives."""
+    few = pair.few
+    drawn = few.run(few.programs.guide_draws, DRAWS, {}, "loop", random=True)
+    log_p = few.run(few.programs.densities, DRAWS, drawn, "loop")["log_p"]
+    log_q = few.run(few.programs.log_guide, DRAWS, drawn, "loop")["log_q"]
+    layouts = [one for one in LAYOUTS if one != "fold" or few.divisible]
+
+    def model_agrees(layout: Layout) -> bool:
+        return equal(log_p, few.run(few.programs.densities, DRAWS, drawn, layout)["log_p"], drawn)
+
+    def guide_agrees(layout: Layout) -> bool:
+        if not equal(log_q, few.run(few.programs.log_guide, DRAWS, drawn, layout)["log_q"], drawn):
+            return False
+        fresh = few.run(few.programs.proposals, DRAWS, {}, layout, random=True)
+        own = fresh.pop("log_q")
+        again = few.run(few.programs.log_guide, DRAWS, fresh, layout)["log_q"]
+        return bool(few.structure.guide_summed) or equal(again, own, fresh)
+
+    model_layout = next(one for one in layouts if one == "loop" or _holds(model_agrees, one))
+    guide_layout = next(one for one in layouts if one == "loop" or _holds(guide_agrees, one))
+    if few.structure.guide_summed and model_layout != guide_layout:  # their enumerated dims belong together
+        slower = max(model_layout, guide_layout, key=LAYOUTS.index)
+        model_layout = guide_layout = "loop" if slower == "vectorised" else slower
+    return replace(pair, model_layout=model_layout, guide_layout=guide_layout)
+
+
+def _holds(agrees: Any, layout: Layout) -> bool:
+    try:
+        return bool(agrees(layout))
+    except Exception:  # whatever a program raises in a layout that does not suit it
+        return False
+
+
+def _with_cost(pair: Pair) -> Pair:
+    """The pair with the bytes that a draw costs per unit."""
+    one = pair.rows(slice(0, 1)) if pair.divisible else pair
+    width = 1 if pair.unit == "data set" else one.arguments.num_rows
+    looped = "loop" in (pair.model_layout, pair.guide_layout) or "vectorised" in (pair.model_layout, pair.guide_layout)
+    few, many = (1, 3) if looped else (2, 34)
+
+    def work(num_draws: int) -> None:
+        if pair.model_layout == pair.guide_layout == "broadcast":
+            frame = Frame(one.structure.plates, width, num_draws, one.device)
+            # With the handlers of enumeration and Pyro's validation, whose tensors are counted, so that the pieces, and
+            # with them the draws of a seed, do not depend on either.
+            with pyro.validation_enabled(one.structure.validated >= set(one.structure.observed)):
+                for trace in one.programs.traces(frame, one.batch, handle_enumeration=True):
+                    trace.compute_log_prob()
+        else:
+            one.log_weights(num_draws)
+
+    return replace(pair, bytes_each=2 * max(growth(work, few, many) // width, FLOOR))
+
+
+def _with_filler(pair: Pair) -> Pair:
+    """The pair with values for the units that are not meant, where the programs run on all data at once."""
+    if pair.divisible or pair.unit == "data set":
+        return pair
+    values = pair.guide_values(1)
+    filler = dict(values)
+    if pair.sites and all(site.dtype.is_floating_point for site in pair.sites.values()):
+        filler["u"] = pair.run(pair.programs.unconstrained, 1, values, pair.model_layout)["u"]
+    return replace(pair, filler=filler)
+
+
+def _with_remarks(pair: Pair) -> Pair:
+    """The pair with what is to be said of every number of it."""
+    found = []
+    if pair.structure.factors:
+        found.append(
+            f"pyro.factor ({', '.join(map(repr, pair.structure.factors))}) makes the model unnormalised: log p(x) "
+            "stands for the logarithm of the integral of p(x, z) over z."
+        )
+    unchecked = set(pair.structure.observed) - pair.structure.validated
+    one = pair.few
+    trace: Any = one.programs.trace(one.model, one.frame, one.batch, enumerate_sites=False) if unchecked else None
+    for name in sorted(unchecked):
+        if outside_support(trace.nodes[name]):
+            found.append(
+                f"the data lie outside the support of {name!r}, which is then no normalised likelihood of them: "
+                "log p(x) cannot be compared with that of another model."
+            )
+    return replace(pair, remarks=tuple(found))

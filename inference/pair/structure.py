@@ -1,0 +1,189 @@
+"""The structure of a pair, read off one run of both programs: its unit, its plates, and the role of every site.
+
+Roles. A *latent* is drawn by the model and proposed by the guide; a *summed* site is discrete and enumerated by either
+program; an *auxiliary* site is drawn by the guide alone. What q(z|x) is made of:
+
+- the densities of the latents that the guide draws, given whatever it drew before;
+- where a latent is a point mass (Delta) at a function of auxiliary draws, as in Pyro's automatic guides, the density of
+  those draws and the Delta's ``log_density``, which holds the Jacobian;
+- nothing else: observed sites of the guide, ``pyro.factor`` and other auxiliary draws are left out. With a drawn first
+  and z ~ q(z|a, x), the weight p(x, z)/q(z|a, x) has mean p(x) whatever a is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pyro.poutine import Trace
+from torch import Tensor
+
+from ppvae.errors import PairError
+
+from .distributions import is_point_mass
+from .sites import Plates, Site
+from .traces import enumerated, is_factor, latents, observations, sample_sites
+
+Unit = Literal["datum", "data set"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One way in which a pair breaks the contract.
+
+    Attributes:
+        code: a short name of the rule.
+        site: the sample site or parameter, or ``""`` where the whole pair is meant.
+        message: what is wrong.
+        remedy: how to mend it.
+        fatal: whether evidence cannot be computed, or would be wrong, while it stands.
+        cause: what a program raised, if that is the finding.
+    """
+
+    code: str
+    site: str
+    message: str
+    remedy: str
+    fatal: bool = True
+    cause: BaseException | None = field(default=None, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        where = f"{self.site}: " if self.site else ""
+        return f"[{self.code}] {where}{self.message}; {self.remedy}."
+
+
+class ContractError(PairError):
+    """A pair breaks the contract, in the way that its finding says."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(str(finding))
+        self.finding = finding
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The sites of a pair and where they stand.
+
+    Attributes:
+        plates: of the pair.
+        latents: what the model draws and does not sum out, in the model's order.
+        auxiliary: what the guide alone draws.
+        observed: what the model observes.
+        validated: names of the observed sites whose program does not say validate_args=False.
+        summed: names of the sites that are enumerated.
+        classes: those of them that the model has, and where they stand.
+        guide_summed: those of them that the guide enumerates.
+        factors: names of the model's ``pyro.factor``s, which make p(x, z) unnormalised.
+        points: latents that the guide puts at a function of auxiliary draws (Delta).
+        sources: the auxiliary sites that they are functions of.
+        order: where the numbers of the sources stand in u, if they are those of u; else None.
+    """
+
+    plates: Plates
+    latents: dict[str, Site]
+    auxiliary: dict[str, Site]
+    observed: dict[str, Site]
+    summed: frozenset[str]
+    validated: frozenset[str] = frozenset()
+    classes: dict[str, Site] = field(default_factory=dict)
+    guide_summed: frozenset[str] = frozenset()
+    factors: tuple[str, ...] = ()
+    points: frozenset[str] = frozenset()
+    sources: frozenset[str] = frozenset()
+    order: Tensor | None = None
+
+    @property
+    def unit(self) -> Unit:
+        """What has an evidence of its own."""
+        return "data set" if self.plates.data is None else "datum"
+
+    @property
+    def drawn(self) -> dict[str, Site]:
+        """What the guide draws."""
+        return self.latents | self.auxiliary
+
+    @property
+    def dim(self) -> int:
+        """How many real numbers a unit's latents are."""
+        return max((site.stop for site in self.latents.values()), default=0)
+
+
+def find_plates(model_trace: Trace, guide_trace: Trace, num_rows: int) -> list[Plates]:
+    """What the plates of a pair may be, read off its traces, the likeliest first.
+
+    The data plate is a plate that holds every latent and every observation and has a place for each row of x. The last
+    choice is that there is none.
+    """
+    held = [
+        [site for _, site in sample_sites(trace) if of_model or not site["is_observed"]]
+        for trace, of_model in ((model_trace, True), (guide_trace, False))
+    ]
+    frames = {
+        frame
+        for trace in (model_trace, guide_trace)
+        for _, site in sample_sites(trace)
+        for frame in site["cond_indep_stack"]
+        if frame.vectorized
+    }
+    nesting = max((-frame.dim for frame in frames), default=0)
+    found = []
+    for frame in sorted(frames, key=lambda f: (f.size == -1, -f.dim, f.name)):
+        if frame.size in (num_rows, -1) and any(held) and all(_in_one_plate(sites, frame) for sites in held):
+            found.append(Plates(frame.name, frame.dim, frame.size, nesting))
+    return [*found, Plates(None, 0, 0, nesting)]
+
+
+def _in_one_plate(sites: list[dict[str, Any]], like: Any) -> bool:
+    """Whether all sites of a program stand in one plate of this dim and size, whatever the program calls it."""
+    names = [{f.name for f in site["cond_indep_stack"] if (f.dim, f.size) == (like.dim, like.size)} for site in sites]
+    return not names or bool(set.intersection(*names))
+
+
+def unmatched_sites(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]:
+    """Every latent stands in both programs, but for those that are enumerated, and has a density in the guide."""
+    hidden, proposed = latents(model_trace), latents(guide_trace)
+    summed = {name for sites in (hidden, proposed) for name, site in sites.items() if enumerated(site)}
+    auxiliary = [name for name in proposed if name not in model_trace.nodes]
+    for name, site in hidden.items():
+        if name not in proposed and not enumerated(site):
+            discrete = getattr(site["fn"], "has_enumerate_support", False)
+            way_out = (
+                f"sample {name!r} in the guide, or sum it out with infer={{'enumerate': 'parallel'}}"
+                if discrete
+                else f"sample {name!r} in the guide"
+            )
+            yield Finding("only-in-model", name, "it is hidden in the model and the guide does not propose it", way_out)
+    for name, site in proposed.items():
+        if name in model_trace.nodes and model_trace.nodes[name]["is_observed"] and name not in hidden:
+            yield Finding("observed", name, "the guide proposes what the model observes", "remove it from the guide")
+        elif name not in model_trace.nodes and not site["infer"].get("is_auxiliary", False):
+            yield Finding(
+                "only-in-guide",
+                name,
+                "the guide samples it and the model knows nothing of it",
+                "give both the same name, or mark it infer={'is_auxiliary': True}",
+            )
+        elif name in hidden and name not in summed and is_point_mass(site["fn"]) and not auxiliary:
+            yield point_mass(name)
+
+
+def point_mass(name: str) -> Finding:
+    """The finding that a guide has no density at a latent."""
+    return Finding(
+        "point-mass",
+        name,
+        "the guide puts it at a single point (Delta), so that q(z|x) has no density and log p(x, z) is not log p(x)",
+        "give the guide a distribution with a density (AutoNormal instead of AutoDelta); training by SVI is possible "
+        "as it is, and finds the maximum a posteriori",
+    )
+
+
+def factors_of(model_trace: Trace) -> tuple[str, ...]:
+    """The names of the ``pyro.factor``s of a model."""
+    return tuple(name for name, site in sample_sites(model_trace) if is_factor(site))
+
+
+def observed_names(model_trace: Trace) -> list[str]:
+    """What the model observes, ``pyro.factor`` left out."""
+    return list(observations(model_trace))

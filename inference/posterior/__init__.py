@@ -1,0 +1,8 @@
+"""Whether q(z|x) can be trusted as a posterior, and draws for ArviZ."""
+
+from .datatree import to_datatree
+from .quality import Quality, guide_quality
+from .reference import Posterior, sample_posterior
+from .surgery import Surgery, elbo_surgery
+
+__all__ = ["Posterior", "Quality", "Surgery", "elbo_surgery", "guide_quality", "sample_posterior", "to_datatree"]

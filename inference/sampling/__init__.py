@@ -1,0 +1,65 @@
+"""Draws, and how chains move: Hamiltonian Monte Carlo, annealing, proposals, the search for modes."""
+
+from .aggregate import LogDensity, aggregate
+from .annealing import (
+    LEAPFROG_STEPS,
+    PILOT_CHAINS,
+    PILOT_TRANSITIONS,
+    PILOT_WARM_UP,
+    Schedule,
+    Tuning,
+    backward,
+    forward,
+    tune,
+)
+from .bridge_sampling import BridgeEstimate, bridge, effective_draws
+from .defensive import ENOUGH, LARGE_PRIOR_SHARE, PRIOR_SHARE, confirms, defensive_weights
+from .hmc import transition
+from .mixture_start import AnnealingPath, MixtureStart
+from .mode_search import LEAST_BUDGET, ON_THE_LINE, Search, effective, plan, search
+from .preconditioning import Standardised, standardised
+from .resampling import annealed_places
+from .student import StudentMixture
+from .warmup import Kernel, Walk, covariance_factor, settle, starts, walk, warm_up
+
+__all__ = [
+    "ENOUGH",
+    "LARGE_PRIOR_SHARE",
+    "LEAPFROG_STEPS",
+    "LEAST_BUDGET",
+    "ON_THE_LINE",
+    "PILOT_CHAINS",
+    "PILOT_TRANSITIONS",
+    "PILOT_WARM_UP",
+    "PRIOR_SHARE",
+    "AnnealingPath",
+    "BridgeEstimate",
+    "Kernel",
+    "LogDensity",
+    "MixtureStart",
+    "Schedule",
+    "Search",
+    "Standardised",
+    "StudentMixture",
+    "Tuning",
+    "Walk",
+    "aggregate",
+    "annealed_places",
+    "backward",
+    "bridge",
+    "confirms",
+    "covariance_factor",
+    "defensive_weights",
+    "effective",
+    "effective_draws",
+    "forward",
+    "plan",
+    "search",
+    "settle",
+    "standardised",
+    "starts",
+    "transition",
+    "tune",
+    "walk",
+    "warm_up",
+]

@@ -1,0 +1,300 @@
+"""Search for modes of the posterior that the guide misses, before log p(x) is estimated.
+
+Draws of the guide say nothing about places where the guide never looks. A search with a small share of the estimator's
+budget does, for each datum:
+
+1. Draws of the guide and of the prior, and images of the best of the guide's draws under moves that leave many models
+   as they are: coordinates reflected about the prior's mean, one at a time and all together, and blocks of coordinates
+   exchanged. All are weighed.
+2. The most promising of them, and some of the prior's draws whatever their weight, are climbed to a mode of
+   log p(x, u) (:mod:`ppvae.inference.sampling.quasi_newton`).
+3. A mode is *apart* if log p(x, u) falls by more than half a nat on the straight line to it from the mode that is next
+   to the guide.
+4. Modes that are apart become the components r of a mixture of Student t distributions, and draws of it give
+
+    m = E_r[p(x, u)/r(u); p(x, u)/q(u|x) > τ p̂],
+
+   the mass p(x) in places near these modes where the guide's draws do not come: of K ≤ τ draws of q, fewer than
+   m/p̂ are expected there. Since m is unbiased and not negative, a mass m is taken for 1/δ times as much with
+   probability δ at most (Markov), which bounds false alarms. The same is asked of the draws of the prior and of the
+   guide's draws moved away from their mean, which see a part of the posterior that is broad and has no mode.
+
+What this cannot see: a mode into which none of the climbs leads.
+
+References:
+    Adaptive Multiple Importance Sampling (Cornuet, Marin, Mira & Robert, 2012), arXiv:0907.1254.
+    Layered Adaptive Importance Sampling (Martino, Elvira, Luengo & Corander, 2017), arXiv:1505.04732.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..pair import Pair
+from .quasi_newton import Climbed, climb
+from .student import StudentMixture
+
+# Evaluations per datum below which no search is worth while.
+LEAST_BUDGET = 100
+# Shares of p(x) for which it is worth while to draw from modes that were found, and from wider distributions.
+WORTHWHILE, WORTHWHILE_OUTSIDE = 0.01, 0.1
+# Effective draws of the prior below which their standard error means nothing.
+FEW = 10.0
+# How often a mode's places must outweigh the mean of the guide's weights to count as places where it does not come.
+OUTWEIGHED = 1000.0
+# By how many nats log p(x, u) must fall between two modes.
+DIP = 0.5
+# How far the guide's draws are moved away from their mean.
+FACTORS = (1.5, 3.0)
+# So many draws must have found a part of the posterior that has no mode.
+SEVERAL = 3.0
+# Places on the line from the guide to a mode.
+ON_THE_LINE = 5
+
+
+class Plan(NamedTuple):
+    """How a budget of evaluations is spent; see :func:`plan`."""
+
+    num_guide: int
+    num_prior: int
+    num_images: int
+    num_climbs: int
+    num_steps: int
+    num_tests: int
+
+    @property
+    def cost(self) -> int:
+        """Evaluations per datum; a gradient counts as two."""
+        climbs = self.num_climbs * (2 * (self.num_steps + 1) + ON_THE_LINE + 1)
+        return 2 * self.num_guide + self.num_prior + self.num_images + climbs + self.num_tests
+
+
+class Search(NamedTuple):
+    """What was found, per datum; log masses ``(num_data,)`` in nats.
+
+    Attributes:
+        proposal: distributions at the modes that are apart from the guide, and wide ones about the guide's mean.
+        log_missed: log m of the places near these modes.
+        log_outside: log m of the prior's draws and of the guide's draws moved away.
+        log_guide: log p̂ by the few draws of the guide.
+        prior_log_evidence: log p̂ by the draws of the prior alone.
+        prior_ess: the effective number of these.
+        sizes: |log q| + |log p(u)| + |log p(x, u)|, the largest of the guide's draws each: what is rounded.
+        num_prior: draws of the prior.
+        cost: evaluations per datum.
+    """
+
+    proposal: StudentMixture
+    log_missed: Tensor
+    log_outside: Tensor
+    log_guide: Tensor
+    prior_log_evidence: Tensor
+    prior_ess: Tensor
+    sizes: Tensor
+    num_prior: int
+    cost: int
+
+    @property
+    def in_modes(self) -> Tensor:
+        """Where modes should be drawn from beside the guide, ``(num_data,)`` bool."""
+        return self.log_missed > self.log_guide + math.log(WORTHWHILE)
+
+    @property
+    def found(self) -> Tensor:
+        """Where modes, or wider distributions, should be drawn from beside the guide, ``(num_data,)`` bool."""
+        return self.in_modes | (self.log_outside > self.log_guide + math.log(WORTHWHILE_OUTSIDE))
+
+    def missed(self, log_evidence: Tensor, outside: Tensor | None = None) -> Tensor:
+        """The share of p(x) in places where the guide's draws do not come, ``(num_data,)``.
+
+        Args:
+            log_evidence: log p(x), in nats.
+            outside: for which data places count that have no mode, ``(num_data,)`` bool; by default for none.
+        """
+        log_missed = self.log_missed
+        if outside is not None:
+            log_missed = torch.where(outside, torch.maximum(log_missed, self.log_outside), log_missed)
+        return (log_missed - log_evidence).exp().nan_to_num(0.0).clamp(max=1.0)
+
+    def lacking(self, log_evidence: Tensor) -> Tensor:
+        """The share of p(x) that an estimate lacks by what the search saw where no mode is, ``(num_data,)``.
+
+        Positive where draws of the prior alone have a higher mean by more than three standard errors, or where the
+        places far from the guide outweigh the estimate.
+        """
+        sure = (self.prior_ess >= FEW) & (self.prior_log_evidence - log_evidence > 3 / self.prior_ess.sqrt())
+        seen = torch.where(sure, self.prior_log_evidence, -math.inf)
+        seen = torch.maximum(seen, self.log_outside)
+        return (1 - (log_evidence - seen).exp()).clamp(min=0.0)
+
+    def rows(self, index: Any) -> Search:
+        """What was found for some of the data."""
+        tensors = {name: getattr(self, name)[index] for name in self._fields[1:-2]}
+        return self._replace(proposal=self.proposal.rows(index), **tensors)
+
+
+def plan(budget: int) -> Plan:
+    """How to spend a budget of evaluations per datum, at least :data:`LEAST_BUDGET`."""
+    budget = min(budget, 3000)
+    steps = 8 if budget < 300 else 12 if budget < 1500 else 20
+    climbs = max(int(0.5 * budget / (2 * (steps + 1) + ON_THE_LINE + 1)), 2)
+    guide = min(max(budget // 20, 6), 64)
+    images = min(budget // 10, 64)
+    tests = min(max(budget // 10, 8), 128)
+    prior = max(budget - 2 * guide - images - tests - climbs * (2 * (steps + 1) + ON_THE_LINE + 1), 8)
+    return Plan(guide, prior, images, climbs, steps, tests)
+
+
+def search(pair: Pair, budget: int) -> Search:
+    """Search for modes that the guide misses.
+
+    Args:
+        pair: the pair on the data; all of it is evaluated at once.
+        budget: evaluations per datum.
+    """
+    how = plan(budget)
+    with torch.no_grad():
+        drawn, prior = pair.draw("guide", how.num_guide), pair.draw("prior", how.num_prior)
+        at_drawn, at_prior = pair.ends(drawn), pair.ends(prior)
+        log_guide = _log_mean(at_drawn[2] - at_drawn[0])
+        best = _pick(drawn, at_drawn[2].nan_to_num(-math.inf, -math.inf, -math.inf).argmax(0, keepdim=True))
+        threshold = log_guide + math.log(OUTWEIGHED)
+        outside = _outside(pair, drawn, at_drawn, at_prior, threshold)
+        images = _images(best[0], prior.mean(0), how.num_images)
+        promise = [_promise(ends, threshold) for ends in (pair.ends(images), at_prior)]
+        others = _starts(images, promise[0], prior, promise[1], how.num_climbs - 1)
+    scale, farthest = (u.std(0).nan_to_num(1.0).clamp(min=1e-6) for u in (drawn, prior))
+    climbed = climb(pair.joint, torch.cat([best, others]), scale, farthest, how.num_steps)
+    with torch.no_grad():
+        apart = _apart(pair, climbed)
+        log_mass = climbed.values + torch.linalg.slogdet(climbed.inverse_curvature)[1] / 2
+        modes = _once_each(climbed, log_mass.where(apart, -math.inf))
+        tested = modes.draw(how.num_tests)
+        log_q, _, log_joint = pair.ends(tested)
+        uncovered = (log_joint - log_q > threshold) & modes.known
+        log_missed = _log_mean((log_joint - modes.log_prob(tested)).where(uncovered, -math.inf))
+    log_likelihood = at_prior[2] - at_prior[1]
+    return Search(
+        proposal=modes.joined(_widened(drawn)),
+        log_missed=log_missed.cpu(),
+        log_outside=outside.cpu(),
+        log_guide=log_guide.cpu(),
+        prior_log_evidence=_log_mean(log_likelihood).cpu(),
+        prior_ess=effective(log_likelihood).cpu(),
+        sizes=at_drawn.abs().nan_to_num(0.0, 0.0, 0.0).amax(1).sum(0).cpu(),
+        num_prior=how.num_prior,
+        cost=how.cost,
+    )
+
+
+def _outside(pair: Pair, drawn: Tensor, at_drawn: Tensor, at_prior: Tensor, threshold: Tensor) -> Tensor:
+    """log m, the larger of what the prior's draws and the guide's draws moved away find."""
+    log_q, log_prior, log_joint = at_prior
+    by_prior = (log_joint - log_prior).where(log_joint - log_q > threshold, -math.inf)
+    factor = torch.tensor(FACTORS, dtype=drawn.dtype).repeat(len(drawn))[: len(drawn), None, None].to(drawn.device)
+    centre = drawn.mean(0)
+    log_q, _, log_joint = pair.ends(centre + factor * (drawn - centre))
+    log_proposal = at_drawn[0] - drawn.shape[-1] * factor[..., 0].double().log()
+    by_widened = (log_joint - log_proposal).where(log_joint - log_q > threshold, -math.inf)
+    found = [_log_mean(w).where(effective(w) >= SEVERAL, -math.inf) for w in (by_prior, by_widened)]
+    return torch.maximum(*found)
+
+
+def _widened(drawn: Tensor) -> StudentMixture:
+    """Wide distributions about the mean of the guide's draws."""
+    variance = drawn.double().var(0).nan_to_num(1.0).clamp(min=1e-12)
+    scale = torch.stack([torch.diag_embed(factor**2 * variance) for factor in FACTORS])
+    loc = drawn.mean(0).expand(len(FACTORS), -1, -1)
+    return StudentMixture.at(loc, scale, torch.zeros(len(FACTORS), drawn.shape[1]).to(scale))
+
+
+def _images(u: Tensor, centre: Tensor, count: int) -> Tensor:
+    """Images of u ``(num_data, dim)`` under reflections about the centre and exchanges of blocks of coordinates."""
+    dim = u.shape[-1]
+    signs = torch.cat([-torch.ones(1, dim), 1 - 2 * torch.eye(dim)] if dim > 1 else [-torch.ones(1, dim)]).to(u)
+    reflected = centre + signs[:, None] * (u - centre)
+    order = torch.tensor(_exchanges(dim), dtype=torch.long).reshape(-1, dim)
+    order = order[torch.randperm(len(order))[: max(count - len(reflected), count // 2)]]
+    exchanged = u[:, order].movedim(1, 0) if len(order) else u.new_empty(0, *u.shape)
+    kept = torch.randperm(max(len(reflected) - 1, 0))[: max(count - len(exchanged) - 1, 0)] + 1
+    return torch.cat([reflected[:1], reflected[kept], exchanged])[: max(count, 1)]
+
+
+def _exchanges(dim: int) -> list[list[int]]:
+    """Orders of coordinates in which two blocks of equal length have changed places."""
+    orders = []
+    for length in (n for n in range(1, dim // 2 + 1) if dim % n == 0):
+        starts = range(0, dim, length)
+        for a, b in ((a, b) for a in starts for b in starts if a < b):
+            order = list(range(dim))
+            order[a : a + length], order[b : b + length] = order[b : b + length], order[a : a + length]
+            orders.append(order)
+    return orders
+
+
+def _promise(ends: Tensor, threshold: Tensor) -> Tensor:
+    """log p(x, u) where the guide does not come, ``(num_places, num_data)``; −inf where it does."""
+    log_q, _, log_joint = ends
+    return log_joint.where(log_joint - log_q > threshold, -math.inf)
+
+
+def _starts(images: Tensor, at_images: Tensor, prior: Tensor, at_prior: Tensor, count: int) -> Tensor:
+    """Where climbs start: the best images, the best of the prior's draws, and others of these whatever they weigh."""
+    by_image = min(count // 3, len(images))
+    first = _best(images, at_images, by_image)
+    others = (count - by_image) // 2
+    return torch.cat([first, _best(prior[others:], at_prior[others:], count - by_image - others), prior[:others]])
+
+
+def _best(places: Tensor, values: Tensor, count: int) -> Tensor:
+    return _pick(
+        places, values.nan_to_num(-math.inf, -math.inf, -math.inf).topk(min(count, len(places)), dim=0).indices
+    )
+
+
+def _pick(places: Tensor, index: Tensor) -> Tensor:
+    """The places ``(num, num_data, dim)`` that an index ``(count, num_data)`` names."""
+    return places.gather(0, index[..., None].expand(-1, -1, places.shape[-1]))
+
+
+def _apart(pair: Pair, climbed: Climbed) -> Tensor:
+    """Whether log p(x, u) falls on the way from the first place to each other, ``(num_places, num_data)``."""
+    u, values = climbed.u, climbed.values
+    shares = torch.linspace(0, 1, ON_THE_LINE + 2)[1:-1].to(u)
+    line = u[:1] + shares[:, None, None, None] * (u - u[:1])
+    low = (
+        pair.joint(line.flatten(0, 1))[0]
+        .reshape(ON_THE_LINE, *values.shape)
+        .nan_to_num(-math.inf, math.inf, -math.inf)
+        .amin(0)
+    )
+    return (low < torch.minimum(values[:1], values) - DIP) & values.isfinite()
+
+
+def _once_each(climbed: Climbed, log_mass: Tensor) -> StudentMixture:
+    """Components at the places of finite mass; of those within a standard deviation of each other, the heaviest."""
+    log_mass, order = log_mass.sort(0, descending=True)
+    u = _pick(climbed.u, order).double()
+    scale = climbed.inverse_curvature.gather(0, order[..., None, None].expand_as(climbed.inverse_curvature))
+    tril, _ = torch.linalg.cholesky_ex((scale + scale.mT) / 2)
+    for i in range(len(u) - 1):
+        away = torch.linalg.solve_triangular(tril[i], (u[i + 1 :] - u[i]).movedim(0, -1), upper=False)
+        near = (away.square().mean(1).T < 1.0) & log_mass[i].isfinite()
+        log_mass[i + 1 :] = log_mass[i + 1 :].where(~near, -math.inf)
+    log_mass, order = log_mass.sort(0, descending=True)
+    count = max(int(log_mass.isfinite().sum(0).max()), 1)
+    scale = scale.gather(0, order[..., None, None].expand_as(scale))[:count]
+    return StudentMixture.at(_pick(u, order)[:count].to(climbed.u), scale, log_mass[:count])
+
+
+def effective(log_w: Tensor) -> Tensor:
+    """Effective number of weights, (Σw)²/Σw², ``(num_data,)``; 0 where none is positive."""
+    return (2 * torch.logsumexp(log_w, 0) - torch.logsumexp(2 * log_w, 0)).exp().nan_to_num(0.0)
+
+
+def _log_mean(log_w: Tensor) -> Tensor:
+    return torch.logsumexp(log_w.nan_to_num(-math.inf, -math.inf, -math.inf), 0) - math.log(len(log_w))

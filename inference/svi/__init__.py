@@ -1,0 +1,5 @@
+"""Training by stochastic variational inference."""
+
+from .fit import Fit, fit
+
+__all__ = ["Fit", "fit"]

@@ -1,0 +1,405 @@
+"""Stochastic variational inference: train a pair by gradient steps on a Pyro ELBO.
+
+For a mini-batch of data B the step follows the gradient of the per-datum mean of Pyro's loss,
+
+    ℓ(θ, φ) = −(1/|B|) Σ_{x∈B} ELBO(x),      ELBO(x) = E_{q_φ(z|x)}[log p_θ(x, z) − log q_φ(z|x)],
+
+estimated by whatever ELBO object is given (``Trace_ELBO`` by default). The number reported is the per-datum mean ELBO,
+in nats, so that it means the same for every batch size.
+
+References:
+    Auto-Encoding Variational Bayes (Kingma & Welling, 2014), arXiv:1312.6114.
+    Automated Variational Inference in Probabilistic Programming (Wingate & Weber, 2013), arXiv:1301.1299.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from lightning_fabric import Fabric
+from pyro.infer import ELBO
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ppvae.datasets import Dataset
+from ppvae.errors import NonFiniteError, OptionError, first_line
+from ppvae.progress import Progress
+
+from ..options import (
+    callable_of,
+    file_path,
+    flag,
+    instance_of,
+    not_negative,
+    positive_number,
+    valid_seed,
+    whole_number,
+)
+from ..pair import (
+    Batch,
+    ParameterValues,
+    Program,
+    Trained,
+    failed_run,
+    in_a_program,
+    programs_named,
+    raised_by_a_program,
+    restored,
+    seeded,
+    trained_parameters,
+    untrained,
+)
+from ..resume import check_fingerprint, read_checkpoint
+from .batches import Source
+from .checkpoint import Keeper, load_parameters, save_values
+from .interruption import interruption
+from .state import Training
+
+
+@dataclass(frozen=True, repr=False)
+class Fit:
+    """What a training did, and the trained pair.
+
+    Attributes:
+        model: the model on its trained values, whatever Pyro's parameter store and its modules hold later.
+        guide: the same of the guide.
+        history: a row per epoch: ``epoch``, ``elbo`` (mean over the data while they were trained on),
+            ``validation_elbo`` and its ``validation_standard_error`` over the data (NaN without validation data),
+            ``learning_rate``, ``seconds``. All ELBOs are per datum, in nats.
+        stopped: why it ended: ``"finished"``, ``"plateau"`` or ``"interrupted"``.
+        parameters: the trained values by their names in Pyro's parameter store, in the constrained space.
+        steps: gradient steps taken, those before a resume included.
+        seconds: time spent, that before a resume included.
+        found: names of the parameters whose values were in Pyro's parameter store before, and were trained on.
+    """
+
+    model: Trained
+    guide: Trained
+    history: list[dict[str, float]]
+    stopped: str
+    parameters: dict[str, Tensor]
+    steps: int
+    seconds: float
+    found: tuple[str, ...] = ()
+
+    @property
+    def elbo(self) -> float:
+        """The last epoch's mean training ELBO per datum, in nats; NaN when no epoch was completed."""
+        return self.history[-1]["elbo"] if self.history else math.nan
+
+    def save(self, path: str | Path) -> None:
+        """Write the trained values and the history to a file that :meth:`load` reads in any process.
+
+        The file holds tensors and numbers, no program; it appears whole or not at all.
+
+        Args:
+            path: the file; its folder must exist.
+
+        Raises:
+            RunError: the file cannot be written.
+
+        Example:
+            >>> import tempfile, torch
+            >>> from ppvae.inference import log_weights
+            >>> from ppvae.models import LinearGaussian
+            >>> x, path = torch.randn(50, 3), Path(tempfile.mkdtemp()) / "fit.pt"
+            >>> pair, other = LinearGaussian(3, 1), LinearGaussian(3, 1)
+            >>> first = fit(pair.model, pair.guide, x, epochs=2, progress=False)
+            >>> first.save(path)
+            >>> again = Fit.load(path, other.model, other.guide, x)
+            >>> here, there = (log_weights(f.model, f.guide, x, 5, seed=0) for f in (first, again))
+            >>> bool((here == there).all())
+            True
+        """
+        told = {
+            "history": self.history,
+            "stopped": self.stopped,
+            "place": [len(self.history), 0, self.steps],
+            "sums": [0.0, self.seconds],
+            "found": list(self.found),
+        }
+        save_values(Path(path), self.model.values, told)
+
+    @staticmethod
+    def load(path: str | Path, model: Program, guide: Program, x: Tensor | Batch) -> Fit:
+        """A training that :meth:`save` wrote, with its values put into a pair in place.
+
+        Pyro's parameter store and the pair's modules hold the values afterwards, as after :func:`fit`.
+
+        Args:
+            path: the file, or the checkpoint of a training, which then counts as interrupted.
+            model: ``model(x, *context)``, the program that was trained.
+            guide: ``guide(x, *context)``.
+            x: data of the training's shape, on which the pair is run once so that all its parameters exist. Any few
+                rows do, unless parameters have a row per datum or a plate has a fixed size: then as many as were
+                trained on.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or of another pair; store and modules are as they were.
+            PairError: the programs cannot be run on ``x``.
+        """
+        model, guide = untrained(model, guide)
+        told = load_parameters(path, model, guide, x)
+        return _record(model, guide, told.pop("parameters"), **told)
+
+    def __repr__(self) -> str:
+        why = {"plateau": "the validation ELBO no longer improves", "interrupted": "interrupted"}.get(self.stopped)
+        lines = [
+            f"Fit: ELBO {self.elbo:.2f} nats per datum in epoch {len(self.history)}, after {self.steps} steps and "
+            f"{self.seconds:.0f} s ({why or self.stopped})"
+        ]
+        if self.history and not math.isnan(self.history[-1]["validation_elbo"]):
+            score = max(row["validation_elbo"] for row in self.history)
+            lines.append(f"validation ELBO: {score:.2f} nats per datum in the best epoch")
+        lines.append(f"{sum(p.numel() for p in self.parameters.values())} numbers in {len(self.parameters)} parameters")
+        if self.found:
+            lines.append(f"trained on from values found in Pyro's parameter store: {', '.join(self.found)}")
+        return "\n".join(lines)
+
+
+def fit(
+    model: Program,
+    guide: Program,
+    data: Tensor | Batch | Dataset,
+    *,
+    loss: ELBO | None = None,
+    epochs: int = 100,
+    batch_size: int = 100,
+    learning_rate: float = 1e-3,
+    optimizer: Callable[..., Optimizer] = Adam,
+    scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+    clip_norm: float | None = None,
+    validation: Tensor | Batch | None = None,
+    patience: int | None = None,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    checkpoint_seconds: float = 30.0,
+    accelerator: str = "auto",
+    precision: Any = "32-true",
+    progress: bool = True,
+) -> Fit:
+    """Train a pair by SVI. The parameters change in place: modules hold the trained weights afterwards.
+
+    Pyro's parameter store then holds what Pyro's own ``SVI`` would have left there, so that ``Predictive``,
+    ``pyro.param`` and the store's ``save`` work. Plain parameters that it held before are trained on, and named in
+    ``Fit.found``; the parameters of a module are those that the module holds. ``Fit.model`` and ``Fit.guide`` keep the
+    trained values whatever happens to the store and the modules later.
+
+    Args:
+        model: ``model(x, *context)``, the generative program.
+        guide: ``guide(x, *context)``.
+        data: training data, first dimension N; a tuple ``(x, *context)``; or a :class:`ppvae.datasets.Dataset`, whose
+            validation part is then used too (and whose rows are binarised afresh at each draw where it says so).
+        loss: a Pyro ELBO object; ``Trace_ELBO()`` by default, ``TraceEnum_ELBO`` where a site is enumerated.
+        epochs: passes over the data.
+        batch_size: data per step; the last batch of an epoch may be smaller.
+        learning_rate: handed to the optimiser as ``lr``.
+        optimizer: a torch optimiser class (or a ``functools.partial`` of one), called as ``optimizer(params, lr=...)``.
+        scheduler: makes a torch learning-rate scheduler from the optimiser; stepped once per epoch.
+        clip_norm: the gradient's global norm is clipped to this; None leaves it.
+        validation: data to score after every epoch.
+        patience: stop after so many epochs without a visible improvement of the validation ELBO
+            (:class:`ppvae.inference.svi.early_stopping.Plateau`) and return to the best parameters.
+        seed: of all randomness; the global generators are left as they were.
+        checkpoint: file to keep the state of the training in.
+        resume: go on from ``checkpoint``. Killed at any point and resumed, a training ends with the same bits.
+        checkpoint_seconds: how often to write the checkpoint; it is also written at the end and on Ctrl-C.
+        accelerator: Lightning Fabric's (``"auto"``, ``"cpu"``, ``"cuda"``, …).
+        precision: Lightning Fabric's (``"32-true"``, ``"bf16-mixed"``, ``"64-true"``, …).
+        progress: show a progress bar.
+
+    Returns:
+        Fit: the history and how it ended. Ctrl-C ends a training early and returns what there is.
+
+    Raises:
+        OptionError: an option has no meaningful value.
+        DataError: the data are empty or hold NaN or infinite values.
+        PairError: the pair cannot be run on the data, has no parameters, or has a fault that ``check`` calls fatal.
+        NonFiniteError: the loss or its gradient is not finite; the parameters are those of the last good step.
+        CheckpointError: the checkpoint is missing, damaged or of another training.
+
+    Example:
+        >>> import torch
+        >>> from ppvae.models import LinearGaussian
+        >>> _ = torch.manual_seed(0)
+        >>> x = torch.randn(200, 5) @ torch.randn(5, 5)
+        >>> pair = LinearGaussian(num_features=5, latent_dim=2)
+        >>> result = fit(pair.model, pair.guide, x, epochs=20, learning_rate=1e-2, progress=False)
+        >>> result.history[-1]["elbo"] > result.history[0]["elbo"]
+        True
+    """
+    epochs, batch_size = whole_number("epochs", epochs), whole_number("batch_size", batch_size)
+    learning_rate = positive_number("learning_rate", learning_rate)
+    clip_norm = None if clip_norm is None else positive_number("clip_norm", clip_norm)
+    patience = None if patience is None else whole_number("patience", patience)
+    checkpoint_seconds = not_negative("checkpoint_seconds", checkpoint_seconds)
+    resume, progress, path = flag("resume", resume), flag("progress", progress), file_path("checkpoint", checkpoint)
+    number = valid_seed(seed)
+    _check_parts(model, guide, loss, optimizer, scheduler)
+    if number is None:
+        raise OptionError("seed must be an integer, since the order of the data depends on it; it is None.")
+    if resume and path is None:
+        raise OptionError("resume needs checkpoint, the file to go on from.")
+    source = Source.of(data, validation, batch_size, number)
+    if patience is not None and source.validation is None:
+        raise OptionError("patience needs validation data: give validation=, or leave patience out.")
+    fabric = _fabric(accelerator, precision)
+    model, guide = restored(model, guide)
+    with (
+        seeded(number),
+        trained_parameters(model, guide) as before,
+        interruption() as interrupted,
+        programs_named(),
+    ):
+        training = Training(model, guide, source, loss, fabric, optimizer, learning_rate, scheduler,
+                             clip_norm, patience)  # fmt: skip
+        marks = training.fingerprint(seed=number, batch_size=batch_size)
+        if resume and path is not None:
+            state = read_checkpoint(path)
+            check_fingerprint(path, state["fingerprint"], marks)
+            training.load_state_dict(state, path)
+        keeper = Keeper(training, path, marks, checkpoint_seconds)
+        stopped = _train(training, epochs, keeper, interrupted, progress)
+        return _fit(training, stopped, set(before["params"]))
+
+
+def _fabric(accelerator: str, precision: Any) -> Fabric:
+    try:
+        return Fabric(accelerator=accelerator, devices=1, precision=precision)
+    except Exception as error:  # Fabric raises a different type for each kind of mistake
+        raise OptionError(f"accelerator or precision cannot be used: {first_line(error)}") from error
+
+
+def svi_step(training: Training, batch: Batch) -> float:
+    """One gradient step on the per-datum mean loss of a batch; the ELBO per datum before the step, in nats."""
+    training.optimizer.zero_grad(set_to_none=True)
+    loss = training.loss(batch)
+    gradients = [p.grad for p in training.parameters.values() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise _NotFinite
+    if training.clip_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(training.parameters.values(), training.clip_norm, norm)
+    training.optimizer.step()
+    return -loss
+
+
+class _NotFinite(Exception):
+    """A loss or gradient is not finite."""
+
+
+def _train(training: Training, epochs: int, keeper: Keeper, interrupted: threading.Event, progress: bool) -> str:
+    """Train, and say why it ended."""
+    per_epoch = training.source.num_batches
+    stopped = "finished"
+    with warnings.catch_warnings(), Progress("SVI", epochs * per_epoch, "steps", progress) as bar:
+        warnings.filterwarnings("ignore", "Encountered NaN")  # said better by NonFiniteError
+        # Resumed at the end of an epoch, the scheduler's step comes first, and rightly so.
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+        bar.begin_at(training.epoch * per_epoch + training.batch_number)
+        while training.epoch < epochs:
+            if training.plateau is not None and training.plateau.reached:
+                stopped = "plateau"
+                break
+            if not _train_epoch(training, keeper, interrupted, bar):
+                stopped = "interrupted"
+                break
+    keeper.now()
+    if stopped != "interrupted":
+        training.restore_best()
+    return stopped
+
+
+def _fit(training: Training, stopped: str, before: set[str]) -> Fit:
+    """The record of a training that has ended."""
+    training.optimizer.zero_grad(set_to_none=True)
+    return _record(
+        training.model,
+        training.guide,
+        training.parameters,
+        history=training.history,
+        stopped=stopped,
+        steps=training.steps,
+        seconds=training.seconds,
+        found=tuple(name for name in training.parameters if name in before),
+    )
+
+
+def _record(model: Program, guide: Program, leaves: dict[str, Tensor], **told: Any) -> Fit:
+    """The record of a training from the leaves that it left in Pyro's store and the modules."""
+    store = pyro.get_param_store()
+    constrained = {name: store[name] if name in store else leaf for name, leaf in leaves.items()}  # noqa: SIM401
+    values = ParameterValues.copied(model, guide, leaves)
+    parameters = {name: value.detach().clone() for name, value in constrained.items()}
+    return Fit(model=Trained(model, values), guide=Trained(guide, values), parameters=parameters, **told)
+
+
+def _train_epoch(training: Training, keeper: Keeper, interrupted: threading.Event, bar: Progress) -> bool:
+    """Go on to the end of the epoch; False when interrupted before it."""
+    order = training.source.order(training.epoch)
+    started = time.monotonic()
+    while training.batch_number < training.source.num_batches:
+        begun = time.monotonic()
+        batch = training.to_device(training.source.batch(order, training.batch_number))
+        elbo = _guarded_step(training, batch, keeper)
+        training.epoch_sum += elbo * len(batch[0])
+        training.batch_number += 1
+        training.steps += 1
+        training.seconds += time.monotonic() - begun
+        bar.advance(1, f"epoch {training.epoch + 1} · ELBO {elbo:.2f} nats")
+        keeper.if_due()
+        if interrupted.is_set():
+            return False
+    try:
+        training.end_epoch(time.monotonic() - started)
+    except ValueError as error:  # Pyro refuses parameters that are not finite
+        keeper.now()
+        if raised_by_a_program(error.__cause__ or error):
+            raise
+        raise NonFiniteError(
+            f"the validation data cannot be scored after epoch {training.epoch + 1}: {first_line(error)}. Try a "
+            "smaller learning_rate, or the clip_norm of fit."
+        ) from error
+    return True
+
+
+def _guarded_step(training: Training, batch: Batch, keeper: Keeper) -> float:
+    """A step, or a clear error before any parameter is touched."""
+    try:
+        return svi_step(training, batch)
+    except Exception as error:
+        not_finite = isinstance(error, _NotFinite | ValueError) and not raised_by_a_program(error)
+        if not (not_finite or in_a_program(error)):
+            raise
+        if not not_finite:
+            keeper.now()
+            raise failed_run(error) from error
+        reason = training.broken_sites(batch) if isinstance(error, _NotFinite) else first_line(error)
+        keeper.now()
+        raise NonFiniteError(
+            f"training stopped in epoch {training.epoch + 1}, step {training.batch_number + 1} of "
+            f"{training.source.num_batches}: {reason}; the parameters are those of the last good step. Try a smaller "
+            "learning_rate, data on a smaller scale, or the clip_norm of fit."
+        ) from error
+
+
+def _check_parts(model: Any, guide: Any, loss: Any, optimizer: Any, scheduler: Any) -> None:
+    """Raise OptionError unless these are what a training can be made of."""
+    for name, program in (("model", model), ("guide", guide)):
+        callable_of(name, program, f"a program, {name}(x, *context)")
+    if loss is not None:
+        instance_of("loss", loss, ELBO, "an ELBO object of Pyro, such as Trace_ELBO(), or None")
+    callable_of("optimizer", optimizer, "a torch optimiser class, or a function of (params, lr=...)")
+    if scheduler is not None:
+        callable_of("scheduler", scheduler, "a function of the optimiser, or None")

@@ -1,0 +1,298 @@
+"""Bad values for every argument of every public function of inference, by the kind of the argument.
+
+A value that a function accepts is in no list: an int for a float, a numpy number or a tensor without dimension for a
+number, an infinite ``checkpoint_seconds`` (the checkpoint is then written at the end alone), a batch size above the
+number of data, a ``memory_mb`` of 2**40, None where it is the default, and whatever comes with x as context.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.infer import Trace_ELBO
+
+from ppvae import inference
+from ppvae.errors import PpvaeError
+
+
+def model(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z[..., None].expand(*z.shape, 2), 1.0).to_event(1), obs=x)
+
+
+def guide(x):
+    with pyro.plate("data", len(x)):
+        loc = pyro.param("loc", torch.tensor(0.0))
+        pyro.sample("z", dist.Normal(loc + x.mean(-1) / 2, 0.6))
+
+
+def data():
+    return torch.tensor([[0.5, 0.1], [-0.3, 0.8], [1.2, 0.4], [0.0, -0.7]])
+
+
+def sparse():
+    return torch.eye(4).to_sparse()
+
+
+class Thing:
+    """An object of no use."""
+
+
+# Values are made when they are tried, in the test's floating-point type.
+Values = dict[str, Callable[[], Any]]
+
+ANYTHING: Values = {
+    "text": lambda: "5",
+    "list": lambda: [5],
+    "object": Thing,
+    "class": lambda: Thing,
+    "dict": lambda: {"a": 1},
+    "sparse": sparse,
+    "empty": lambda: torch.empty(0),
+    "vector": lambda: torch.tensor([1.0, 2.0]),
+    "array": lambda: np.zeros(3),
+    "bytes": lambda: b"5",
+}
+NONE: Values = {"None": lambda: None}
+NUMBERS: Values = {
+    "nan": lambda: math.nan,
+    "inf": lambda: math.inf,
+    "-inf": lambda: -math.inf,
+    "nan tensor": lambda: torch.tensor(math.nan),
+    "True": lambda: True,
+    "numpy True": lambda: np.True_,
+    "complex": lambda: 1j,
+    "-1": lambda: -1,
+}
+COUNT = ANYTHING | NONE | NUMBERS | {"0": lambda: 0, "2.5": lambda: 2.5, "5.0": lambda: 5.0, "2**40": lambda: 2**40}
+POSITIVE = (
+    ANYTHING | NONE | NUMBERS | {"0": lambda: 0.0, "tensor -1": lambda: torch.tensor(-1.0), "10**400": lambda: 10**400}
+)
+BETWEEN = POSITIVE | {"1": lambda: 1.0, "2**40": lambda: 2**40}
+NOT_NEGATIVE = {name: value for name, value in POSITIVE.items() if name not in ("0", "inf", "10**400")}
+SEED = ANYTHING | NUMBERS | {"1.5": lambda: 1.5, "5.0": lambda: 5.0, "2**32": lambda: 2**32, "10**400": lambda: 10**400}
+FLAG = ANYTHING | NONE | {"1": lambda: 1, "0": lambda: 0, "nan": lambda: math.nan}
+WORD = ANYTHING | NONE | {"nonsense": lambda: "nonsense", "": lambda: "", "3": lambda: 3, "nan": lambda: math.nan}
+FILE = {name: value for name, value in ANYTHING.items() if name != "text"} | {
+    "3": lambda: 3,
+    "True": lambda: True,
+    "nan": lambda: math.nan,
+    "": lambda: "",
+    "null byte": lambda: "a\0b",
+    "folder": lambda: ".",
+}
+RECORD = ANYTHING | {"3": lambda: 3, "True": lambda: True, "nan": lambda: math.nan}
+UNCALLABLE = {name: value for name, value in ANYTHING.items() if name != "class"} | {
+    "3": lambda: 3,
+    "True": lambda: True,
+    "nan": lambda: math.nan,
+}
+# These can be called, and fail or are no programs; the pair is then named, and not the argument.
+FAILING: Values = {
+    "no arguments": lambda: lambda: None,
+    "no sites": lambda: lambda x: None,
+    "divides": lambda: lambda x: 1 / 0,
+    "class": lambda: Thing,
+    "missing key": lambda: lambda x: {"y": x}["z"],
+    "says nothing": lambda: _says_nothing,
+}
+DATA = ANYTHING | NONE | {
+    "3": lambda: 3,
+    "nan": lambda: math.nan,
+    "[]": lambda: [],
+    "()": lambda: (),
+    "(None,)": lambda: (None,),
+    "numbers": lambda: [1.0, 2.0],
+    "no dimension": lambda: torch.tensor(1.0),
+    "complex": lambda: torch.zeros(4, 2, dtype=torch.complex64),
+    "infinite": lambda: torch.full((4, 2), math.inf),
+    "sparse context": lambda: (data(), sparse()),
+    "sparse in a context": lambda: (data(), {"graph": sparse()}),
+}  # fmt: skip
+del DATA["vector"]  # one number each: data of another shape, which are below
+# Data that are what data must be, but not of this pair.
+MISFITS: Values = {
+    "vector": lambda: torch.tensor([1.0, 2.0, 3.0]),
+    "other width": lambda: torch.zeros(4, 7),
+    "infinite context": lambda: (data(), torch.full((4,), math.inf)),
+    "unknown context": lambda: (data(), torch.zeros(4)),
+    "missing": lambda: torch.full((4, 2), math.nan),
+}
+LATENTS = RECORD | {
+    "unknown site": lambda: {"y": torch.zeros(1, 4)},
+    "no name": lambda: {3: torch.zeros(1, 4)},
+    "None": lambda: {"z": None},
+    "list of latents": lambda: {"z": [0.0] * 4},
+    "shape": lambda: {"z": torch.zeros(1, 3)},
+    "sparse latents": lambda: {"z": sparse()},
+}
+DRAWS = NONE | RECORD | {
+    "nonsense": lambda: "nonsense",
+    "no draws": lambda: {},
+    "unknown site": lambda: {"y": torch.zeros(1, 5, 4)},
+    "no name": lambda: {3: torch.zeros(1, 5, 4), "y": torch.zeros(1, 5, 4)},
+    "no numbers": lambda: {"z": None},
+    "words": lambda: {"z": "text"},
+    "ragged": lambda: {"z": [[1.0], [1.0, 2.0]]},
+    "sparse draws": lambda: {"z": sparse()},
+    "shape": lambda: {"z": torch.zeros(1, 5, 3)},
+    "nan draws": lambda: {"z": torch.full((1, 5, 4), math.nan)},
+}  # fmt: skip
+DIMS = RECORD | {
+    "unknown": lambda: {"y": ["a"]},
+    "word": lambda: {"x": "a"},
+    "number": lambda: {"x": 3},
+    "None": lambda: {"x": None},
+    "twice": lambda: {"x": ["a", "a"]},
+    "too many": lambda: {"x": ["a", "b", "c"]},
+    "no names": lambda: {"x": [["a"]]},
+}
+COORDS = RECORD | {
+    "unknown": lambda: {"y": [1]},
+    "too few": lambda: {"datum": [1]},
+    "number": lambda: {"datum": 3},
+    "None": lambda: {"datum": None},
+    "word": lambda: {"datum": "abcd"},
+    "no name": lambda: {3: [1]},
+}
+LOSS = RECORD | {"ELBO class": lambda: Trace_ELBO, "function": lambda: lambda model, guide, x: 0.0}
+OPTIMIZER = NONE | UNCALLABLE | {
+    "gives nothing": lambda: lambda params, lr: None,
+    "no learning rate": lambda: lambda params: torch.optim.Adam(params),
+    "abstract": lambda: torch.optim.Optimizer,
+}  # fmt: skip
+SCHEDULER = UNCALLABLE | {"gives nothing": lambda: lambda optimizer: None, "no arguments": lambda: lambda: None}
+DEVICE = {name: value for name, value in WORD.items() if name != "None"}  # Fabric's own default
+WEIGHT = DATA | {"nan matrix": lambda: torch.full((2, 1), math.nan), "rows": lambda: torch.zeros(3, 1)}
+NOISE = POSITIVE | {"too many": lambda: torch.ones(3), "negative": lambda: torch.tensor([1.0, -1.0])}
+del NOISE["vector"], NOISE["array"]  # one for each feature; an array is refused by its length alone
+
+KINDS: dict[str, Values] = {
+    "model": UNCALLABLE | NONE | FAILING,
+    "guide": UNCALLABLE | NONE | FAILING,
+    "x": DATA | MISFITS,
+    "data": DATA | MISFITS,
+    "like": DATA | MISFITS,
+    "validation": DATA,  # what fits the pair is found when it is scored
+    "num_particles": COUNT,
+    "num_chains": COUNT,
+    "num_distributions": COUNT,
+    "max_distributions": COUNT,
+    "num_steps": COUNT,
+    "num_twins": COUNT,
+    "num_draws": COUNT,
+    "num_simulations": COUNT,
+    "warm_up": COUNT,
+    "steps": COUNT,
+    "budget": COUNT,
+    "epochs": COUNT,
+    "batch_size": COUNT,
+    "patience": COUNT,
+    "learning_rate": POSITIVE,
+    "tolerance": POSITIVE,
+    "width": POSITIVE,
+    "clip_norm": POSITIVE,
+    "memory_mb": POSITIVE,
+    "confidence": BETWEEN,
+    "threshold": BETWEEN,
+    "checkpoint_seconds": NOT_NEGATIVE,
+    "seed": SEED,
+    "progress": FLAG,
+    "resume": FLAG,
+    "closed_form": FLAG,
+    "predictive": FLAG,
+    "start": WORD,
+    "schedule": WORD,
+    "family": WORD,
+    "anchor": WORD,
+    "accelerator": DEVICE,
+    "precision": DEVICE,
+    "checkpoint": FILE,
+    "evidence": RECORD,
+    "reference": RECORD,
+    "latents": LATENTS,
+    "draws": DRAWS,
+    "dims": DIMS,
+    "coords": COORDS,
+    "loss": LOSS,
+    "optimizer": OPTIMIZER,
+    "scheduler": SCHEDULER,
+    "weight": WEIGHT,
+    "noise_variance": NOISE,
+}
+# Their messages speak of the pair, and not of the argument.
+ABOUT_THE_PAIR = set(FAILING) | set(MISFITS)
+
+
+def _says_nothing(x):
+    raise NotImplementedError
+
+
+class Case(NamedTuple):
+    """A bad value of one argument of a function."""
+
+    function: str
+    argument: str
+    value: str
+
+    def good_arguments(self) -> dict[str, Any]:
+        """The arguments of a small call, in which the bad value has a place."""
+        if self.function == "column_stability":
+            return {"weight": torch.ones(2, 1), "noise_variance": 1.0, "x": data()}
+        name = "data" if self.function == "fit" else "x"
+        arguments: dict[str, Any] = {"model": model, "guide": guide, name: data()}
+        if self.function == "log_weights":
+            arguments["num_particles"] = 5
+        if self.function == "fit":
+            arguments |= {"epochs": 1, "progress": False}
+        if self.argument == "like":
+            arguments["x"] = None
+        if self.argument == "patience":
+            arguments["validation"] = data()
+        return arguments
+
+    def call(self) -> Any:
+        """Call the function with the bad value."""
+        function = getattr(inference, self.function)
+        return function(**self.good_arguments() | {self.argument: KINDS[self.argument][self.value]()})
+
+
+def public_functions() -> list[str]:
+    """The names of the public functions."""
+    return [name for name in inference.__all__ if inspect.isfunction(getattr(inference, name))]
+
+
+def cases() -> Iterator[Case]:
+    """Every bad value of every argument."""
+    for function in public_functions():
+        for argument, parameter in inspect.signature(getattr(inference, function)).parameters.items():
+            for value in KINDS[argument]:
+                if value == "None" and parameter.default is None and argument not in ("dims", "coords", "latents"):
+                    continue
+                if function == "check" and value in ABOUT_THE_PAIR:
+                    continue  # whatever the programs do is a finding
+                if function == "column_stability" and value in MISFITS.keys() - {"missing", "other width", "vector"}:
+                    continue
+                if function in ("log_weights", "simulate") and value == "infinite":
+                    continue  # the weights are −inf then, and a simulation looks at the shape alone
+                yield Case(function, argument, value)
+
+
+def outcome(case: Case) -> BaseException | None:
+    """What a bad value raises; None if it is accepted."""
+    try:
+        case.call()
+    except (Exception, KeyboardInterrupt) as error:
+        return error
+    return None
+
+
+def is_raw(error: BaseException | None) -> bool:
+    """Whether a bad value was accepted, or refused without a sentence of ours."""
+    return not isinstance(error, PpvaeError)
