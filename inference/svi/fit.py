@@ -19,11 +19,9 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyro
 import torch
 from lightning_fabric import Fabric
 from pyro.infer import ELBO
@@ -47,9 +45,7 @@ from ..options import (
 )
 from ..pair import (
     Batch,
-    ParameterValues,
     Program,
-    Trained,
     failed_run,
     in_a_program,
     programs_named,
@@ -57,114 +53,13 @@ from ..pair import (
     restored,
     seeded,
     trained_parameters,
-    untrained,
 )
 from ..resume import check_fingerprint, read_checkpoint
 from .batches import Source
-from .checkpoint import Keeper, load_parameters, save_values
+from .checkpoint import Keeper
+from .fitted import Fit, record
 from .interruption import interruption
 from .state import Training
-
-
-@dataclass(frozen=True, repr=False)
-class Fit:
-    """What a training did, and the trained pair.
-
-    Attributes:
-        model: the model on its trained values, whatever Pyro's parameter store and its modules hold later.
-        guide: the same of the guide.
-        history: a row per epoch: ``epoch``, ``elbo`` (mean over the data while they were trained on),
-            ``validation_elbo`` and its ``validation_standard_error`` over the data (NaN without validation data),
-            ``learning_rate``, ``seconds``. All ELBOs are per datum, in nats.
-        stopped: why it ended: ``"finished"``, ``"plateau"`` or ``"interrupted"``.
-        parameters: the trained values by their names in Pyro's parameter store, in the constrained space.
-        steps: gradient steps taken, those before a resume included.
-        seconds: time spent, that before a resume included.
-        found: names of the parameters whose values were in Pyro's parameter store before, and were trained on.
-    """
-
-    model: Trained
-    guide: Trained
-    history: list[dict[str, float]]
-    stopped: str
-    parameters: dict[str, Tensor]
-    steps: int
-    seconds: float
-    found: tuple[str, ...] = ()
-
-    @property
-    def elbo(self) -> float:
-        """The last epoch's mean training ELBO per datum, in nats; NaN when no epoch was completed."""
-        return self.history[-1]["elbo"] if self.history else math.nan
-
-    def save(self, path: str | Path) -> None:
-        """Write the trained values and the history to a file that :meth:`load` reads in any process.
-
-        The file holds tensors and numbers, no program; it appears whole or not at all.
-
-        Args:
-            path: the file; its folder must exist.
-
-        Raises:
-            RunError: the file cannot be written.
-
-        Example:
-            >>> import tempfile, torch
-            >>> from ppvae.inference import log_weights
-            >>> from ppvae.models import LinearGaussian
-            >>> x, path = torch.randn(50, 3), Path(tempfile.mkdtemp()) / "fit.pt"
-            >>> pair, other = LinearGaussian(3, 1), LinearGaussian(3, 1)
-            >>> first = fit(pair.model, pair.guide, x, epochs=2, progress=False)
-            >>> first.save(path)
-            >>> again = Fit.load(path, other.model, other.guide, x)
-            >>> here, there = (log_weights(f.model, f.guide, x, 5, seed=0) for f in (first, again))
-            >>> bool((here == there).all())
-            True
-        """
-        told = {
-            "history": self.history,
-            "stopped": self.stopped,
-            "place": [len(self.history), 0, self.steps],
-            "sums": [0.0, self.seconds],
-            "found": list(self.found),
-        }
-        save_values(Path(path), self.model.values, told)
-
-    @staticmethod
-    def load(path: str | Path, model: Program, guide: Program, x: Tensor | Batch) -> Fit:
-        """A training that :meth:`save` wrote, with its values put into a pair in place.
-
-        Pyro's parameter store and the pair's modules hold the values afterwards, as after :func:`fit`.
-
-        Args:
-            path: the file, or the checkpoint of a training, which then counts as interrupted.
-            model: ``model(x, *context)``, the program that was trained.
-            guide: ``guide(x, *context)``.
-            x: data of the training's shape, on which the pair is run once so that all its parameters exist. Any few
-                rows do, unless parameters have a row per datum or a plate has a fixed size: then as many as were
-                trained on.
-
-        Raises:
-            CheckpointError: the file is missing, damaged, or of another pair; store and modules are as they were.
-            PairError: the programs cannot be run on ``x``.
-        """
-        model, guide = untrained(model, guide)
-        told = load_parameters(path, model, guide, x)
-        return _record(model, guide, told.pop("parameters"), **told)
-
-    def __repr__(self) -> str:
-        why = {"plateau": "the validation ELBO no longer improves", "interrupted": "interrupted"}.get(self.stopped)
-        lines = [
-            f"Fit: ELBO {self.elbo:.2f} nats per datum in epoch {len(self.history)}, after {self.steps} steps and "
-            f"{self.seconds:.0f} s ({why or self.stopped})"
-        ]
-        if self.history and not math.isnan(self.history[-1]["validation_elbo"]):
-            score = max(row["validation_elbo"] for row in self.history)
-            lines.append(f"validation ELBO: {score:.2f} nats per datum in the best epoch")
-        lines.append(f"{sum(p.numel() for p in self.parameters.values())} numbers in {len(self.parameters)} parameters")
-        if self.found:
-            lines.append(f"trained on from values found in Pyro's parameter store: {', '.join(self.found)}")
-        return "\n".join(lines)
 
 
 def fit(
@@ -324,7 +219,7 @@ def _train(training: Training, epochs: int, keeper: Keeper, interrupted: threadi
 def _fit(training: Training, stopped: str, before: set[str]) -> Fit:
     """The record of a training that has ended."""
     training.optimizer.zero_grad(set_to_none=True)
-    return _record(
+    return record(
         training.model,
         training.guide,
         training.parameters,
@@ -334,15 +229,6 @@ def _fit(training: Training, stopped: str, before: set[str]) -> Fit:
         seconds=training.seconds,
         found=tuple(name for name in training.parameters if name in before),
     )
-
-
-def _record(model: Program, guide: Program, leaves: dict[str, Tensor], **told: Any) -> Fit:
-    """The record of a training from the leaves that it left in Pyro's store and the modules."""
-    store = pyro.get_param_store()
-    constrained = {name: store[name] if name in store else leaf for name, leaf in leaves.items()}  # noqa: SIM401
-    values = ParameterValues.copied(model, guide, leaves)
-    parameters = {name: value.detach().clone() for name, value in constrained.items()}
-    return Fit(model=Trained(model, values), guide=Trained(guide, values), parameters=parameters, **told)
 
 
 def _train_epoch(training: Training, keeper: Keeper, interrupted: threading.Event, bar: Progress) -> bool:

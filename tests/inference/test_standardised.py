@@ -1,5 +1,7 @@
 """The nearest normal is the posterior where that is normal, and the standardised pair is the same pair."""
 
+from typing import Any
+
 import pairs
 import pytest
 import torch
@@ -60,7 +62,7 @@ def test_the_standardised_pair_is_the_same_pair() -> None:
     pair = pairs.linear(shift=2.0)
     torch.manual_seed(0)
     with Pair.on(pair.model, pair.guide, pair.args, start="guide") as density:
-        view = density
+        view: Any = density
         for _ in range(2):  # the second time in the coordinates of the first
             point = evaluate(view.joint, torch.randn(400_000 // len(pair.x), len(pair.x), 2))
             view = standardised(view, point.u, point.gradients[0])
