@@ -340,7 +340,6 @@ LONGER = {
     "inference/bounds/certify.py": 370,
     "inference/calibration/calibrate.py": 410,
     "inference/evidence/adaptive.py": 328,
-    "inference/evidence/annealed.py": 263,
     "inference/evidence/evidence.py": 318,
     "inference/gap/attribution.py": 293,
     "inference/gap/guide_family.py": 322,
