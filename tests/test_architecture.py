@@ -345,7 +345,7 @@ LONGER = {
     "inference/gap/guide_family.py": 322,
     "inference/gap/refinement.py": 316,
     "inference/latents/active_units.py": 360,
-    "inference/pair/check.py": 346,
+    "inference/pair/check.py": 363,
     "inference/pair/pair.py": 385,
     "inference/pair/parameters.py": 327,
     "inference/pair/programs.py": 285,

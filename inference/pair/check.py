@@ -23,7 +23,7 @@ from ppvae.errors import PpvaeError
 
 from .agreement import equal
 from .arguments import Batch, as_batch, finite_batch
-from .distributions import is_point_mass, kind
+from .distributions import is_point_mass, kind, masked
 from .failures import FailedRun, described
 from .handlers import outside_support
 from .modes import buffers_kept, reachable_modules
@@ -102,6 +102,7 @@ def check(model: Program, guide: Program, x: Tensor | Batch) -> Findings:
             *_supports(model_trace, guide_trace),
             *_scales(model_trace),
             *_factors(model_trace),
+            *_masked_priors(model_trace, guide_trace),
         ]
         pair = None
         if not any(finding.fatal for finding in found):
@@ -216,6 +217,22 @@ def _factors(model_trace: Trace) -> Iterator[Finding]:
             "pyro.factor in the model makes p(x, z) unnormalised: what is estimated is the logarithm of its integral "
             "over z, not log p(x)",
             "state the term as a distribution, or read the number as that integral",
+            fatal=False,
+        )
+
+
+def _masked_priors(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]:
+    """A latent that the model masks and the guide does not: its prior is one everywhere, and has no integral."""
+    for name, site in latents(model_trace).items():
+        drawn: Any = guide_trace.nodes.get(name)
+        if drawn is None or not masked(site) or masked(drawn):
+            continue
+        yield Finding(
+            "unnormalised",
+            name,
+            "its prior is masked in the model and not in the guide, so that p(x, z) is unnormalised: what is estimated "
+            "is the logarithm of its integral over z, not log p(x)",
+            "mask it in the guide too, if it does not exist for these data; or read the number as that integral",
             fatal=False,
         )
 

@@ -31,6 +31,12 @@ def kind(fn: Any) -> str:
     return type(bare(fn)).__name__
 
 
+def masked(site: dict[str, Any]) -> bool:
+    """Whether a site leaves some of its log density out, by ``poutine.mask`` or ``.mask``."""
+    masks = [site["mask"], *(getattr(fn, "_mask", None) for fn in layers(site["fn"]))]
+    return any(mask is not None and not torch.as_tensor(mask).all() for mask in masks)
+
+
 def is_point_mass(fn: Any) -> bool:
     """Whether the bare distribution is a Delta."""
     return isinstance(bare(fn), dist.Delta)

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from .arguments import Batch
+from .distributions import masked
 from .layout import Tensors
 from .pair import Pair
 from .sites import Frame, Site
@@ -107,9 +108,7 @@ def why_unknown(pair: Pair, which: Which, name: str) -> str:
 
 def is_masked(pair: Pair, name: str) -> bool:
     """Whether either program masks a site."""
-    nodes = [_node(pair, which, name) for which in ("guide", "model")]
-    masks = [mask for node in nodes for mask in (node["mask"], getattr(node["fn"], "_mask", None))]
-    return any(mask is not None and not torch.as_tensor(mask).all() for mask in masks)
+    return masked(_node(pair, "guide", name)) or masked(_node(pair, "model", name))
 
 
 def has_parents(pair: Pair, which: Which, name: str, num_draws: int = 8) -> bool:
