@@ -65,7 +65,7 @@ def importance_evidence(
     Raises:
         OptionError: an option has a value that cannot be used.
         DataError: ``x`` is not a tensor of at least one datum, or it holds NaN or infinite values.
-        PairError: the pair has no data plate, a site lies outside it, or a latent stands in one program only.
+        PairError: the pair breaks the contract: a latent stands in one program only, or the guide is a point mass.
 
     Example:
         >>> import torch

@@ -49,7 +49,7 @@ def log_weights(
     Raises:
         OptionError: an option has a value that cannot be used.
         DataError: ``x`` is not a tensor of at least one datum.
-        PairError: the pair has no data plate, a site lies outside it, or a latent stands in one program only.
+        PairError: the pair breaks the contract: a latent stands in one program only, or the guide is a point mass.
 
     Example:
         With the exact posterior as guide every weight is log p(x):
