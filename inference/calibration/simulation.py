@@ -106,11 +106,10 @@ def _checked(pair: Pair, latents: Mapping[str, Any]) -> Values:
         OptionError: a site is none of the pair's latents, or its value is no dense tensor of the right shape.
     """
     sites = pair.sites | pair.structure.classes
-    num_units = 1 if pair.unit == "data set" else pair.num_units
     for name, value in latents.items():
         if name not in sites:
             raise OptionError(f"latents names {shown(name)}, which is no latent: it may hold {sorted(sites)}.")
-        shape = (1, num_units, *sites[name].shape)
+        shape = (1, pair.num_units, *sites[name].shape)
         if not isinstance(value, Tensor) or value.layout != torch.strided or tuple(value.shape) != shape:
             raise OptionError(f"latents must hold a tensor of shape {shape} for {name!r}; it holds {shown(value)}.")
     return dict(latents)

@@ -99,12 +99,8 @@ class GuideFamily:
         """
         pair = self.pair.rows(index)
         inputs = {offset.key: value[None] for offset, value in zip(self.offsets, parameters, strict=True)}
-        if pair.together:
-            body = partial(self._weights, pair.programs)
-            return pair.run(body, num_particles, inputs, pair.model_layout, random=True)["log_w"]
-        drawn = pair.run(partial(self._proposals, pair.programs), num_particles, inputs, pair.guide_layout, random=True)
-        log_q = drawn.pop("log_q")
-        return pair.run(pair.programs.densities, num_particles, drawn, pair.model_layout)["log_p"] - log_q
+        bodies = partial(self._weights, pair.programs), partial(self._proposals, pair.programs)
+        return pair.weigh(*bodies, num_particles, inputs)
 
     def _weights(self, programs: Programs, frame: Frame, batch: Batch, inputs: Values) -> Values:
         shifts = self._placed(frame, inputs)

@@ -191,10 +191,6 @@ class Pair:
         """The same view on other data of the same shape, with the context as it is."""
         return replace(self, arguments=replace(self.arguments, leaves=(x, *self.arguments.leaves[1:])))
 
-    def with_guide(self, guide: Program) -> Pair:
-        """The same view with another guide of the same sites, such as this one with shifted parameters."""
-        return replace(self, programs=replace(self.programs, guide=guide))
-
     def chunks(self, num_draws: int, memory_mb: float, *, gradient: bool = False) -> Iterator[tuple[slice, slice]]:
         """Slices ``(units, draws)`` that cover all work in bounded memory, units outermost.
 
@@ -232,9 +228,16 @@ class Pair:
 
     def log_weights(self, num_draws: int) -> Tensor:
         """log w = log p(x, z) − log q(z|x) of draws of the guide; enumerated sites summed out."""
+        return self.weigh(self.programs.weights, self.programs.proposals, num_draws, {})
+
+    def weigh(self, weights: Body, proposals: Body, num_draws: int, inputs: Tensors) -> Tensor:
+        """log w of draws, by one run of both programs, or by one of the guide and one of the model, each in its layout.
+
+        ``weights`` leads from the inputs to ``log_w``; ``proposals`` to the guide's draws by site and their ``log_q``.
+        """
         if self.together:
-            return self.run(self.programs.weights, num_draws, {}, self.model_layout, random=True)["log_w"]
-        drawn = self.run(self.programs.proposals, num_draws, {}, self.guide_layout, random=True)
+            return self.run(weights, num_draws, inputs, self.model_layout, random=True)["log_w"]
+        drawn = self.run(proposals, num_draws, inputs, self.guide_layout, random=True)
         log_q = drawn.pop("log_q")
         return self.run(self.programs.densities, num_draws, drawn, self.model_layout)["log_p"] - log_q
 
