@@ -18,10 +18,10 @@ lower rank", Eckart & Young, 1936, Psychometrika 1). Gradient descent finds it, 
 saddles: "Neural networks and principal component analysis" (Baldi & Hornik, 1989), Neural Networks 2.
 With d ≥ D (overcomplete) the identity is among the maps, and the error alone teaches nothing.
 
-**This pair has no evidence.** No density over z was trained, hence none over x: the log weights are log p(x | g(f(x))),
-the quality of a copy, comparable with other autoencoders of the same likelihood but with no log p(x), and what the
-decoder makes of draws from N(0, I), codes that no encoder need ever have sent, is no sample of anything. What is
-missing is the VAE's KL to the prior.
+**This pair has no evidence.** No density over z was trained, hence none over x, and estimators of log p(x) refuse it.
+What it has is log p(x | g(f(x))), the quality of a copy, which compares with other autoencoders of the same likelihood
+only. What the decoder makes of draws from N(0, I), codes that no encoder need ever have sent, is no sample of anything.
+What is missing is the VAE's KL to the prior.
 """
 
 from typing import Any, Self
@@ -40,7 +40,7 @@ class Autoencoder(nn.Module):
     """A pair: decoder and likelihood as the model, the encoder's point mass as the guide.
 
     Sites: the latent `z`, event shape `(latent_dim,)`, and the observation `x`, event shape `(num_features,)`, both in
-    the plate `data` at dim −1. `importance_evidence` and `log_weights` give log p(x | g(f(x))), which is no evidence.
+    the plate `data` at dim −1. It has no log p(x): `importance_evidence` and `log_weights` raise PairError.
 
     Args:
         num_features: D, the length of a flattened datum.

@@ -117,11 +117,8 @@ def _checked(pair: Pair, latents: Mapping[str, Any]) -> Values:
 
 def drawn(pair: Pair, latents: Values | None = None) -> Simulation:
     """Data in the shape of a pair's, drawn from its model; see :func:`simulate`."""
-    for name in pair.structure.factors:
-        raise PairError(
-            f"no data can be drawn from the model, since {name!r} observes something that is not an entry of x: let it "
-            "state its terms as distributions."
-        )
+    for finding in pair.structure.unnormalised:
+        raise PairError(f"no data can be drawn from the model, since p(x, z) is no density: {finding}")
     again = int(torch.randint(2**31, ()))  # the same draws a second time
     values = _drawn(pair, again, latents)
     places = _places(pair, values)

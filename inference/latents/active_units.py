@@ -57,6 +57,7 @@ from ..pair import (
     cross_log_density,
     finite_batch,
     generator_kept,
+    guide_order,
     has_parents,
     is_masked,
     own_log_density,
@@ -135,7 +136,7 @@ def latent_units(
     if len(batch[0]) < 3:
         raise DataError(f"x holds {len(batch[0])} data, whose spread cannot be judged: give at least 3.")
     batch = where_parameters_are(model, guide, batch)
-    with seeded(seed), Pair.on(model, guide, batch) as pair, torch.no_grad():
+    with seeded(seed), Pair.on(model, guide, batch, density=False) as pair, torch.no_grad():
         if pair.unit == "data set":
             raise PairError("the latents are shared by the data, so that no unit differs from datum to datum.")
         work = _Work(pair, num_particles, memory_mb)
@@ -281,7 +282,8 @@ def _sites(pair: Pair) -> dict[str, _Site]:
     # A few draws of a few data show whether a site depends on what was drawn before it.
     some = pair.rows(torch.linspace(0, pair.num_units - 1, min(8, pair.num_units)).long())
     sites = {}
-    for name, site in pair.sites.items():
+    for name in guide_order(some):
+        site = pair.sites[name]
         if not site.dtype.is_floating_point or site.discrete:
             continue
         if is_masked(some, name):

@@ -23,7 +23,7 @@ from ppvae.errors import PpvaeError
 
 from .agreement import equal
 from .arguments import Batch, as_batch, finite_batch
-from .distributions import is_point_mass, kind, masked
+from .distributions import is_point_mass, kind
 from .failures import FailedRun, described
 from .handlers import outside_support
 from .modes import buffers_kept, reachable_modules
@@ -31,7 +31,7 @@ from .objective import elbo_for
 from .pair import Pair
 from .parameters import named_parameters, own_parameters, where_parameters_are
 from .randomness import generator_kept
-from .structure import ContractError, Finding, factors_of, unmatched_sites
+from .structure import ContractError, Finding, unmatched_sites, unnormalised, without_density
 from .traces import Program, guide_log_prob, latents, plain_traces, sample_sites, site_log_prob
 
 _DRAWS = 3
@@ -99,10 +99,10 @@ def check(model: Program, guide: Program, x: Tensor | Batch) -> Findings:
             return Findings([_failure("fails", "the pair fails when it is run once", error)], None)
         found = [
             *unmatched_sites(model_trace, guide_trace),
+            *without_density(model_trace, guide_trace),
             *_supports(model_trace, guide_trace),
             *_scales(model_trace),
-            *_factors(model_trace),
-            *_masked_priors(model_trace, guide_trace),
+            *unnormalised(model_trace, guide_trace),
         ]
         pair = None
         if not any(finding.fatal for finding in found):
@@ -114,10 +114,10 @@ def check(model: Program, guide: Program, x: Tensor | Batch) -> Findings:
 def fatal_findings(model: Program, guide: Program, batch: Batch) -> list[Finding]:
     """What :func:`check` calls fatal and is also an obstacle to training.
 
-    A point mass is none; what is not finite, a training says by itself.
+    A guide without a density is none; what is not finite, a training says by itself.
     """
-    found = check(model, guide, batch)
-    return [finding for finding in found if finding.fatal and finding.code not in ("point-mass", "non-finite")]
+    harmless = ("point-mass", "masked-in-guide", "non-finite")
+    return [finding for finding in check(model, guide, batch) if finding.fatal and finding.code not in harmless]
 
 
 @contextmanager
@@ -207,34 +207,6 @@ def _scales(model_trace: Trace) -> Iterator[Finding]:
                 "give the plate the size of the batch, pyro.plate('data', len(x)), and no scale",
                 fatal=False,
             )
-
-
-def _factors(model_trace: Trace) -> Iterator[Finding]:
-    for name in factors_of(model_trace):
-        yield Finding(
-            "unnormalised",
-            name,
-            "pyro.factor in the model makes p(x, z) unnormalised: what is estimated is the logarithm of its integral "
-            "over z, not log p(x)",
-            "state the term as a distribution, or read the number as that integral",
-            fatal=False,
-        )
-
-
-def _masked_priors(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]:
-    """A latent that the model masks and the guide does not: its prior is one everywhere, and has no integral."""
-    for name, site in latents(model_trace).items():
-        drawn: Any = guide_trace.nodes.get(name)
-        if drawn is None or not masked(site) or masked(drawn):
-            continue
-        yield Finding(
-            "unnormalised",
-            name,
-            "its prior is masked in the model and not in the guide, so that p(x, z) is unnormalised: what is estimated "
-            "is the logarithm of its integral over z, not log p(x)",
-            "mask it in the guide too, if it does not exist for these data; or read the number as that integral",
-            fatal=False,
-        )
 
 
 # --- the pair as it is measured -------------------------------------------------------------------------------------

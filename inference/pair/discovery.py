@@ -16,7 +16,15 @@ from .failures import failed_run
 from .pair import Pair
 from .programs import Programs
 from .sites import Frame, Plates, describe
-from .structure import ContractError, Structure, factors_of, find_plates, observed_names, unmatched_sites
+from .structure import (
+    ContractError,
+    Structure,
+    find_plates,
+    observed_names,
+    unmatched_sites,
+    unnormalised,
+    without_density,
+)
 from .traces import FAILURES, Program, enumerated, latents, observations, plain_traces, sample_sites
 
 # Rows of x that the programs are tried on.
@@ -39,8 +47,7 @@ def first_look(model: Program, guide: Program, arguments: Arguments, most: int) 
         traces = _validated_traces(model, guide, tried.batch)
         _demand_whole_plates(traces, tried.num_rows)
         for finding in unmatched_sites(*traces):
-            if finding.code != "point-mass":
-                raise ContractError(finding)
+            raise ContractError(finding)
         plates = _plates_of_data(model, guide, tried, find_plates(*traces, tried.num_rows))
         return Pair(Programs(model, guide, structure_of(model, guide, tried, plates, traces)), arguments)
     except FAILURES as error:
@@ -87,7 +94,8 @@ def structure_of(
         validated=validated,
         classes={name: describe(nodes[name], plates) for name in hidden if name in summed},
         guide_summed=frozenset(name for name, site in proposed.items() if enumerated(site)),
-        factors=factors_of(model_trace),
+        unnormalised=tuple(unnormalised(model_trace, guide_trace)),
+        without_density=tuple(without_density(model_trace, guide_trace)),
         points=frozenset(name for name, site in proposed.items() if name in hidden and is_point_mass(site["fn"])),
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import ExpandedDistribution
+from torch import Tensor
 
 _WRAPPERS = (dist.Independent, dist.MaskedDistribution, ExpandedDistribution)
 
@@ -31,10 +32,33 @@ def kind(fn: Any) -> str:
     return type(bare(fn)).__name__
 
 
+def left_out(site: dict[str, Any]) -> Tensor:
+    """Which log densities of a site are left out, by ``poutine.mask`` or ``.mask``: its batch dims, then inner ones."""
+    mask = torch.as_tensor(True if site["mask"] is None else site["mask"])
+    out = ~mask.expand(torch.broadcast_shapes(mask.shape, site["fn"].batch_shape))
+    for fn in layers(site["fn"]):
+        if isinstance(fn, dist.Independent):
+            out = _with_inner_dims(out, fn.reinterpreted_batch_ndims)
+        elif isinstance(fn, dist.MaskedDistribution):
+            out = out | ~torch.as_tensor(fn._mask)
+    return out
+
+
 def masked(site: dict[str, Any]) -> bool:
-    """Whether a site leaves some of its log density out, by ``poutine.mask`` or ``.mask``."""
-    masks = [site["mask"], *(getattr(fn, "_mask", None) for fn in layers(site["fn"]))]
-    return any(mask is not None and not torch.as_tensor(mask).all() for mask in masks)
+    """Whether a site leaves some of its log density out."""
+    return bool(left_out(site).any())
+
+
+def masked_more(site: dict[str, Any], than: dict[str, Any]) -> bool:
+    """Whether a site leaves out what another one of the same batch shape does not."""
+    first, second = left_out(site), left_out(than)
+    dims = max(first.dim(), second.dim())
+    first, second = (_with_inner_dims(out, dims - out.dim()) for out in (first, second))
+    return bool((first & ~second).any())
+
+
+def _with_inner_dims(out: Tensor, count: int) -> Tensor:
+    return out.reshape((*out.shape, *(1,) * count))
 
 
 def is_point_mass(fn: Any) -> bool:

@@ -14,6 +14,7 @@ from ppvae.errors import DataError
 
 from .distributions import bare, is_point_mass, kind
 from .sites import Values
+from .traces import site_log_prob
 
 
 def mean_of(site: Any) -> Tensor:
@@ -38,13 +39,23 @@ def real(fn: Any) -> bool:
 
 def outside_support(site: Any) -> int:
     """How many observed values of a site lie outside the support of their distribution."""
+    outside = _outside(site)
+    return 0 if torch._C._functorch.is_batchedtensor(outside) else int(outside.sum())
+
+
+def has_density_outside_support(site: Any) -> bool:
+    """Whether a value outside the support has a density that is not zero, which then integrates to no one."""
+    outside = _outside(site)
+    return bool(outside.any()) and bool((outside & site_log_prob(site).isfinite()).any())
+
+
+def _outside(site: Any) -> Tensor:
+    """Which values of a site lie outside the support of their distribution."""
     try:
         inside = site["fn"].support.check(site["value"])
     except (NotImplementedError, AttributeError, RuntimeError, ValueError):
-        return 0  # a distribution that does not know its support
-    if site["mask"] is not None:
-        inside = inside | ~torch.as_tensor(site["mask"])
-    return 0 if torch._C._functorch.is_batchedtensor(inside) else int((~inside).sum())
+        return torch.tensor(False)  # a distribution that does not know its support
+    return ~inside if site["mask"] is None else ~inside & torch.as_tensor(site["mask"])
 
 
 def demand_support(name: str, site: Any) -> None:

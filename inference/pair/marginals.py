@@ -106,6 +106,12 @@ def why_unknown(pair: Pair, which: Which, name: str) -> str:
     return unit if isinstance(unit, str) else ""
 
 
+def guide_order(pair: Pair) -> list[str]:
+    """The latents in the order in which the guide draws them."""
+    trace: Any = pair.programs.trace(pair.guide, pair.frame, pair.batch, enumerate_sites=False)
+    return [name for name in trace.nodes if name in pair.sites]
+
+
 def is_masked(pair: Pair, name: str) -> bool:
     """Whether either program masks a site."""
     return masked(_node(pair, "guide", name)) or masked(_node(pair, "model", name))

@@ -23,7 +23,7 @@ from .arguments import Arguments, Batch
 from .cutting import with_rows, without_nan
 from .discovery import ROWS, ShowsAPart, first_look
 from .failures import programs_named
-from .handlers import outside_support
+from .handlers import has_density_outside_support, outside_support, real
 from .layout import LAYOUTS, Layout
 from .memory import FLOOR, growth
 from .modes import buffers_kept, evaluation_mode, reachable_modules
@@ -32,8 +32,8 @@ from .parameters import named_parameters, own_parameters, pyro_module_names, war
 from .points import resolved_points
 from .randomness import generator_kept
 from .sites import Frame
-from .structure import ContractError, unmatched_sites
-from .traces import FAILURES, Program, plain_traces, whole_plates
+from .structure import ContractError
+from .traces import FAILURES, Program, latents, plain_traces, whole_plates
 from .unconstrained import demand_continuum
 
 # Draws at which layouts are compared.
@@ -149,11 +149,15 @@ def _with_slots(pair: Pair) -> Pair:
 
 
 def _with_points(pair: Pair) -> Pair:
-    """The pair with what is known of the latents that are functions of auxiliary draws."""
+    """The pair with what is known of the latents that are functions of auxiliary draws.
+
+    Raises:
+        ContractError: the guide has no density of all latents.
+    """
+    for finding in pair.structure.without_density:
+        raise ContractError(finding)
     if not pair.structure.points:
         return pair
-    for finding in unmatched_sites(*plain_traces(pair.model, pair.guide, pair.few.batch)):
-        raise ContractError(finding)
     structure = resolved_points(pair.few)
     return replace(pair, programs=replace(pair.programs, structure=structure))
 
@@ -196,6 +200,7 @@ def _with_cost(pair: Pair) -> Pair:
     """The pair with the bytes that a draw costs per unit."""
     one = pair.rows(slice(0, 1)) if pair.divisible else pair
     width = 1 if pair.unit == "data set" else one.arguments.num_rows
+    validated = one.structure.validated >= set(one.structure.observed)
     looped = "loop" in (pair.model_layout, pair.guide_layout) or "vectorised" in (pair.model_layout, pair.guide_layout)
     few, many = (1, 3) if looped else (2, 34)
 
@@ -204,9 +209,12 @@ def _with_cost(pair: Pair) -> Pair:
             frame = Frame(one.structure.plates, width, num_draws, one.device)
             # With the handlers of enumeration and Pyro's validation, whose tensors are counted, so that the pieces, and
             # with them the draws of a seed, do not depend on either.
-            with pyro.validation_enabled(one.structure.validated >= set(one.structure.observed)):
-                for trace in one.programs.traces(frame, one.batch, handle_enumeration=True):
-                    trace.compute_log_prob()
+            with pyro.validation_enabled(validated):
+                traces = one.programs.traces(frame, one.batch, handle_enumeration=True)
+                hidden = latents(traces[0])
+                outside = {name for name, site in hidden.items() if not real(site["fn"]) and outside_support(site)}
+                for trace in traces:
+                    trace.compute_log_prob(lambda name, _: name not in outside)
         else:
             one.log_weights(num_draws)
 
@@ -226,17 +234,12 @@ def _with_filler(pair: Pair) -> Pair:
 
 def _with_remarks(pair: Pair) -> Pair:
     """The pair with what is to be said of every number of it."""
-    found = []
-    if pair.structure.factors:
-        found.append(
-            f"pyro.factor ({', '.join(map(repr, pair.structure.factors))}) makes the model unnormalised: log p(x) "
-            "stands for the logarithm of the integral of p(x, z) over z."
-        )
+    found = [f"{finding.site!r}: {finding.message}." for finding in pair.structure.unnormalised]
     unchecked = set(pair.structure.observed) - pair.structure.validated
     one = pair.few
     trace: Any = one.programs.trace(one.model, one.frame, one.batch, enumerate_sites=False) if unchecked else None
     for name in sorted(unchecked):
-        if outside_support(trace.nodes[name]):
+        if has_density_outside_support(trace.nodes[name]):
             found.append(
                 f"the data lie outside the support of {name!r}, which is then no normalised likelihood of them: "
                 "log p(x) cannot be compared with that of another model."

@@ -166,7 +166,7 @@ def describe(site: dict[str, Any], plates: Plates) -> Site:
     """The description of a site of a trace."""
     fn, own = site["fn"], {frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
     batch_shape = (1,) * (plates.nesting + 1 - len(fn.batch_shape)) + tuple(fn.batch_shape)
-    dims = tuple(dim for dim in plates.inside if dim in own)
+    dims = tuple(dim for dim in plates.inside if dim in own or batch_shape[dim] > 1)
     shape = (*(batch_shape[dim] for dim in dims), *fn.event_shape)
     return Site(dims, fn.event_dim, shape, torch.as_tensor(site["value"]).dtype, discrete=_is_discrete(fn))
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ppvae.errors import PairError
 
-from .distributions import is_point_mass
+from .distributions import is_point_mass, masked, masked_more
 from .sites import Plates, Site
 from .traces import enumerated, is_factor, latents, observations, sample_sites
 
@@ -74,7 +74,8 @@ class Structure:
         summed: names of the sites that are enumerated.
         classes: those of them that the model has, and where they stand.
         guide_summed: those of them that the guide enumerates.
-        factors: names of the model's ``pyro.factor``s, which make p(x, z) unnormalised.
+        unnormalised: what makes p(x, z) no density.
+        without_density: what leaves q(z|x) without a density of all latents.
         points: latents that the guide puts at a function of auxiliary draws (Delta).
         sources: the auxiliary sites that they are functions of.
         order: where the numbers of the sources stand in u, if they are those of u; else None.
@@ -88,7 +89,8 @@ class Structure:
     validated: frozenset[str] = frozenset()
     classes: dict[str, Site] = field(default_factory=dict)
     guide_summed: frozenset[str] = frozenset()
-    factors: tuple[str, ...] = ()
+    unnormalised: tuple[Finding, ...] = ()
+    without_density: tuple[Finding, ...] = ()
     points: frozenset[str] = frozenset()
     sources: frozenset[str] = frozenset()
     order: Tensor | None = None
@@ -126,7 +128,9 @@ def find_plates(model_trace: Trace, guide_trace: Trace, num_rows: int) -> list[P
         for frame in site["cond_indep_stack"]
         if frame.vectorized
     }
-    nesting = max((-frame.dim for frame in frames), default=0)
+    # A batch dim that no plate stands for counts as one: Pyro sums over it all the same.
+    sites = [site for trace in (model_trace, guide_trace) for _, site in sample_sites(trace)]
+    nesting = max([*(-frame.dim for frame in frames), *(len(site["fn"].batch_shape) for site in sites)], default=0)
     found = []
     for frame in sorted(frames, key=lambda f: (f.size == -1, -f.dim, f.name)):
         if frame.size in (num_rows, -1) and any(held) and all(_in_one_plate(sites, frame) for sites in held):
@@ -141,10 +145,12 @@ def _in_one_plate(sites: list[dict[str, Any]], like: Any) -> bool:
 
 
 def unmatched_sites(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]:
-    """Every latent stands in both programs, but for those that are enumerated, and has a density in the guide."""
+    """The model observes something, and every latent stands in both programs, but for those that are enumerated."""
     hidden, proposed = latents(model_trace), latents(guide_trace)
-    summed = {name for sites in (hidden, proposed) for name, site in sites.items() if enumerated(site)}
-    auxiliary = [name for name in proposed if name not in model_trace.nodes]
+    if all(not site["is_observed"] for _, site in sample_sites(model_trace)):
+        yield Finding(
+            "no-observation", "", "the model observes nothing", "let it say pyro.sample('x', p(x|z), obs=x) of the data"
+        )
     for name, site in hidden.items():
         if name not in proposed and not enumerated(site):
             discrete = getattr(site["fn"], "has_enumerate_support", False)
@@ -164,8 +170,55 @@ def unmatched_sites(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]
                 "the guide samples it and the model knows nothing of it",
                 "give both the same name, or mark it infer={'is_auxiliary': True}",
             )
-        elif name in hidden and name not in summed and is_point_mass(site["fn"]) and not auxiliary:
-            yield point_mass(name)
+
+
+def without_density(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]:
+    """What leaves q(z|x) without a density of all latents: there is no evidence then, and training is possible."""
+    hidden, proposed = latents(model_trace), latents(guide_trace)
+    auxiliary = any(name not in model_trace.nodes for name in proposed)
+    for name in hidden.keys() & proposed.keys():
+        drawn, prior = proposed[name], hidden[name]
+        if enumerated(drawn) or enumerated(prior):
+            continue
+        if is_point_mass(drawn["fn"]):
+            if not auxiliary:
+                yield point_mass(name)
+        elif masked_more(drawn, than=prior):
+            yield Finding(
+                "masked-in-guide",
+                name,
+                "it is masked in the guide and not in the model, so that the density of what was drawn is left out",
+                "mask it in the model too, or in neither",
+            )
+
+
+def unnormalised(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]:
+    """What makes p(x, z) no density: terms that are no distributions, and priors that are one everywhere."""
+    integral = "what is estimated is the logarithm of its integral over z, not log p(x)"
+    for name, site in sample_sites(model_trace):
+        if is_factor(site):
+            yield Finding(
+                "unnormalised",
+                name,
+                f"pyro.factor in the model makes p(x, z) unnormalised: {integral}",
+                "state the term as a distribution, or read the number as that integral",
+                fatal=False,
+            )
+    proposed = latents(guide_trace)
+    for name, site in latents(model_trace).items():
+        if enumerated(site):  # whose poutine.mask counts for nothing, as in Pyro: the sum is over the prior
+            unmasked = {**site, "mask": None}
+            is_masked = masked(unmasked)
+        else:
+            is_masked = name in proposed and masked_more(site, than=proposed[name])
+        if is_masked:
+            yield Finding(
+                "unnormalised",
+                name,
+                f"its prior is masked in the model and not in the guide, so that p(x, z) is unnormalised: {integral}",
+                "mask it in the guide too, if it does not exist for these data; or read the number as that integral",
+                fatal=False,
+            )
 
 
 def point_mass(name: str) -> Finding:
@@ -177,11 +230,6 @@ def point_mass(name: str) -> Finding:
         "give the guide a distribution with a density (AutoNormal instead of AutoDelta); training by SVI is possible "
         "as it is, and finds the maximum a posteriori",
     )
-
-
-def factors_of(model_trace: Trace) -> tuple[str, ...]:
-    """The names of the ``pyro.factor``s of a model."""
-    return tuple(name for name, site in sample_sites(model_trace) if is_factor(site))
 
 
 def observed_names(model_trace: Trace) -> list[str]:

@@ -102,10 +102,14 @@ def whole_plates(active: bool = True) -> Iterator[None]:
 
 
 def site_log_prob(site: dict[str, Any]) -> Tensor:
-    """The log density of a site in float64, summed over events, masked, not scaled."""
+    """The log density of a site in float64, summed over events, masked, not scaled.
+
+    An enumerated site is summed over its prior, masked or not, as Pyro has it: a sum over ones would count its values.
+    """
     args, kwargs = site["args"], site["kwargs"]
     log_prob = site["fn"].log_prob(site["value"], *args, **kwargs)
-    return scale_and_mask(log_prob, 1.0, site["mask"]).double()
+    mask = None if site["infer"].get("_enumerate_dim") is not None else site["mask"]
+    return scale_and_mask(log_prob, 1.0, mask).double()
 
 
 def guide_log_prob(site: dict[str, Any]) -> Tensor:

@@ -494,7 +494,7 @@ def test_what_has_no_units_is_refused():
         look(line.rows(slice(0, 2)))
     with pytest.raises(DataError, match="NaN"):
         latent_units(line.model, line.guide, torch.tensor([0.0, math.nan, 1.0]))
-    with pytest.raises(DataError, match="context"):
+    with pytest.raises(PairError, match="prior of 'z' differs between data"):
         latent_units(conditional.model, conditional.guide, conditional.data)
     with pytest.raises(PairError, match="no continuous latent"):
         look(pairs.build("mixture"))

@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 import torch.distributions as td
+from pyro import poutine
 from pyro.infer import config_enumerate
 from torch import Tensor, nn
 
@@ -216,7 +217,37 @@ def two_labels() -> Program:
     return Program(model, guide, x, truth, again, num_particles=10, tolerance=1e-6)
 
 
+def mixture_masked_for_some_rows() -> Program:
+    """A class of two for the rows that are seen, enumerated in the guide; the others have neither class nor reading."""
+    x, seen = torch.tensor([0.4, -1.1, 0.9, 2.0]), torch.tensor([True, False, True, False])
+
+    def model(x, seen):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            with poutine.mask(mask=seen):
+                k = pyro.sample("k", dist.Bernoulli(0.3))
+                pyro.sample("x", dist.Normal(z + 2 * k, 0.5), obs=x)
+
+    def guide(x, seen):
+        with pyro.plate("data", len(x)):
+            with poutine.mask(mask=seen):
+                k = pyro.sample("k", dist.Bernoulli(torch.sigmoid(x)), infer={"enumerate": "parallel"})
+            pyro.sample("z", dist.Normal(torch.where(seen, 0.8 * (x - 2 * k), 0.0), torch.where(seen, 0.5, 1.0)))
+
+    def of_class(k):
+        return td.Normal(2.0 * k, math.sqrt(1.25)).log_prob(x) + math.log(0.3 if k else 0.7)
+
+    truth = torch.where(seen, torch.logaddexp(of_class(0), of_class(1)), 0.0)
+
+    def joint(z):
+        both = [math.log(0.3 if k else 0.7) + td.Normal(z + 2.0 * k, 0.5).log_prob(x) for k in (0, 1)]
+        return td.Normal(0.0, 1.0).log_prob(z) + torch.where(seen, torch.logaddexp(*both), 0.0)
+
+    return Program(model, guide, (x, seen), truth, lambda: line(joint, -8, 8), tolerance=0.05)
+
+
 PROGRAMS = (
+    mixture_masked_for_some_rows,
     one_hot_beside_z,
     one_hot_in_the_model_alone,
     index_in_both_programs,

@@ -8,7 +8,7 @@ import torch
 import torch.distributions as td
 from pyro import poutine
 
-from .program import Program
+from .program import REFUSED, Program
 from .quadrature import hermite_line, line
 
 AUXILIARY = {"is_auxiliary": True}
@@ -161,7 +161,24 @@ def auxiliary_chain() -> Program:
     return Program(model, guide, x, truth, lambda: hermite_line(joint, loc, 0.7), tolerance=0.04)
 
 
+def guide_whose_draw_is_masked() -> Program:
+    """The guide leaves the density of its own draw out: no mean of such weights is p(x)."""
+    x = torch.tensor([0.4, -1.1, 0.9])
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.8 * x, 0.5).mask(False))
+
+    return Program(model, guide, x, REFUSED)
+
+
 PROGRAMS = (
+    guide_whose_draw_is_masked,
     guide_scores_the_count,
     guide_scores_the_same_site,
     guide_penalises_each_datum,

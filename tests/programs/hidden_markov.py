@@ -7,6 +7,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 import torch.distributions as td
+from pyro import poutine
 from torch import Tensor
 
 from .program import Program
@@ -101,7 +102,48 @@ def discrete_random_effect_of_a_hidden_markov_model() -> Program:
     return Program(model, guide, x, truth, again, num_particles=10, tolerance=1e-6)
 
 
+def hidden_markov_model_of_several_lengths() -> Program:
+    """Rows of several lengths: states and readings after the end are masked, and count for nothing."""
+    x, lengths = _walks(), torch.tensor([3, 1, 2, 3])
+    step, levels = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.4, 0.3], [0.2, 0.2, 0.6]]), torch.tensor([-1.0, 0.0, 1.0])
+
+    def model(x, lengths):
+        with pyro.plate("animals", len(x)):
+            state: Tensor | int = 0
+            for t in pyro.markov(range(x.shape[1])):
+                with poutine.mask(mask=t < lengths):
+                    state = pyro.sample(f"state_{t}", dist.Categorical(step[state]), infer=PARALLEL)
+                    pyro.sample(f"x_{t}", dist.Normal(levels[state], 0.8), obs=x[:, t])
+
+    def guide(x, lengths):
+        pass
+
+    def paths(row, length):
+        terms = []
+        for path in itertools.product(range(3), repeat=length):
+            log_p = torch.zeros(())
+            for t, state in enumerate(path):
+                log_p = log_p + step[path[t - 1] if t else 0, state].log()
+                log_p = log_p + td.Normal(levels[state], 0.8).log_prob(row[t])
+            terms.append(log_p)
+        return torch.stack(terms).logsumexp(0)
+
+    def forward(row, length):
+        alpha = step[0]
+        for t in range(length):
+            alpha = (alpha @ step if t else alpha) * td.Normal(levels, 0.8).log_prob(row[t]).exp()
+        return alpha.sum().log()
+
+    truth = torch.stack([paths(row, int(length)) for row, length in zip(x, lengths, strict=True)])
+
+    def again():
+        return torch.stack([forward(row, int(length)) for row, length in zip(x, lengths, strict=True)])
+
+    return Program(model, guide, (x, lengths), truth, again, num_particles=10, tolerance=1e-6)
+
+
 PROGRAMS = (
+    hidden_markov_model_of_several_lengths,
     mixed_effect_hidden_markov_model,
     discrete_random_effect_of_a_hidden_markov_model,
 )

@@ -149,7 +149,27 @@ def coin_without_a_plate() -> Program:
     )
 
 
+def batch_dims_without_a_plate() -> Program:
+    """A latent of each row, none of them in a plate: the data set is the unit, and its density a product."""
+    x = torch.tensor([0.4, -1.1, 0.9, 2.0])
+
+    def model(x):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+        pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+    def guide(x):
+        pyro.sample("z", dist.Normal(0.8 * x, torch.full((len(x),), 0.48)))
+
+    truth = td.Normal(0.0, math.sqrt(1.25)).log_prob(x).sum().reshape(1)
+
+    def joint(z):
+        return td.Normal(0.0, 1.0).log_prob(z) + td.Normal(z, 0.5).log_prob(x)
+
+    return Program(model, guide, x, truth, lambda: line(joint, -8, 8).sum().reshape(1), unit="data set", tolerance=0.03)
+
+
 PROGRAMS = (
+    batch_dims_without_a_plate,
     linear_regression_without_a_plate,
     linear_regression_by_two_sites,
     linear_regression_with_a_subsampled_plate,
