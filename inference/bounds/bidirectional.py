@@ -74,7 +74,7 @@ class BidirectionalWeights(NamedTuple):
         """
         with Pair.on(self.model, self.guide, batch, start=self.start) as pair:
             u = None if exact is None else pair.unconstrained(exact, 1)
-            total = effort.transitions(pair.num_data, 0 if u is None else pair.num_data)
+            total = effort.transitions(pair.num_units, 0 if u is None else pair.num_units)
             with Progress(title, max(total, 1), "transitions", self.progress) as bar:
                 for data in pair.pieces(effort.num_chains, self.memory_mb):
                     part, own = pair.rows(data), None if u is None else u[:, data]
@@ -98,10 +98,10 @@ class BidirectionalWeights(NamedTuple):
         tuning = tune(pair, self.start, effort.num_distributions, num_steps=self.num_steps)
         log_w, exact = [], None
         for n in self._portions(pair, effort):
-            moved = partial(bar.advance, n * pair.num_data)
+            moved = partial(bar.advance, n * pair.num_units)
             log_w.append(forward(pair, tuning, self.start, n, self.num_steps, moved)[0].cpu())
         if u is not None:
-            moved = partial(bar.advance, pair.num_data)
+            moved = partial(bar.advance, pair.num_units)
             exact = backward(pair, tuning, self.start, u, self.num_steps, moved)[0].cpu()
         return torch.cat(log_w), exact
 

@@ -154,7 +154,7 @@ def _settled(pair: Pair, goal: Goal, bar: Progress) -> AdaptiveEvidence:
 def _settle(pair: Pair, goal: Goal, bar: Progress) -> AdaptiveEvidence:
     """Settle the data of one piece, or spend their budget."""
     found = search_all(pair, min(SEARCH, int(SEARCH_SHARE * goal.budget)), goal.memory_mb)
-    found_more = torch.zeros(pair.num_data, dtype=torch.bool) if found is None else found.found
+    found_more = torch.zeros(pair.num_units, dtype=torch.bool) if found is None else found.found
 
     def sample(index: Tensor, num_draws: int, prior_share: float) -> Sample:
         proposal = found.proposal.rows(index) if found is not None and bool(found_more[index].any()) else None
@@ -165,10 +165,10 @@ def _settle(pair: Pair, goal: Goal, bar: Progress) -> AdaptiveEvidence:
         own = record(strata.guide, num_bounds_of(num_draws))
         return Sample(own, mixed, confirms(by_prior, effective(strata.prior), mixed.log_evidence))
 
-    ledger, mixed = _draw(sample, pair.num_data, goal, MOST_DRAWS, found)
+    ledger, mixed = _draw(sample, pair.num_units, goal, MOST_DRAWS, found)
     ledger.annealable[:] = True
     index = ((ledger.settled_by == NOTHING) & ledger.log_evidence.isfinite()).nonzero()[:, 0]
-    bar.advance(pair.num_data - len(index))
+    bar.advance(pair.num_units - len(index))
     in_modes = torch.zeros_like(found_more) if found is None else found.in_modes
     for modes in (False, True):
         some = index[in_modes[index] == modes]

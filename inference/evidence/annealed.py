@@ -148,7 +148,7 @@ def _all_parts(
 ) -> list[dict[str, Tensor]]:
     """The weights of all data, piece by piece."""
     each = run.num_chains * max(run.num_distributions - 1, 0)
-    with Progress("log p(x)", pair.num_data * each, "transitions", progress) as bar:
+    with Progress("log p(x)", pair.num_units * each, "transitions", progress) as bar:
         for data in pair.pieces(run.num_chains, memory_mb):
             if data.start in finished.parts:
                 bar.begin_at(data.stop * each)
@@ -163,14 +163,14 @@ def _searched(pair: Pair, run: AnnealingRun, memory_mb: float, bar: Progress) ->
     """The weights of some data's chains, which start from modes too where a search finds some; and what it found."""
     found = search_all(pair, int(SEARCH_SHARE * run.cost), memory_mb)
     if found is None:
-        unknown = torch.full((pair.num_data,), math.nan, dtype=torch.float64)
+        unknown = torch.full((pair.num_units,), math.nan, dtype=torch.float64)
         nothing = {"missed": unknown, "confirmed": unknown > 0, "sizes": torch.zeros_like(unknown)}
         return _anneal(pair, run, memory_mb, bar) | nothing
     by_mode = {flag: (found.in_modes == flag).nonzero()[:, 0] for flag in (False, True)}
     parts: list[dict[str, Tensor]] = []
     for flag, index in by_mode.items():
         if len(index):
-            some: Any = pair.rows(index) if len(index) < pair.num_data else pair
+            some: Any = pair.rows(index) if len(index) < pair.num_units else pair
             bridge = MixtureStart(some, found.proposal.rows(index)) if flag else some
             parts.append(_anneal(bridge, run, memory_mb, bar))
     order = torch.cat(list(by_mode.values())).argsort()
@@ -184,10 +184,10 @@ def _searched(pair: Pair, run: AnnealingRun, memory_mb: float, bar: Progress) ->
 def _anneal(pair: AnnealingPath, run: AnnealingRun, memory_mb: float, bar: Progress) -> dict[str, Tensor]:
     """The weights of some data's chains, and how the chains fared."""
     tuning = tune(pair, run.start, run.num_distributions, run.schedule, run.num_steps)
-    log_w, acceptance = [], torch.zeros(pair.num_data, dtype=torch.float64)
+    log_w, acceptance = [], torch.zeros(pair.num_units, dtype=torch.float64)
     for chains in pair.portions(run.num_chains, memory_mb):
         count = chains.stop - chains.start
-        units = count * pair.num_data
+        units = count * pair.num_units
         part, _, accepted = forward(pair, tuning, run.start, count, run.num_steps, partial(bar.advance, units))
         log_w.append(part.cpu())
         acceptance += accepted.cpu() * count / run.num_chains

@@ -126,7 +126,7 @@ def _whole_data_set(pair: Pair) -> Pair:
 def without_nan(pair: Pair) -> Pair:
     """The pair, once it is known that missing values (NaN) reach no density.
 
-    They do not if every density is finite as it is; or if it is the same whatever stands in their place, and then they
+    They do not if every density is finite as it is, and then it is known where they stand; or if it is the same whatever stands in their place, and then they
     are filled.
 
     Raises:
@@ -140,7 +140,7 @@ def without_nan(pair: Pair) -> Pair:
     z = filled[0].guide_values(1)
     own, *others = (one.densities(z) for one in (pair, *filled))
     if bool(own.log_p.isfinite().all()) and own.log_q is not None and bool(own.log_q.isfinite().all()):
-        return pair
+        return _with_missing(pair)
     if equal(others[0].log_p, others[1].log_p, z) and equal(others[0].log_q, others[1].log_q, z):
         return filled[0]
     where = holds.index(True)
@@ -150,6 +150,13 @@ def without_nan(pair: Pair) -> Pair:
         f"{first_bad_row(batch[where], bad)}, and they reach a density: remove or impute them, or leave missing values "
         "out of the likelihood with poutine.mask."
     )
+
+
+def _with_missing(pair: Pair) -> Pair:
+    trace, _ = plain_traces(pair.model, pair.guide, pair.batch)
+    values = {name: trace.nodes[name]["value"] for name in pair.structure.observed}
+    missing = frozenset(name for name, value in values.items() if torch.as_tensor(value).isnan().any())
+    return replace(pair, programs=replace(pair.programs, structure=replace(pair.structure, missing=missing)))
 
 
 def _refilled(pair: Pair, change: Any) -> Pair:

@@ -26,6 +26,19 @@ def mean_of(site: Any) -> Tensor:
     return mean if bool(mean.isfinite().all()) else site["value"]
 
 
+def filled(site: Any) -> Any:
+    """An observed site with the mean in place of each NaN, which a mask leaves out.
+
+    The density stays what it is, and its gradient becomes a number: that of a NaN is NaN, masked or not.
+    """
+    value: Tensor = site["value"]
+    try:
+        other = site["fn"].mean.detach().nan_to_num()
+    except (NotImplementedError, AttributeError):
+        other = torch.zeros_like(value)
+    return {**site, "value": torch.where(value.isnan(), other.to(value), value)}
+
+
 def real(fn: Any) -> bool:
     """Whether a distribution has all reals as its support, or knows of none, so that no value lies outside."""
     try:

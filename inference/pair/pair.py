@@ -155,8 +155,6 @@ class Pair:
             return 1
         return self.arguments.num_rows if self.selection is None else len(self.selection)
 
-    num_data = num_units
-
     @property
     def device(self) -> torch.device:
         """Where the data are."""

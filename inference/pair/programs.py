@@ -30,7 +30,7 @@ from ppvae.errors import PairError
 
 from .arguments import Batch
 from .enumeration import has_enumerated
-from .handlers import Put, Read, Write, demand_support, mean_of, real
+from .handlers import Put, Read, Write, demand_support, filled, mean_of, real
 from .layout import Tensors
 from .sites import DRAWS, Frame, Site, Values
 from .structure import Structure
@@ -132,6 +132,7 @@ class Programs:
         Raises:
             DataError: an observed value lies outside its support, and the program asks for validation.
         """
+        site = filled(site) if name in self.structure.missing else site
         log_prob = site_log_prob(site)
         if real(site["fn"]):
             return log_prob
@@ -150,7 +151,8 @@ class Programs:
         log_jacobian = torch.zeros(frame.shape, dtype=torch.float64, device=u.device)
         for part in put.log_jacobians:
             log_jacobian = log_jacobian + frame.sum_plates(part.double())
-        terms = [(site, site_log_prob(site)) for _, site in sample_sites(trace)]
+        missing = self.structure.missing
+        terms = [(s, site_log_prob(filled(s) if name in missing else s)) for name, s in sample_sites(trace)]
         out = {"log_joint": frame.total(terms, trace) + log_jacobian, "log_jacobian": log_jacobian}
         if prior:
             hidden = [(site, term) for site, term in terms if not site["is_observed"]]

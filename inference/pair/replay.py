@@ -23,7 +23,7 @@ from .arguments import Arguments, Batch
 from .cutting import with_rows, without_nan
 from .discovery import ROWS, ShowsAPart, first_look
 from .failures import programs_named
-from .handlers import has_density_outside_support, outside_support, real
+from .handlers import filled, has_density_outside_support, outside_support, real
 from .layout import LAYOUTS, Layout
 from .memory import FLOOR, growth
 from .modes import buffers_kept, evaluation_mode, reachable_modules
@@ -239,7 +239,8 @@ def _with_remarks(pair: Pair) -> Pair:
     one = pair.few
     trace: Any = one.programs.trace(one.model, one.frame, one.batch, enumerate_sites=False) if unchecked else None
     for name in sorted(unchecked):
-        if has_density_outside_support(trace.nodes[name]):
+        site = trace.nodes[name]
+        if has_density_outside_support(filled(site) if name in pair.structure.missing else site):
             found.append(
                 f"the data lie outside the support of {name!r}, which is then no normalised likelihood of them: "
                 "log p(x) cannot be compared with that of another model."

@@ -78,6 +78,7 @@ class Structure:
         without_density: what leaves q(z|x) without a density of all latents.
         points: latents that the guide puts at a function of auxiliary draws (Delta).
         sources: the auxiliary sites that they are functions of.
+        missing: names of the observed sites whose values hold NaN that a mask leaves out.
         order: where the numbers of the sources stand in u, if they are those of u; else None.
     """
 
@@ -93,6 +94,7 @@ class Structure:
     without_density: tuple[Finding, ...] = ()
     points: frozenset[str] = frozenset()
     sources: frozenset[str] = frozenset()
+    missing: frozenset[str] = frozenset()
     order: Tensor | None = None
 
     @property

@@ -228,14 +228,14 @@ def guide_quality(
             Pair.on(model, guide, batch, start="guide") as pair,
             Progress("quality", pair.num_units, "data", progress) as bar,
         ):
-            wanted, given = (pair.num_data, pair.dim), tuple(reference.unconstrained.shape[2:])
+            wanted, given = (pair.num_units, pair.dim), tuple(reference.unconstrained.shape[2:])
             if given != wanted:
                 raise OptionError(
                     f"reference holds {given[0]} data of {given[1]} coordinates, and the pair has {wanted[0]} of "
                     f"{wanted[1]}: give what sample_posterior returned for this pair and these data."
                 )
             parts = []
-            for n in range(pair.num_data):
+            for n in range(pair.num_units):
                 one = slice(n, n + 1)
                 parts.append(_judged(pair.rows(one), reference.rows(one), memory_mb))
                 bar.advance(1)

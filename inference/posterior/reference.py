@@ -272,7 +272,7 @@ class ChainLengths(NamedTuple):
 
 def _attempts(pair: Pair, run: ChainLengths, bar: Progress) -> dict[str, Tensor]:
     """The draws of some data, of those that fail a second time, and how they fared."""
-    after_each = partial(bar.advance, pair.num_data * run.num_chains)
+    after_each = partial(bar.advance, pair.num_units * run.num_chains)
     u, kernel = starts(pair, run.num_chains, run.num_steps)
     u, kernel = warm_up(pair, u, kernel, run.warm_up, FIRST.acceptance, after_each)
     found = walk(pair, u, kernel, run.num_draws, FIRST.every, after_each)

@@ -44,7 +44,7 @@ def aggregate(pair: Pair, num_draws: int, memory_mb: float) -> tuple[Tensor, Log
     u = _codes(pair, memory_mb)
     center, scale = u.double().mean(0), u.double().std(0)
     scale = torch.where(scale > 0, scale, 1.0)
-    most = min(pair.num_data // DATA_PER_COMPONENT, len(u) // (DRAWS_PER_COORDINATE * pair.dim), MOST_COMPONENTS)
+    most = min(pair.num_units // DATA_PER_COMPONENT, len(u) // (DRAWS_PER_COORDINATE * pair.dim), MOST_COMPONENTS)
     mixture = GaussianMixture(max(most, 1), reg_covar=1e-4, max_iter=50, random_state=int(torch.randint(2**31, ())))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a fit that has not converged serves as well
@@ -61,9 +61,9 @@ def aggregate(pair: Pair, num_draws: int, memory_mb: float) -> tuple[Tensor, Log
 
 def _codes(pair: Pair, memory_mb: float) -> Tensor:
     """Draws of the guide at some of the data or all, ``(about FITTED_DRAWS, dim)``, on the CPU."""
-    chosen = torch.randperm(pair.num_data)[:FITTED_DRAWS]
-    some = pair.rows(chosen) if len(chosen) < pair.num_data else pair
-    each = -(-FITTED_DRAWS // some.num_data)
+    chosen = torch.randperm(pair.num_units)[:FITTED_DRAWS]
+    some = pair.rows(chosen) if len(chosen) < pair.num_units else pair
+    each = -(-FITTED_DRAWS // some.num_units)
     parts = [
         some.rows(data).draw("guide", draws.stop - draws.start).flatten(0, 1).cpu()
         for data, draws in some.chunks(each, memory_mb, gradient=True)

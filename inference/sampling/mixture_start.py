@@ -37,7 +37,7 @@ class AnnealingPath(Protocol):
         ...
 
     @property
-    def num_data(self) -> int:
+    def num_units(self) -> int:
         """How many data there are."""
         ...
 
@@ -72,9 +72,9 @@ class MixtureStart:
         return self.pair.dim
 
     @property
-    def num_data(self) -> int:
+    def num_units(self) -> int:
         """How many data there are."""
-        return self.pair.num_data
+        return self.pair.num_units
 
     def portions(self, num_draws: int, memory_mb: float) -> Iterator[slice]:
         """See :meth:`ppvae.inference.pair.Pair.portions`."""

@@ -53,7 +53,7 @@ class Standardised:
     scale_tril: Tensor
 
     @property
-    def num_data(self) -> int:
+    def num_units(self) -> int:
         """How many units there are."""
         return self.pair.num_units
 
@@ -89,7 +89,7 @@ class Standardised:
 
     def draw(self, start: Start, num_chains: int) -> Tensor:
         """Draws of N(0, I), ``(num_chains, num_units, dim)``."""
-        return torch.randn(num_chains, self.num_data, self.dim, dtype=self.loc.dtype, device=self.loc.device)
+        return torch.randn(num_chains, self.num_units, self.dim, dtype=self.loc.dtype, device=self.loc.device)
 
 
 def standardised(view: Pair | Standardised, u: Tensor, gradients: Tensor) -> Standardised:

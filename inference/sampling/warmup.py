@@ -102,7 +102,7 @@ def starts(pair: Pair, num_chains: int, num_steps: int | None) -> tuple[Tensor, 
     from_guide = num_chains - num_chains // 2
     wide = guide.mean(0) + WIDENING * (guide[:from_guide] - guide.mean(0))
     u = torch.cat([pair.draw("prior", num_chains // 2), wide])
-    log_step = torch.full((num_chains, pair.num_data), -1.0, dtype=torch.float64, device=u.device)
+    log_step = torch.full((num_chains, pair.num_units), -1.0, dtype=torch.float64, device=u.device)
     return u, Kernel(log_step, torch.diag_embed(guide.std(0).clamp(min=1e-6)), num_steps)
 
 
@@ -186,7 +186,7 @@ def walk(pair: Pair, u: Tensor, kernel: Kernel, num_draws: int, every: int, afte
     """
     terms, point = _whitened(pair, u, kernel.factor)
     places, log_joint, energy = [], [], []
-    acceptance, divergences = (torch.zeros(pair.num_data, dtype=torch.float64) for _ in range(2))
+    acceptance, divergences = (torch.zeros(pair.num_units, dtype=torch.float64) for _ in range(2))
     for t in range(1, num_draws * every + 1):
         point, info = _transition(terms, point, kernel.log_step, kernel.length)
         energy.append(info.energy.cpu())

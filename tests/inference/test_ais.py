@@ -83,7 +83,7 @@ def test_memory_bounds_the_rows_of_one_evaluation(monkeypatch: pytest.MonkeyPatc
     forward = annealed.forward
 
     def spy(density: object, tuning: object, start: object, num_chains: int, *rest: object) -> object:
-        sizes.append(num_chains * density.num_data * density.bytes_each)  # type: ignore[attr-defined]
+        sizes.append(num_chains * density.num_units * density.bytes_each)  # type: ignore[attr-defined]
         return forward(density, tuning, start, num_chains, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(annealed, "forward", spy)

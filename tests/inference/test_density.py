@@ -332,7 +332,7 @@ def test_densities_and_gradients_are_those_written_by_hand(name):
     for start in STARTS:
         with Pair.on(form.model, form.guide, (form.x,), start=start) as density:
             assert density.dim == form.dim
-            assert density.num_data == len(form.x)
+            assert density.num_units == len(form.x)
             point = evaluate(density.path(start), u)
             joint = evaluate(density.joint, u)
         begin = 1 if start == "prior" else 2
@@ -787,11 +787,11 @@ def test_a_datum_knows_nothing_of_the_others(name):
             whole = evaluate(density.path(start), u)
             for index in ([1], [n - 1, 0], slice(0, 2)):
                 some = density.rows(index)
-                assert some.num_data == len(range(n)[index] if isinstance(index, slice) else index)
+                assert some.num_units == len(range(n)[index] if isinstance(index, slice) else index)
                 part = evaluate(some.path(start), u[:, index])
                 torch.testing.assert_close(part.values, whole.values[:, :, index], rtol=0, atol=1e-10)
                 torch.testing.assert_close(part.gradients, whole.gradients[:, :, index], rtol=1e-10, atol=1e-10)
-                assert some.draw(start, 3).shape == (3, some.num_data, density.dim)
+                assert some.draw(start, 3).shape == (3, some.num_units, density.dim)
             moved = u.clone()
             moved[:, 0] += 1.0
             moved[2, 1] -= 1.0
