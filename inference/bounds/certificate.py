@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import xarray as xr
 from torch import Tensor
+
+from ..records import Summarised
 
 Kind = Literal["exact", "simulated", "real"]
 
 _NUMBERS = ("lower", "upper", "log_evidence", "standard_error")
 
 
-@dataclass(frozen=True)
-class Certificate:
+@dataclass(frozen=True, repr=False)
+class Certificate(Summarised):
     """Bounds on log p(x) of every datum, and on the mean over the data, in nats.
 
     What stands behind them is the ``kind``:
@@ -51,6 +53,8 @@ class Certificate:
         num_distributions: from the start to the posterior; 1 is plain importance sampling.
         transitions: of all chains, those by which the settings were chosen among them.
     """
+
+    printed: ClassVar = "kind num_data mean_lower log_evidence mean_upper"
 
     kind: Kind
     confidence: float

@@ -37,7 +37,7 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -50,6 +50,7 @@ from ppvae.progress import Progress
 from ..latents import unit_name
 from ..options import one_of, valid_compute, whole_number
 from ..pair import Batch, Pair, Program, as_batch, finite_batch, seeded, where_parameters_are
+from ..records import Summarised
 from ..sampling import LogDensity, aggregate
 from .ranks import TESTS, normalised, weighted_pit
 from .simulation import Simulation, drawn
@@ -61,8 +62,8 @@ FARTHER = 1.5
 BLIND = 0.5
 
 
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(frozen=True, repr=False)
+class Calibration(Summarised):
     """How a guide did on simulated data, from the prior and near the data.
 
     Attributes:
@@ -71,6 +72,8 @@ class Calibration:
         given_elbo: the guide's ELBO at the data themselves, ``(num_given,)``, in nats; None without ``data``.
         given_gap: their log (1/K) Σ w − ELBO, from as many draws as in the views, ``(num_given,)``.
     """
+
+    printed: ClassVar = "verdict"
 
     prior: View | None
     data: View | None

@@ -41,7 +41,7 @@ Values = dict[str, Tensor]
 _LABELS = 2**24
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Simulation:
     """Data drawn from a model, and the latents of each.
 
@@ -52,6 +52,10 @@ class Simulation:
 
     batch: Batch
     latents: dict[str, Tensor]
+
+    def __repr__(self) -> str:
+        shapes = [f"{name} {tuple(value.shape)}" for name, value in {"x": self.batch[0], **self.latents}.items()]
+        return f"Simulation: {', '.join(shapes)}"
 
 
 def simulate(

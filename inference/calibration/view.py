@@ -33,13 +33,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from scipy import special
 from torch import Tensor
 
+from ..records import Summarised
 from .ranks import holm, p_values, shape_p_value
 
 Anchor = Literal["prior", "data"]
@@ -54,8 +55,8 @@ SCALE, BIAS = 0.8, 0.25
 REPEATS = 100
 
 
-@dataclass(frozen=True)
-class View:
+@dataclass(frozen=True, repr=False)
+class View(Summarised):
     """M simulations from one source, and how a guide did on them.
 
     Attributes:
@@ -69,6 +70,8 @@ class View:
         gap: log (1/K) Σ_k w(u_k) − ``elbo``, ``(num_simulations,)``, in nats; its expectation lies below KL(q ‖ p).
         weights: v of u* and of the draws, which add up to one, ``(1 + num_draws, num_simulations)``.
     """
+
+    printed: ClassVar = "num_simulations gap symmetric_kl units_faulty"
 
     anchor: Anchor
     unit: tuple[str, ...]

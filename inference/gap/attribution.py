@@ -27,6 +27,7 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import xarray as xr
@@ -37,6 +38,7 @@ from ppvae.errors import OptionError
 from ..evidence import Evidence, mean_with_errors
 from ..options import instance_of, one_of
 from ..pair import Batch, Program, as_batch
+from ..records import Summarised
 from .refinement import Refinement, refine
 
 PARTS = ("total", "amortisation", "family", "covariance", "flow", "rest")
@@ -57,8 +59,8 @@ _NEEDS: dict[str, tuple[tuple[str, ...], bool]] = {
 _CONSTANT = 1e-3
 
 
-@dataclass(frozen=True)
-class GapAttribution:
+@dataclass(frozen=True, repr=False)
+class GapAttribution(Summarised):
     """The parts of log p(x) − ELBO for every datum, ``(num_data,)`` in nats.
 
     Attributes:
@@ -67,6 +69,8 @@ class GapAttribution:
         reliable: whether log p(x) is to be trusted, ``(num_data,)`` bool: k̂ < 0.7, or weights that hardly vary.
         refinement: the members whose ELBOs the parts are differences of.
     """
+
+    printed: ClassVar = "num_data log_evidence elbo total amortisation family covariance flow rest"
 
     log_evidence: Tensor
     log_evidence_standard_error: Tensor

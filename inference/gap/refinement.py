@@ -45,6 +45,7 @@ from ..pair import (
     seeded,
     where_parameters_are,
 )
+from ..records import row
 from .ascent import Family, Parameters, ascend, paired
 from .flows import MapFamily, moments
 from .guide_family import GuideFamily, RefinedGuide
@@ -57,7 +58,7 @@ FAMILIES: tuple[FamilyName, ...] = ("guide", "full", "flow")
 _MOMENT_DRAWS = 512
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Refinement:
     """The best member found, for every datum: tensors of shape ``(num_data,)``, ELBOs in nats.
 
@@ -91,6 +92,16 @@ class Refinement:
     def members(self) -> dict[str, Refinement]:
         """This member and all poorer ones by family, the poorest first."""
         return {**(self.poorer.members if self.poorer else {}), self.family: self}
+
+    def __repr__(self) -> str:
+        """A few lines, without the tensors."""
+        n = len(self.elbo)
+        parts = (("elbo", self.elbo, self.elbo_standard_error), ("gain", self.gain, self.gain_standard_error))
+        rows = [row(name, float(mean.mean()), float(error.norm()) / n) for name, mean, error in parts]
+        rows.append(row("converged", f"{int(self.converged.sum())} of {n} data"))
+        return "\n".join(
+            [f"Refinement, family {self.family!r} (nats):", *rows, *(f"  {remark}" for remark in self.remarks())]
+        )
 
     def remarks(self) -> list[str]:
         """What a reader of the numbers must be told, a sentence each; empty when there is nothing."""

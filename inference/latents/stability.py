@@ -41,7 +41,7 @@ from ..options import real, shown
 SHORT = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ColumnStability:
     """For every column of W: were it zero, would it stay? Tensors of shape ``(latent_dim,)``, float64.
 
@@ -62,6 +62,10 @@ class ColumnStability:
     def stable(self) -> Tensor:
         """Whether a zero column stays at zero, ``(latent_dim,)`` bool."""
         return self.ratio <= 1
+
+    def __repr__(self) -> str:
+        stay, most = int(self.stable.sum()), float(self.ratio.max())
+        return f"ColumnStability: {stay} of {len(self.ratio)} columns would stay at zero; largest ratio {most:.3g}"
 
     def reason(self, column: int) -> str:
         """Why this column, if it has collapsed, is where it is: a sentence."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import xarray as xr
 from torch import Tensor
+
+from ..records import Summarised
 
 # A collapsed unit whose KL is above this, in nats, is worth a remark.
 IDLE = 0.05
@@ -22,8 +24,8 @@ def unit_name(site: str, index: Sequence[int]) -> str:
     return f"{site}[{', '.join(map(str, index))}]" if index else site
 
 
-@dataclass(frozen=True)
-class LatentUnits:
+@dataclass(frozen=True, repr=False)
+class LatentUnits(Summarised):
     """What each latent unit does: tensors of shape ``(num_units,)``, float64, information in nats.
 
     Attributes:
@@ -44,6 +46,8 @@ class LatentUnits:
         num_data: N.
         num_particles: draws per datum, K.
     """
+
+    printed: ClassVar = "num_units active collapsed undecided kl_sum"
 
     site: tuple[str, ...]
     index: tuple[tuple[int, ...], ...]

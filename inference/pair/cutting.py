@@ -126,8 +126,8 @@ def _whole_data_set(pair: Pair) -> Pair:
 def without_nan(pair: Pair) -> Pair:
     """The pair, once it is known that missing values (NaN) reach no density.
 
-    They do not if every density is finite as it is, and then it is known where they stand; or if it is the same whatever stands in their place, and then they
-    are filled.
+    They do not if every density is finite as it is, and then it is known where they stand; or if it is the same
+    whatever stands in their place, and then they are filled.
 
     Raises:
         DataError: a missing value reaches a density.

@@ -30,6 +30,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -43,6 +44,7 @@ from ppvae.progress import Progress
 from ..evidence import PARETO_K_LIMIT, Running, mean_with_errors
 from ..options import instance_of, valid_compute
 from ..pair import Batch, Pair, Program, as_batch, finite_batch, seeded, where_parameters_are
+from ..records import Summarised
 from ..sampling import BridgeEstimate, bridge, effective_draws
 from .c2st import classifier_accuracy
 from .faults import CANNOT_TELL, FAULTS, WORDS, Measures, causes, missed_mass, verdict
@@ -51,8 +53,8 @@ from .reference import Posterior, sample_posterior
 IN_NATS = ("log_evidence", "kl_guide", "kl_posterior", "shift_nats", "scale_nats", "correlation_nats")
 
 
-@dataclass(frozen=True)
-class Quality:
+@dataclass(frozen=True, repr=False)
+class Quality(Summarised):
     """How good a guide is as a posterior; ``(num_data,)`` but where said, NaN without a converged reference.
 
     Attributes:
@@ -82,6 +84,8 @@ class Quality:
         accuracy_standard_error: of it.
         pareto_k: k̂ of the guide's weights; known without a reference too.
     """
+
+    printed: ClassVar = "num_data num_judged good kl_guide kl_posterior"
 
     verdicts: tuple[tuple[str, ...], ...]
     coordinates: tuple[str, ...]

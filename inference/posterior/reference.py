@@ -53,7 +53,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -66,6 +66,7 @@ from ppvae.progress import Progress
 
 from ..options import valid_compute, whole_number
 from ..pair import Batch, Pair, Program, as_batch, finite_batch, seeded, where_parameters_are
+from ..records import Summarised
 from ..sampling import Kernel, Walk, annealed_places, covariance_factor, settle, starts, walk, warm_up
 
 RHAT_LIMIT, ESS_LIMIT, EBFMI_LIMIT = 1.01, 400, 0.3
@@ -87,8 +88,8 @@ class Attempt(NamedTuple):
 FIRST, SECOND = Attempt(0.8, 1), Attempt(0.98, 3)
 
 
-@dataclass(frozen=True)
-class Posterior:
+@dataclass(frozen=True, repr=False)
+class Posterior(Summarised):
     """Draws of every datum's posterior, and how far they can be trusted.
 
     Attributes:
@@ -104,6 +105,8 @@ class Posterior:
         acceptance: mean acceptance, ``(num_data,)``.
         thinning: transitions per draw that is kept, ``(num_data,)``.
     """
+
+    printed: ClassVar = "num_data num_chains num_draws converged rhat_max ess_bulk_min divergences"
 
     draws: dict[str, Tensor]
     unconstrained: Tensor

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,12 +39,13 @@ from ppvae.progress import Progress
 
 from ..options import valid_compute, whole_number
 from ..pair import Pair, Program, Values, as_batch, finite_batch, seeded, where_parameters_are
+from ..records import Summarised
 
 TERMS = ("reconstruction", "kl", "mutual_information", "marginal_kl", "elbo")
 
 
-@dataclass(frozen=True)
-class Surgery:
+@dataclass(frozen=True, repr=False)
+class Surgery(Summarised):
     """The ELBO's parts for every datum, ``(num_data,)`` in nats, each with its Monte Carlo standard error.
 
     Attributes:
@@ -56,6 +58,8 @@ class Surgery:
         standard_error: of each of these by name, ``(num_data,)``, for the data as they are.
         num_particles: draws per datum, K.
     """
+
+    printed: ClassVar = "num_data elbo reconstruction kl mutual_information marginal_kl"
 
     reconstruction: Tensor
     kl: Tensor
