@@ -189,6 +189,7 @@ def test_the_wheel_is_told_of_every_folder_and_every_file_that_is_not_python():
 # A room imports from rooms of a lower number, and from those of its own number where that closes no circle.
 FLOORS = {
     "options": 0,
+    "option_records": 0,
     "records": 0,
     "pair": 1,
     "sampling": 2,
@@ -330,6 +331,47 @@ def test_no_two_files_and_no_two_classes_have_one_name():
         if isinstance(node, ast.ClassDef) and node.name != "Config"  # what an experiment calls its settings
     ]
     assert sorted({name for name in classes if classes.count(name) > 1}) == []
+
+
+# The three arguments that every estimator has come on top.
+SHARED_ARGUMENTS = {"seed", "memory_mb", "progress"}
+MOST_ARGUMENTS = 8
+# Their signatures are known to users.
+MAY_TAKE_MORE = {"fit", "importance_evidence"}
+
+
+def too_many_arguments(source: str) -> list[str]:
+    """Public functions and methods that take more arguments than the law allows."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not node.name.startswith("_"):
+            given = node.args
+            names = [argument.arg for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+            own = [name for name in names if name not in {"self", "cls"} | SHARED_ARGUMENTS]
+            if len(own) > MOST_ARGUMENTS and node.name not in MAY_TAKE_MORE:
+                found.append(f"{node.name} takes {len(own)}")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("def f(a, b, c, d, e, g, h, i, j): ...", ["f takes 9"]),
+        ("class A:\n    def f(self, a, b, /, c, d, *, e=1, g=2, h=3, i=4, j=5, seed=None): ...", ["f takes 9"]),
+        ("def f(a, b, c, d, e, g, h, i, seed=None, memory_mb=64.0, progress=False): ...", []),
+        ("def _f(a, b, c, d, e, g, h, i, j): ...", []),
+        ("def fit(a, b, c, d, e, g, h, i, j): ...", []),
+    ],
+)
+def test_a_planted_long_signature_is_found(source, found):
+    assert too_many_arguments(source) == found
+
+
+def test_no_function_takes_more_than_eight_arguments():
+    files = {file.relative_to(PROJECT).as_posix(): file.read_text() for file in _sources("ppvae", *ROOMS)}
+    long = {name: too_many_arguments(source) for name, source in files.items()}
+    assert {name: found for name, found in long.items() if found} == {}
+    assert any("def fit(" in source for source in files.values())
 
 
 # Files that are longer than 250 lines, with the length they may have: none may join them, and none may grow.
