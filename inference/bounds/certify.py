@@ -83,7 +83,7 @@ def certify(
     Args:
         model: ``model(x, *context)``, the generative program.
         guide: ``guide(x, *context)``.
-        x: data, first dimension ``num_data``, or a tuple ``(x, *context)``. None: as many data as ``like`` has are
+        x: data, first dimension ``num_data``; or a tuple ``(x, *context)``. None: as many data as ``like`` has are
             drawn from the model, and both sides are certified.
         like: data that show the shape of those to be drawn, with their context; only without ``x``.
         closed_form: take log p(x) from the ``log_evidence(x)`` of the object that the model is a method of, and not
@@ -94,7 +94,7 @@ def certify(
             ``x``, :class:`~ppvae.inference.Sampling`.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
         memory_mb: budget in MiB for one pass of the pair; the weights of a piece of the data come on top.
-        progress: show a progress bar for each attempt.
+        progress: show a progress bar with the time that remains; each attempt has its own.
 
     Returns:
         Certificate: with its ``kind``, the bounds, and whether the width was reached.

@@ -80,7 +80,7 @@ def annealed_evidence(
         num_distributions: steps from the start to the posterior, T.
         annealing: where the chains begin and how they move, :class:`~ppvae.inference.Annealing`.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
-        memory_mb: budget in MiB for one pass of the pair, whatever the number of chains and data is.
+        memory_mb: budget in MiB for one pass of the pair; it holds whatever the number of chains and data is.
         checkpoint: a file in which finished data are kept, so that the same call goes on after an interruption.
         progress: show a progress bar with the time that remains.
 

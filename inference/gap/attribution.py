@@ -235,8 +235,8 @@ def attribute_gap(
         optimiser: how each datum's ELBO is climbed, and for how long, :class:`~ppvae.inference.Optimiser`.
         num_draws: draws per datum that each ELBO, and by default log p(x), is estimated from.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
-        memory_mb: budget in MiB for one step of the pair; a step takes one datum at least.
-        progress: show progress bars with the time that remains.
+        memory_mb: budget in MiB for one pass of the pair; a step takes one datum at least.
+        progress: show a progress bar with the time that remains.
 
     Returns:
         GapAttribution: tensors of shape ``(num_data,)``, in nats.

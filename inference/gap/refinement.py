@@ -131,13 +131,13 @@ def refine(
 
     Args:
         model: ``model(x, *context)``, the generative program.
-        guide: ``guide(x, *context)``, which the search starts from; its continuous latents are drawn by rsample.
+        guide: ``guide(x, *context)``; the search starts from it, and its continuous latents are drawn by rsample.
         x: data, first dimension ``num_data``; or a tuple ``(x, *context)``.
         family: ``guide``, the guide's own; ``full``, with full covariance; ``flow``, with coupling layers as well.
         optimiser: how each datum's ELBO is climbed, and for how long, :class:`~ppvae.inference.Optimiser`.
         num_draws: draws per datum that each ELBO is estimated from.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
-        memory_mb: budget in MiB for one step of the pair; a step takes one datum at least. How the data are cut
+        memory_mb: budget in MiB for one pass of the pair; a step takes one datum at least. How the data are cut
             depends on it, and with it which draws are made.
         progress: show a progress bar with the time that remains.
 

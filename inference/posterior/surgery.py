@@ -103,7 +103,7 @@ def elbo_surgery(
         x: data, ``(num_data, ...)``; q(z) is the guide's average over all of them.
         num_particles: draws of the guide per datum, K ≥ 2.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
-        memory_mb: budget in MiB for one pass of the guide; the N·K draws themselves come on top.
+        memory_mb: budget in MiB for one pass of the pair; the N·K draws themselves come on top.
         progress: show a progress bar with the time that remains.
 
     Returns:
