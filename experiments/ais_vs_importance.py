@@ -24,9 +24,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ppvae.inference import Evidence, annealed_evidence, importance_evidence
-from ppvae.inference.pair import Start
-from ppvae.inference.sampling.annealing import LEAPFROG_STEPS
+from ppvae.inference import Annealing, Evidence, annealed_evidence, importance_evidence
+from ppvae.inference.option_records import LEAPFROG_STEPS, Start
 
 from .experiment import Result
 from .figures.style import BLUE, GREEN, ORANGE, new_figure
@@ -86,8 +85,9 @@ def run(config: Config = Config()) -> Result:
     for start, counts in counts_of.items():
         for t in counts:
             cost = config.num_chains * (t - 1) * LEAPFROG_STEPS * GRADIENT
-            anneal = partial(annealed_evidence, num_chains=config.num_chains, num_distributions=t, start=start)
-            rows.append(_row(f"AIS from the {start}", t, cost, partial(anneal, **shared), pair, x))
+            size: dict[str, Any] = {"num_chains": config.num_chains, "num_distributions": t}
+            anneal = partial(annealed_evidence, **size, annealing=Annealing(start=start), **shared)
+            rows.append(_row(f"AIS from the {start}", t, cost, anneal, pair, x))
     title = f"log p(x) of {what}, mean over {len(x)} test data, in nats"
     return Result(title, rows, _conclusions(rows), {"effort": effort_curves(rows, config)})
 

@@ -23,8 +23,9 @@ from rich.table import Table
 from torch import Tensor
 
 from ppvae.inference import fit, importance_evidence
+from ppvae.inference.option_records import LEAPFROG_STEPS
 from ppvae.inference.pair import Pair
-from ppvae.inference.sampling.annealing import LEAPFROG_STEPS, forward, tune
+from ppvae.inference.sampling.annealing import forward, tune
 from ppvae.models import VAE, Bernoulli
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ppvae.inference.bounds import certify
+from ppvae.inference import Sampling, certify
 
 from .experiment import Result
 from .figures.style import BLUE, GREEN, new_figure
@@ -82,9 +82,7 @@ def _row(pair: Any, x: Any, start: str, budget: int, config: Config) -> dict[str
         like=x,
         confidence=config.confidence,
         width=1e-6,  # never reached: the whole budget is spent
-        start=start,  # type: ignore[arg-type]
-        num_chains=config.num_chains,
-        max_distributions=budget,
+        sampling=Sampling(start=start, num_chains=config.num_chains, max_distributions=budget),  # type: ignore[arg-type]
         seed=config.seed,
         progress=True,
     )

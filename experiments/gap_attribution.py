@@ -21,7 +21,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ppvae.inference import GapAttribution, attribute_gap, estimate_evidence
+from ppvae.inference import GapAttribution, Optimiser, attribute_gap, estimate_evidence
 
 from .experiment import Result
 from .figures.style import BLUE, ORANGE, new_figure
@@ -78,7 +78,7 @@ def run(config: Config = Config()) -> Result:
     pair, x, what = trained_pair(config.run, config.num_data, config.epochs, config.seed)
     shared: dict[str, Any] = {"seed": config.seed, "progress": True}
     evidence = estimate_evidence(pair.model, pair.guide, x, tolerance=config.tolerance, **shared)
-    gap = attribute_gap(pair.model, pair.guide, x, evidence=evidence, steps=config.steps, **shared)
+    gap = attribute_gap(pair.model, pair.guide, x, evidence=evidence, optimiser=Optimiser(steps=config.steps), **shared)
     numbers = gap.summary()
     rows = [
         {

@@ -5,6 +5,7 @@ from .calibration import Calibration, Simulation, calibrate, simulate
 from .evidence import Evidence, annealed_evidence, estimate_evidence, importance_evidence, log_weights
 from .gap import GapAttribution, Refinement, attribute_gap, refine
 from .latents import ColumnStability, LatentUnits, column_stability, latent_units
+from .option_records import Annealing, DrawsFrom, Optimiser, Sampling
 from .pair import Finding, check
 from .posterior import (
     Posterior,
@@ -18,17 +19,21 @@ from .posterior import (
 from .svi import Fit, fit
 
 __all__ = [
+    "Annealing",
     "Calibration",
     "Certificate",
     "ColumnStability",
+    "DrawsFrom",
     "Evidence",
     "Finding",
     "Fit",
     "GapAttribution",
     "LatentUnits",
+    "Optimiser",
     "Posterior",
     "Quality",
     "Refinement",
+    "Sampling",
     "Simulation",
     "Surgery",
     "annealed_evidence",

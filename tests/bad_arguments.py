@@ -1,4 +1,4 @@
-"""Bad values for every argument of every public function of inference, by the kind of the argument.
+"""Bad values for every argument of every public function and record of options of inference, by the argument's kind.
 
 A value that a function accepts is in no list: an int for a float, a numpy number or a tensor without dimension for a
 number, an infinite ``checkpoint_seconds`` (the checkpoint is then written at the end alone), a batch size above the
@@ -18,6 +18,7 @@ from pyro.infer import Trace_ELBO
 
 from ppvae import inference
 from ppvae.errors import PpvaeError
+from ppvae.inference import Annealing, DrawsFrom, Optimiser, Sampling
 
 
 def model(x):
@@ -88,6 +89,21 @@ FILE = {name: value for name, value in ANYTHING.items() if name != "text"} | {
     "folder": lambda: ".",
 }
 RECORD = ANYTHING | {"3": lambda: 3, "True": lambda: True, "nan": lambda: math.nan}
+# Any record but that of the function: what it does not use cannot be given to it.
+RECORDS: Values = {
+    "class of a record": lambda: Optimiser,
+    "Annealing": Annealing,
+    "DrawsFrom": DrawsFrom,
+    "Optimiser": Optimiser,
+    "Sampling": Sampling,
+}
+
+
+def _but(kind: str) -> Values:
+    """Every record but one of a kind."""
+    return {name: value for name, value in RECORDS.items() if name != kind}
+
+
 UNCALLABLE = {name: value for name, value in ANYTHING.items() if name != "class"} | {
     "3": lambda: 3,
     "True": lambda: True,
@@ -132,7 +148,7 @@ LATENTS = RECORD | {
     "shape": lambda: {"z": torch.zeros(1, 3)},
     "sparse latents": lambda: {"z": sparse()},
 }
-DRAWS = NONE | RECORD | {
+DRAWS = NONE | RECORD | _but("DrawsFrom") | {
     "nonsense": lambda: "nonsense",
     "no draws": lambda: {},
     "unknown site": lambda: {"y": torch.zeros(1, 5, 4)},
@@ -207,6 +223,10 @@ KINDS: dict[str, Values] = {
     "resume": FLAG,
     "closed_form": FLAG,
     "predictive": FLAG,
+    "annealing": NONE | RECORD | _but("Annealing") | {"word": lambda: "prior"},
+    "optimiser": NONE | RECORD | _but("Optimiser"),
+    "sampling": NONE | RECORD | _but("Sampling") | {"word": lambda: "prior"},
+    "source": WORD,
     "start": WORD,
     "schedule": WORD,
     "family": WORD,
@@ -235,7 +255,7 @@ def _says_nothing(x):
 
 
 class Case(NamedTuple):
-    """A bad value of one argument of a function."""
+    """A bad value of one argument of a function, or of one field of a record."""
 
     function: str
     argument: str
@@ -243,6 +263,8 @@ class Case(NamedTuple):
 
     def good_arguments(self) -> dict[str, Any]:
         """The arguments of a small call, in which the bad value has a place."""
+        if self.function in RECORDS:
+            return {}
         if self.function == "column_stability":
             return {"weight": torch.ones(2, 1), "noise_variance": 1.0, "x": data()}
         name = "data" if self.function == "fit" else "x"
@@ -268,9 +290,15 @@ def public_functions() -> list[str]:
     return [name for name in inference.__all__ if inspect.isfunction(getattr(inference, name))]
 
 
+def option_records() -> list[str]:
+    """The names of the records that functions take as options."""
+    kinds = {name for name in inference.__all__ if inspect.isclass(getattr(inference, name))}
+    return sorted(name for name in kinds if getattr(inference, name).__module__.endswith(".option_records"))
+
+
 def cases() -> Iterator[Case]:
-    """Every bad value of every argument."""
-    for function in public_functions():
+    """Every bad value of every argument, and of every field of a record of options."""
+    for function in [*public_functions(), *option_records()]:
         for argument, parameter in inspect.signature(getattr(inference, function)).parameters.items():
             for value in KINDS[argument]:
                 if value == "None" and parameter.default is None and argument not in ("dims", "coords", "latents"):

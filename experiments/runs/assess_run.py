@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from ppvae.datasets import evenly_spaced
 from ppvae.inference import (
+    DrawsFrom,
     LatentUnits,
     calibrate,
     column_stability,
@@ -90,7 +91,7 @@ def _assess_units(run: SavedRun, common: dict[str, Any]) -> dict[str, Any]:
         **common,
     }
     x = evenly_spaced(run.x, NUM_MAPPED)
-    tree = to_datatree(model, guide, x, num_draws=25, predictive=False, seed=seed)
+    tree = to_datatree(model, guide, x, draws=DrawsFrom(num_draws=25), predictive=False, seed=seed)
     figures = {"latent_units": latent_unit_bars(units), "latent_units_map": latent_space.latent_map(tree)}
     write_section(run, "latent_units", units.to_dataset(), section, _without_none(figures))
     return section

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ppvae.inference import attribute_gap, estimate_evidence
+from ppvae.inference import Optimiser, attribute_gap, estimate_evidence
 from ppvae.storage import RunDirectory
 
 from ..figures.waterfall import gap_waterfall
@@ -43,7 +43,8 @@ def attribute_run(directory: RunDirectory, options: AttributeOptions, *, command
     common: dict[str, Any] = {"seed": run.settings.seed, "progress": True}
     started = time.monotonic()
     evidence = estimate_evidence(model, guide, run.x, tolerance=options.tolerance, **common)
-    gap = attribute_gap(model, guide, run.x, evidence=evidence, steps=options.steps, **common)
+    optimiser = Optimiser(steps=options.steps)
+    gap = attribute_gap(model, guide, run.x, evidence=evidence, optimiser=optimiser, **common)
     section: dict[str, Any] = {"split": options.split, **gap.summary(), "seed": run.settings.seed}
     section |= {"seconds": time.monotonic() - started}
     section |= {"remarks": [*evidence.remarks(), *gap.remarks()], "command": command}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ppvae.inference import Certificate, certify
+from ppvae.inference import Certificate, Sampling, certify
 from ppvae.storage import RunDirectory
 
 from ..figures.waterfall import certificate_intervals
@@ -42,9 +42,9 @@ def certify_run(directory: RunDirectory, options: CertifyOptions, *, command: st
         **data,
         confidence=options.confidence,
         width=options.width,
-        start=options.start,
-        num_chains=options.num_chains,
-        max_distributions=options.max_distributions,
+        sampling=Sampling(
+            start=options.start, num_chains=options.num_chains, max_distributions=options.max_distributions
+        ),
         seed=run.settings.seed,
         progress=True,
     )

@@ -9,7 +9,7 @@ from typing import Any
 import xarray as xr
 from torch import Tensor
 
-from ppvae.inference import Posterior, to_datatree
+from ppvae.inference import DrawsFrom, Posterior, to_datatree
 
 from .saved_run import SavedRun
 
@@ -45,9 +45,9 @@ def draw_sets(run: SavedRun, x: Tensor, reference: Posterior, numbers: Sequence[
     kept = {site: value[:, :: -(-num_draws // KEPT_DRAWS)] for site, value in reference.draws.items()}
     model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
     size: dict[str, Any] = {"num_chains": num_chains, "num_draws": next(iter(kept.values())).shape[1]}
-    size |= {"seed": seed, "coords": {"datum": numbers}}
+    shared: dict[str, Any] = {"seed": seed, "coords": {"datum": numbers}}
     return DrawSets(
-        guide=to_datatree(model, guide, x, **size),
-        reweighted=to_datatree(model, guide, x, draws="psis", predictive=False, **size),
-        reference=to_datatree(model, guide, x, draws=replace(reference, draws=kept), predictive=False, **size),
+        guide=to_datatree(model, guide, x, draws=DrawsFrom("guide", **size), **shared),
+        reweighted=to_datatree(model, guide, x, draws=DrawsFrom("psis", **size), predictive=False, **shared),
+        reference=to_datatree(model, guide, x, draws=replace(reference, draws=kept), predictive=False, **shared),
     )

@@ -15,7 +15,7 @@ import xarray as xr
 from torch import Tensor
 
 from ppvae.datasets import evenly_spaced
-from ppvae.inference import to_datatree
+from ppvae.inference import DrawsFrom, to_datatree
 from ppvae.inference.pair import Pair
 from ppvae.inference.pair.randomness import seeded
 
@@ -85,8 +85,7 @@ def _guide_draws(pair: Any, x: Tensor, seed: int, *, local: bool) -> xr.DataTree
         pair.model,
         pair.guide,
         x[which],
-        num_draws=MOST_DRAWS // NUM_CHAINS,
-        num_chains=NUM_CHAINS,
+        draws=DrawsFrom("guide", num_draws=MOST_DRAWS // NUM_CHAINS, num_chains=NUM_CHAINS),
         predictive=False,
         coords={"datum": which.tolist()} if local else None,
         seed=seed,

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from ppvae.progress import Progress
 
-from ..pair import Batch, Pair, Program, Start
+from ..option_records import Start
+from ..pair import Batch, Pair, Program
 from ..sampling import backward, forward, tune
 
 Latents = dict[str, Tensor]

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,12 +34,12 @@ from ppvae.errors import OptionError, PairError
 
 from ..calibration import Simulation, simulate, simulations
 from ..evidence import log_weights
-from ..options import flag, number_between, one_of, positive_number, valid_compute, whole_number
+from ..option_records import Sampling, record_of
+from ..options import flag, number_between, positive_number, valid_compute
 from ..pair import (
     Batch,
     Pair,
     Program,
-    Start,
     as_batch,
     evaluation_mode,
     finite_batch,
@@ -49,7 +49,6 @@ from ..pair import (
     stated_named,
     where_parameters_are,
 )
-from ..sampling import LEAPFROG_STEPS
 from .bidirectional import BidirectionalWeights, Effort, Weights, gather
 from .certificate import Certificate
 from .markov import Groups, Sandwich, best_groups, concatenate, margin, sandwich
@@ -74,11 +73,7 @@ def certify(
     closed_form: bool = False,
     confidence: float = 0.95,
     width: float = 0.1,
-    start: Start = "guide",
-    num_chains: int = 16,
-    max_distributions: int = 2048,
-    num_steps: int = LEAPFROG_STEPS,
-    num_twins: int = 100,
+    sampling: Sampling = Sampling(),
     seed: int | None = None,
     memory_mb: float = 64.0,
     progress: bool = False,
@@ -88,24 +83,18 @@ def certify(
     Args:
         model: ``model(x, *context)``, the generative program.
         guide: ``guide(x, *context)``.
-        x: data, first dimension ``num_data``, or a tuple ``(x, *context)``. None: as many data as ``like`` has are
+        x: data, first dimension ``num_data``; or a tuple ``(x, *context)``. None: as many data as ``like`` has are
             drawn from the model, and both sides are certified.
         like: data that show the shape of those to be drawn, with their context; only without ``x``.
         closed_form: take log p(x) from the ``log_evidence(x)`` of the object that the model is a method of, and not
-        from
-            the programs.
+            from the programs.
         confidence: with which the two bounds of the mean hold together, and those of each datum.
         width: how wide the interval of the mean may be, in nats. The budget is not spent further once it is reached.
-        start: where chains begin: ``"guide"``, usually much nearer to the posterior, or ``"prior"``.
-        num_chains: annealed chains per datum.
-        max_distributions: the budget: how many distributions may lie between the start and the posterior. With 1 there
-            is importance sampling alone.
-        num_steps: leapfrog steps of the transition between two distributions.
-        num_twins: data drawn from the model beside ``x`` to measure how far the estimate falls short; at least 2. An
-            upper bound of a single datum needs 39 of them at a confidence of 0.95.
+        sampling: where chains begin, how many there are, how far the budget goes, and how many data are drawn beside
+            ``x``, :class:`~ppvae.inference.Sampling`.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
         memory_mb: budget in MiB for one pass of the pair; the weights of a piece of the data come on top.
-        progress: show a progress bar for each attempt.
+        progress: show a progress bar with the time that remains; each attempt has its own.
 
     Returns:
         Certificate: with its ``kind``, the bounds, and whether the width was reached.
@@ -136,22 +125,19 @@ def certify(
         True
     """
     seed, memory_mb, progress = valid_compute(seed, memory_mb, progress)
-    closed_form, start = flag("closed_form", closed_form), one_of("start", start, get_args(Start))
-    bridge = BidirectionalWeights(model, guide, start, whole_number("num_steps", num_steps), memory_mb, progress)
+    closed_form, sampling = flag("closed_form", closed_form), record_of("sampling", sampling, Sampling)
     job = _Certification(
-        bridge,
+        BidirectionalWeights(model, guide, sampling.start, sampling.num_steps, memory_mb, progress),
         (1 - number_between("confidence", confidence, 0, 1)) / 2,
         positive_number("width", width, "nats"),
-        whole_number("num_chains", num_chains),
-        whole_number("max_distributions", max_distributions),
-        whole_number("num_twins", num_twins, least=2),
+        sampling,
     )
     batch = where_parameters_are(model, guide, _given(x, like))
     with seeded(seed):
         known = _known(job, batch, closed_form)
         if known is not None:
             data = batch if x is not None else simulate(model, guide, batch).batch
-            return Certificate.exact(known(data), data[0].cpu(), width)
+            return Certificate.exact(known(data), data[0].cpu(), job.width)
         return _simulated(job, batch) if x is None else _real(job, batch)
 
 
@@ -161,14 +147,12 @@ class _Certification(NamedTuple):
     bridge: BidirectionalWeights
     risk: float
     width: float
-    num_chains: int
-    max_distributions: int
-    num_twins: int
+    sampling: Sampling
 
     def least_width(self, num_data: int, *, real: bool) -> float:
         """The margins that remain when all weights are equal."""
         above = 0.0 if real else margin(self.risk, num_data)
-        return above + margin(self.risk, self.num_chains * num_data)
+        return above + margin(self.risk, self.sampling.num_chains * num_data)
 
     def simulate(self, like: Batch, count: int | None = None) -> list[Simulation]:
         """Data drawn from the model: ``count`` units, or as many as ``like`` has."""
@@ -258,7 +242,8 @@ def _simulated(job: _Certification, like: Batch) -> Certificate:
 def _real(job: _Certification, batch: Batch) -> Certificate:
     """The lower side of x, and the upper side as its twins suggest."""
     settings = _choose(job, batch, _spread(job, batch, NUM_PILOT))
-    drawn = job.simulate(batch, job.num_twins)
+    num_twins = job.sampling.num_twins
+    drawn = job.simulate(batch, num_twins)
     twins = job.sandwich(job.weights(drawn, settings.effort, "twins"), settings)
     sides = job.sandwich(job.bridge.weights(batch, None, settings.effort, "certificate"), settings)
     num_data = len(sides.estimate)
@@ -268,8 +253,8 @@ def _real(job: _Certification, batch: Batch) -> Certificate:
         upper=torch.where(sides.estimate.isneginf(), math.inf, above),
         mean_upper=float(sides.estimate.mean()) + _excess(job, sides, twins, num_data),
         least_width=job.least_width(num_data, real=True),
-        num_twins=job.num_twins,
-        transitions=settings.spent + settings.effort.transitions(num_data + job.num_twins, job.num_twins),
+        num_twins=num_twins,
+        transitions=settings.spent + settings.effort.transitions(num_data + num_twins, num_twins),
         **_common(job, sides, twins, batch[0], settings),
     )
 
@@ -295,7 +280,7 @@ def _common(job: _Certification, sides: Sandwich, drawn: Sandwich, x: Tensor, se
 
 def _excess(job: _Certification, sides: Sandwich, twins: Sandwich, num_data: int) -> float:
     """s + z √(SE(log p̂)² + SE(s)²) of the mean over ``num_data`` data such as those of ``sides``."""
-    variance = sides.standard_error.square().mean() / num_data + twins.shortfall.var() / job.num_twins
+    variance = sides.standard_error.square().mean() / num_data + twins.shortfall.var() / job.sampling.num_twins
     return float((twins.shortfall.mean() + _normal(job) * variance.sqrt()).nan_to_num(math.inf))
 
 
@@ -335,9 +320,9 @@ def _choose(job: _Certification, batch: Batch, shown: Batch | None) -> _Settings
             groups = best_groups(w[0], job.risk, num_data)
             enough = _enough_for_real(job, sandwich(*w, groups), sandwich(*drawn_w, groups), groups, num_data)
         further = max(2 * effort.num_distributions, FIRST_DISTRIBUTIONS)
-        if enough or further > job.max_distributions:
+        if enough or further > job.sampling.max_distributions:
             return _Settings(effort, groups, spent)
-        effort = Effort(job.num_chains, further)
+        effort = Effort(job.sampling.num_chains, further)
 
 
 def _enough(job: _Certification, sides: Sandwich, groups: Groups, num_data: int) -> bool:

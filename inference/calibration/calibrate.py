@@ -235,8 +235,8 @@ def calibrate(
     Args:
         model: ``model(x, *context)``, the generative program; its data must be drawable (see
             :func:`ppvae.inference.calibration.simulation.simulate`).
-        guide: ``guide(x, *context)``, whose latents all live on a continuum.
-        x: data, first dimension ``num_data``, or a tuple ``(x, *context)``; contexts are used in turn. Simulations from
+        guide: ``guide(x, *context)``; its latents all live on a continuum.
+        x: data, first dimension ``num_data``; or a tuple ``(x, *context)``. Contexts are used in turn; simulations from
             the prior take no more from it than its shape and context.
         anchor: where simulations come from: ``"prior"``, ``"data"``, the guide's draws at x, or ``"both"``.
         num_simulations: M of each view, at least 20.

@@ -71,8 +71,8 @@ def simulate(
     Args:
         model: ``model(x, *context)``, the generative program.
         guide: ``guide(x, *context)``; it is not run on what is drawn, but a trained pair keeps its parameters together.
-        x: data that show shape and type, first dimension ``num_data``; or ``(x, *context)``. The context is kept, and
-            the data are drawn given it.
+        x: data, first dimension ``num_data``; or a tuple ``(x, *context)``. They show shape and type; the context is
+            kept, and the data are drawn given it.
         latents: z by site, in the shape of ``Simulation.latents``, to draw the data from p(x|z) alone; a site that is
             left out is drawn from the model.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.

@@ -18,10 +18,10 @@ References:
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,12 +29,12 @@ from torch import Tensor
 from ppvae.errors import CheckpointError
 from ppvae.progress import Progress
 
-from ..options import file_path, one_of, valid_compute, whole_number
+from ..option_records import Annealing, record_of
+from ..options import file_path, valid_compute, whole_number
 from ..pair import (
     Batch,
     Pair,
     Program,
-    Start,
     as_batch,
     finite_batch,
     named_parameters,
@@ -42,7 +42,7 @@ from ..pair import (
     where_parameters_are,
 )
 from ..resume import check_fingerprint, digest, fingerprint, read_checkpoint, write_checkpoint
-from ..sampling import LEAPFROG_STEPS, AnnealingPath, MixtureStart, Schedule, confirms, forward, tune
+from ..sampling import AnnealingPath, MixtureStart, confirms, forward, tune
 from .defence import SEARCH_SHARE, rounding_of, search_all
 from .estimates import AnnealedEvidence
 from .evidence import Evidence
@@ -60,9 +60,7 @@ def annealed_evidence(
     num_chains: int = 32,
     num_distributions: int = 200,
     *,
-    start: Start = "guide",
-    schedule: Schedule = "adaptive",
-    num_steps: int = LEAPFROG_STEPS,
+    annealing: Annealing = Annealing(),
     seed: int | None = None,
     memory_mb: float = 64.0,
     checkpoint: str | Path | None = None,
@@ -80,12 +78,9 @@ def annealed_evidence(
         x: data, first dimension ``num_data``; or a tuple ``(x, *context)``.
         num_chains: independent chains per datum, C. From 25 on, the tail of their weights is judged too (k̂).
         num_distributions: steps from the start to the posterior, T.
-        start: where the chains begin: ``"guide"``, usually much nearer to the posterior, or ``"prior"``.
-        schedule: of the temperatures: ``"adaptive"`` (steps of equal thermodynamic length, per datum, from a pilot
-            run), ``"sigmoid"`` or ``"linear"``.
-        num_steps: leapfrog steps of the transition between two distributions.
+        annealing: where the chains begin and how they move, :class:`~ppvae.inference.Annealing`.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
-        memory_mb: budget in MiB for one pass of the pair, whatever the number of chains and data is.
+        memory_mb: budget in MiB for one pass of the pair; it holds whatever the number of chains and data is.
         checkpoint: a file in which finished data are kept, so that the same call goes on after an interruption.
         progress: show a progress bar with the time that remains.
 
@@ -105,24 +100,23 @@ def annealed_evidence(
         >>> _ = torch.manual_seed(0)
         >>> pair = LinearGaussian(num_features=3, latent_dim=2)
         >>> x = torch.randn(4, 3)
-        >>> evidence = annealed_evidence(pair.model, pair.guide, x, num_distributions=50, start="prior", seed=0)
+        >>> from_prior = Annealing(start="prior")
+        >>> evidence = annealed_evidence(pair.model, pair.guide, x, 32, 50, annealing=from_prior, seed=0)
         >>> bool(((evidence.log_evidence - pair.log_evidence(x)).abs() < 4 * evidence.standard_error).all())
         True
     """
     run = AnnealingRun(
         whole_number("num_chains", num_chains),
         whole_number("num_distributions", num_distributions),
-        one_of("start", start, get_args(Start)),
-        one_of("schedule", schedule, get_args(Schedule)),
-        whole_number("num_steps", num_steps),
+        record_of("annealing", annealing, Annealing),
     )
     seed, memory_mb, progress = valid_compute(seed, memory_mb, progress)
     path = file_path("checkpoint", checkpoint)
     batch = where_parameters_are(model, guide, finite_batch(as_batch(x)))
     with seeded(seed):
-        with Pair.on(model, guide, batch, start=start) as pair:
+        with Pair.on(model, guide, batch, start=annealing.start) as pair:
             elbo = by_guide(pair, ELBO_DRAWS, memory_mb)
-            finished = Finished(path, pair, {**run._asdict(), "seed": seed, "memory_mb": memory_mb})
+            finished = Finished(path, pair, run.marks() | {"seed": seed, "memory_mb": memory_mb})
             parts = _all_parts(pair, run, finished, memory_mb, progress)
         evidence = with_elbo(AnnealedEvidence.concatenate([_evidence(part) for part in parts]), elbo)
         return replace(evidence, rounding=rounding_of(evidence.rounding, pair), notes=pair.remarks)
@@ -133,14 +127,17 @@ class AnnealingRun(NamedTuple):
 
     num_chains: int
     num_distributions: int
-    start: Start
-    schedule: Schedule
-    num_steps: int
+    annealing: Annealing
 
     @property
     def cost(self) -> int:
         """Evaluations of all chains of a datum; a gradient counts as two."""
-        return 2 * self.num_chains * ((self.num_distributions - 1) * self.num_steps + 1)
+        return 2 * self.num_chains * ((self.num_distributions - 1) * self.annealing.num_steps + 1)
+
+    def marks(self) -> dict[str, Any]:
+        """What a checkpoint must agree in."""
+        sizes = {"num_chains": self.num_chains, "num_distributions": self.num_distributions}
+        return sizes | asdict(self.annealing)
 
 
 def _all_parts(
@@ -183,12 +180,13 @@ def _searched(pair: Pair, run: AnnealingRun, memory_mb: float, bar: Progress) ->
 
 def _anneal(pair: AnnealingPath, run: AnnealingRun, memory_mb: float, bar: Progress) -> dict[str, Tensor]:
     """The weights of some data's chains, and how the chains fared."""
-    tuning = tune(pair, run.start, run.num_distributions, run.schedule, run.num_steps)
+    start, schedule, num_steps = run.annealing.start, run.annealing.schedule, run.annealing.num_steps
+    tuning = tune(pair, start, run.num_distributions, schedule, num_steps)
     log_w, acceptance = [], torch.zeros(pair.num_units, dtype=torch.float64)
     for chains in pair.portions(run.num_chains, memory_mb):
         count = chains.stop - chains.start
         units = count * pair.num_units
-        part, _, accepted = forward(pair, tuning, run.start, count, run.num_steps, partial(bar.advance, units))
+        part, _, accepted = forward(pair, tuning, start, count, num_steps, partial(bar.advance, units))
         log_w.append(part.cpu())
         acceptance += accepted.cpu() * count / run.num_chains
     return {"log_w": torch.cat(log_w), "acceptance": acceptance, "path_length": tuning.length.cpu()}

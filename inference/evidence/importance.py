@@ -52,11 +52,11 @@ def importance_evidence(
 
     Args:
         model: ``model(x, *context)``, the generative program.
-        guide: ``guide(x, *context)``, the proposal.
+        guide: ``guide(x, *context)``; it proposes the latents.
         x: data, first dimension ``num_data``; or a tuple ``(x, *context)``.
         num_particles: draws per datum, K.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
-        memory_mb: budget in MiB for one pass of the pair, whatever K is.
+        memory_mb: budget in MiB for one pass of the pair; it holds whatever K is.
         progress: show a progress bar with the time that remains.
 
     Returns:

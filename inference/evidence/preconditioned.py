@@ -17,9 +17,9 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
+from ..option_records import LEAPFROG_STEPS
 from ..pair import Pair, evaluate
 from ..sampling import (
-    LEAPFROG_STEPS,
     PILOT_CHAINS,
     PILOT_TRANSITIONS,
     PILOT_WARM_UP,

@@ -36,7 +36,7 @@ def log_weights(
 
     Args:
         model: ``model(x, *context)``, the generative program.
-        guide: ``guide(x, *context)``, the program that proposes the latents.
+        guide: ``guide(x, *context)``; it proposes the latents.
         x: data, first dimension ``num_data``; or a tuple ``(x, *context)``.
         num_particles: draws of the guide per datum, K ≥ 1.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.

@@ -28,6 +28,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..option_records import Optimiser
 from ..pair import generator_kept
 
 # Tensors whose first dimension counts the data.
@@ -79,10 +80,7 @@ class Ascent:
 
 def ascend(
     family: Family,
-    num_particles: int,
-    steps: int,
-    learning_rate: float,
-    tolerance: float,
+    optimiser: Optimiser,
     num_at_once: int,
     advance: Callable[[int], None] = lambda units: None,
 ) -> Ascent:
@@ -90,10 +88,7 @@ def ascend(
 
     Args:
         family: what is climbed.
-        num_particles: draws per datum and step.
-        steps: the budget of a datum.
-        learning_rate: the full length of a step, in natural units.
-        tolerance: in nats; see above.
+        optimiser: steps and draws per datum; its learning rate is in natural units.
         num_at_once: draws per datum that may be weighed at once where no gradient is taken.
         advance: is told of every datum's steps, made or spared.
     """
@@ -101,13 +96,13 @@ def ascend(
     num_data, device = len(best[0]), best[0].device
     converged = torch.zeros(num_data, dtype=torch.bool, device=device)
     made = torch.zeros(num_data, dtype=torch.long, device=device)
-    rate = torch.full((num_data,), learning_rate, dtype=torch.float64, device=device)
-    left = steps
+    rate = torch.full((num_data,), optimiser.learning_rate, dtype=torch.float64, device=device)
+    left = optimiser.steps
     while left > 0 and not converged.all():
         index = (~converged).nonzero()[:, 0]
         length = min(ROUND, left)
         start = tuple(p[index] for p in best)
-        end = _round(family, start, index, rate[index], num_particles, length)
+        end = _round(family, start, index, rate[index], optimiser.num_particles, length)
         before, after = paired(family, start, end, index, CHECK_DRAWS, num_at_once)
         gain = (after - before).mean(0)
         error = (after - before).std(0) / math.sqrt(CHECK_DRAWS)
@@ -115,7 +110,7 @@ def ascend(
         for p, new in zip(best, end, strict=True):
             p[index[higher]] = new[higher]
         could_move = (rate[index] * length / 2 >= 1) & (length >= ROUND)
-        converged[index] = (gain.abs() + _ONE_SIDED * error < tolerance) & could_move
+        converged[index] = (gain.abs() + _ONE_SIDED * error < optimiser.tolerance) & could_move
         rate[index[~higher]] /= 2
         made[index] += length
         left -= length

@@ -27,7 +27,7 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import xarray as xr
@@ -36,6 +36,7 @@ from torch import Tensor
 from ppvae.errors import OptionError
 
 from ..evidence import Evidence, mean_with_errors
+from ..option_records import Optimiser
 from ..options import instance_of, one_of
 from ..pair import Batch, Program, as_batch
 from ..records import Summarised
@@ -219,10 +220,7 @@ def attribute_gap(
     x: Tensor | Batch,
     *,
     evidence: Evidence | None = None,
-    num_particles: int = 16,
-    steps: int = 2000,
-    learning_rate: float = 0.05,
-    tolerance: float = 0.05,
+    optimiser: Optimiser = Optimiser(),
     num_draws: int = 2000,
     seed: int | None = None,
     memory_mb: float = 64.0,
@@ -237,14 +235,11 @@ def attribute_gap(
         evidence: log p(x) of the same data in the same order, by any estimator. None reads it off the
             weights of the richest member: importance sampling from a proposal far nearer the posterior than the guide
             is. (The best member of a narrow family is a treacherous one: it sits inside the posterior.)
-        num_particles: draws per datum and step of the gradient.
-        steps: the budget of a datum in each family.
-        learning_rate: the full length of a step, in standard deviations of what is moved.
-        tolerance: a member has converged when a round of steps changes its ELBO by less than this, in nats.
+        optimiser: how each datum's ELBO is climbed, and for how long, :class:`~ppvae.inference.Optimiser`.
         num_draws: draws per datum that each ELBO, and by default log p(x), is estimated from.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
-        memory_mb: budget in MiB for one step of the pair; a step takes one datum at least.
-        progress: show progress bars with the time that remains.
+        memory_mb: budget in MiB for one pass of the pair; a step takes one datum at least.
+        progress: show a progress bar with the time that remains.
 
     Returns:
         GapAttribution: tensors of shape ``(num_data,)``, in nats.
@@ -278,20 +273,8 @@ def attribute_gap(
             f"evidence is of {len(evidence.log_evidence)} data and x holds {num_data}: give the evidence of the same "
             "data, in the same order."
         )
-    best = refine(
-        model,
-        guide,
-        x,
-        family="flow",
-        num_particles=num_particles,
-        steps=steps,
-        learning_rate=learning_rate,
-        tolerance=tolerance,
-        num_draws=num_draws,
-        seed=seed,
-        memory_mb=memory_mb,
-        progress=progress,
-    )
+    compute: Any = {"seed": seed, "memory_mb": memory_mb, "progress": progress}
+    best = refine(model, guide, x, family="flow", optimiser=optimiser, num_draws=num_draws, **compute)
     evidence = best.evidence if evidence is None else evidence
     reliable = evidence.trusted | (evidence.delta_standard_error < _CONSTANT)
     return GapAttribution(evidence.log_evidence, evidence.standard_error, reliable, best)

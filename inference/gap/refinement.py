@@ -33,7 +33,8 @@ from ppvae.errors import PairError
 from ppvae.progress import Progress
 
 from ..evidence import Evidence, Running
-from ..options import one_of, positive_number, valid_compute, whole_number
+from ..option_records import Optimiser, record_of
+from ..options import one_of, valid_compute, whole_number
 from ..pair import (
     Batch,
     Pair,
@@ -116,13 +117,10 @@ class Refinement:
 
 
 @dataclass(frozen=True)
-class _Options:
+class _Climbing:
     """How a family is climbed."""
 
-    num_particles: int
-    steps: int
-    learning_rate: float
-    tolerance: float
+    optimiser: Optimiser
     num_draws: int
     memory_mb: float
     advance: Callable[[int], None]
@@ -134,10 +132,7 @@ def refine(
     x: Tensor | Batch,
     *,
     family: FamilyName = "guide",
-    num_particles: int = 16,
-    steps: int = 2000,
-    learning_rate: float = 0.05,
-    tolerance: float = 0.05,
+    optimiser: Optimiser = Optimiser(),
     num_draws: int = 1000,
     seed: int | None = None,
     memory_mb: float = 64.0,
@@ -147,17 +142,13 @@ def refine(
 
     Args:
         model: ``model(x, *context)``, the generative program.
-        guide: ``guide(x, *context)``, which the search starts from; its continuous latents are drawn by rsample.
+        guide: ``guide(x, *context)``; the search starts from it, and its continuous latents are drawn by rsample.
         x: data, first dimension ``num_data``; or a tuple ``(x, *context)``.
         family: ``guide``, the guide's own; ``full``, with full covariance; ``flow``, with coupling layers as well.
-        num_particles: draws per datum and step of the gradient.
-        steps: the budget of a datum in each family; it stops sooner once it has converged, which takes two rounds of
-            200 steps where there is something to gain.
-        learning_rate: the full length of a step, in standard deviations of what is moved.
-        tolerance: a datum has converged when a round changes its ELBO by less than this, in nats.
+        optimiser: how each datum's ELBO is climbed, and for how long, :class:`~ppvae.inference.Optimiser`.
         num_draws: draws per datum that each ELBO is estimated from.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
-        memory_mb: budget in MiB for one step of the pair; a step takes one datum at least. How the data are cut
+        memory_mb: budget in MiB for one pass of the pair; a step takes one datum at least. How the data are cut
             depends on it, and with it which draws are made.
         progress: show a progress bar with the time that remains.
 
@@ -192,17 +183,15 @@ def refine(
     """
     family = one_of("family", family, FAMILIES)
     seed, memory_mb, progress = valid_compute(seed, memory_mb, progress)
-    num_particles, steps = whole_number("num_particles", num_particles), whole_number("steps", steps)
-    learning_rate, tolerance = positive_number("learning_rate", learning_rate), positive_number("tolerance", tolerance)
-    num_draws = whole_number("num_draws", num_draws, least=2)
+    optimiser, num_draws = record_of("optimiser", optimiser, Optimiser), whole_number("num_draws", num_draws, least=2)
     batch = where_parameters_are(model, guide, finite_batch(as_batch(x)))
     names = FAMILIES[: FAMILIES.index(family) + 1]
     with seeded(seed), Pair.on(model, guide, batch, start=None if family == "guide" else "guide") as pair:
         if family != "guide":
             _demand_maps(pair)
-        total = pair.num_units * steps * len(names)
+        total = pair.num_units * optimiser.steps * len(names)
         with Progress(f"best member ({family})", total, "steps", progress) as bar, _networks_still(pair):
-            how = _Options(num_particles, steps, learning_rate, tolerance, num_draws, memory_mb, bar.advance)
+            how = _Climbing(optimiser, num_draws, memory_mb, bar.advance)
             parts = [_climb_part(part, names, how) for part in _parts(pair, how)]
         offsets = _joined([offsets for offsets, _, _ in parts])
         refined = RefinedGuide(GuideFamily(pair), offsets)
@@ -238,11 +227,11 @@ def _demand_maps(pair: Pair) -> None:
             )
 
 
-def _parts(pair: Pair, how: _Options) -> list[Pair]:
+def _parts(pair: Pair, how: _Climbing) -> list[Pair]:
     """The pair in pieces whose every step fits the budget; a step takes one unit at least."""
     if not pair.divisible:
         return [pair]
-    return [pair.rows(units) for units in pair.pieces(how.num_particles, how.memory_mb)]
+    return [pair.rows(units) for units in pair.pieces(how.optimiser.num_particles, how.memory_mb)]
 
 
 class _Climb(NamedTuple):
@@ -259,12 +248,12 @@ class _Climb(NamedTuple):
 
 
 def _climb_part(
-    pair: Pair, names: Sequence[FamilyName], how: _Options
+    pair: Pair, names: Sequence[FamilyName], how: _Climbing
 ) -> tuple[Parameters, dict[str, _Climb], list[Evidence]]:
     """The guide's offsets for some of the data, what came of each family, and the evidence from every member."""
     own = GuideFamily(pair)
     budget = int(how.memory_mb * 2**20) // (pair.bytes_each * pair.num_units)
-    num_at_once = max(budget, how.num_particles)
+    num_at_once = max(budget, how.optimiser.num_particles)
     offsets, climb, evidence = _climb(own, how, num_at_once)
     climbs = {"guide": climb}
     if len(names) > 1:
@@ -278,9 +267,9 @@ def _climb_part(
     return offsets, climbs, evidence
 
 
-def _climb(family: Family, how: _Options, num_at_once: int) -> tuple[Parameters, _Climb, list[Evidence]]:
+def _climb(family: Family, how: _Climbing, num_at_once: int) -> tuple[Parameters, _Climb, list[Evidence]]:
     """Climb a family; weigh its start and its end on fresh draws, and read the evidence off both."""
-    ascent = ascend(family, how.num_particles, how.steps, how.learning_rate, how.tolerance, num_at_once, how.advance)
+    ascent = ascend(family, how.optimiser, num_at_once, how.advance)
     every = torch.arange(len(ascent.steps), device=ascent.steps.device)
     weights = paired(family, family.start, ascent.parameters, every, how.num_draws, num_at_once)
     before, after = (log_w.cpu() for log_w in weights)

@@ -94,10 +94,9 @@ def latent_units(
     for most verdicts.
 
     Args:
-        model: ``model(x)``, the generative program; its latents must be drawn from one prior for all data.
-        guide: ``guide(x)``. Units are the numbers of its continuous latents, in any number of sites and plates.
-        x: data, ``(num_data, ...)``, or a tuple ``(x, *context)``; q(z_j) and the variance of the means are taken over
-            all of them.
+        model: ``model(x, *context)``, the generative program; its latents must be drawn from one prior for all data.
+        guide: ``guide(x, *context)``; the numbers of its continuous latents, in any site or plate, are the units.
+        x: data, first dimension ``num_data``; or a tuple ``(x, *context)``. q(z_j) and the means' spread are over all.
         num_particles: draws of the guide per datum, K ≥ 2.
         threshold: activity below which a unit is not called active, in variances of its prior, in (0, 1).
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.

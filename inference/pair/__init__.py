@@ -26,7 +26,7 @@ from .marginals import (
 from .memory import chunks
 from .modes import buffers_kept, evaluation_mode, owner, reachable_modules
 from .objective import elbo_for
-from .pair import Densities, Pair, Start, Terms
+from .pair import Densities, Pair, Terms
 from .parameters import (
     ParameterValues,
     Trained,
@@ -60,7 +60,6 @@ __all__ = [
     "Program",
     "Programs",
     "Site",
-    "Start",
     "Terms",
     "Trained",
     "UnitDraws",

@@ -66,7 +66,7 @@ def check(model: Program, guide: Program, x: Tensor | Batch) -> Findings:
     Args:
         model: ``model(x, *context)``, the generative program.
         guide: ``guide(x, *context)``.
-        x: some data to run it on, first dimension ``num_data``; or a tuple ``(x, *context)``. A few dozen do.
+        x: data, first dimension ``num_data``; or a tuple ``(x, *context)``. A few dozen do.
 
     Returns:
         The findings; empty when the pair keeps the contract. Its ``pair`` says of which unit and in which layouts the

@@ -43,8 +43,8 @@ def marginals(fn: Any) -> dist.TorchDistribution | str:
     Example:
         >>> fn = dist.MultivariateNormal(torch.zeros(2), torch.tensor([[4.0, 1.0], [1.0, 9.0]]))
         >>> unit = marginals(fn)
-        >>> unit.batch_shape, unit.stddev.tolist()
-        (torch.Size([2]), [2.0, 3.0])
+        >>> unit.batch_shape, unit.variance.round().tolist()
+        (torch.Size([2]), [4.0, 9.0])
     """
     while isinstance(fn, torch.distributions.Independent):
         fn = fn.base_dist

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import pyro
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ppvae.errors import PairError
 
+from ..option_records import Start
 from .arguments import Arguments, Batch
 from .failures import described
 from .layout import Body, Layout, Tensors, run
@@ -33,8 +34,6 @@ from .traces import FAILURES, Program
 
 # Units that the programs are tried on.
 FEW = 4
-
-Start = Literal["guide", "prior"]
 
 # Log densities that are functions of u: (num_chains, num_units, dim) ↦ (num_terms, num_chains, num_units).
 Terms = Callable[[Tensor], Tensor]
@@ -326,7 +325,8 @@ class Pair:
             if name in values and bool((outside > 0).any()):
                 raise PairError(
                     f"the guide draws {name!r} outside the support that the model gives it: let the guide's "
-                    "distribution have the support of the model's, or start from the prior (start='prior')."
+                    "distribution have the support of the model's, or start from the prior (start='prior' "
+                    "in Annealing or Sampling)."
                 )
         return u
 

@@ -274,7 +274,7 @@ class Programs:
             raise PairError(
                 "the guide's latents are a function of its auxiliary draws that ppvae cannot invert, so that log "
                 "q(z|x) is known at its own draws only: estimate with importance_evidence, or start from the prior "
-                "(start='prior')."
+                "(start='prior' in Annealing or Sampling)."
             )
         a, start, values = u[..., self.structure.order.to(u.device)], 0, {}
         for name, site in self.structure.auxiliary.items():

@@ -18,6 +18,7 @@ from pyro.contrib.easyguide import EasyGuide
 from pyro.infer.autoguide import AutoGuide, AutoLaplaceApproximation
 from torch.distributions import biject_to
 
+from ..option_records import Start
 from .agreement import equal
 from .arguments import Arguments, Batch
 from .cutting import with_rows, without_nan
@@ -27,7 +28,7 @@ from .handlers import filled, has_density_outside_support, outside_support, real
 from .layout import LAYOUTS, Layout
 from .memory import FLOOR, growth
 from .modes import buffers_kept, evaluation_mode, reachable_modules
-from .pair import Pair, Start
+from .pair import Pair
 from .parameters import named_parameters, own_parameters, pyro_module_names, warn_of_other_values
 from .points import resolved_points
 from .randomness import generator_kept

@@ -17,9 +17,10 @@ from torch.distributions import biject_to
 
 from ppvae.errors import PairError, first_line
 
+from ..option_records import Start
 from .distributions import bare, layers
 from .handlers import Put
-from .pair import Pair, Start, Terms
+from .pair import Pair, Terms
 from .randomness import generator_kept
 from .sites import Frame
 from .structure import Structure

@@ -38,7 +38,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Hashable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import pyro
 import torch
@@ -49,7 +49,8 @@ from torch import Tensor
 from ppvae import __version__
 from ppvae.errors import OptionError
 
-from ..options import flag, instance_of, valid_memory, valid_seed, whole_number
+from ..option_records import DrawsFrom, Source
+from ..options import flag, instance_of, shown, valid_memory, valid_seed
 from ..pair import Batch, Pair, Program, Values, as_batch, finite_batch, owner, seeded, where_parameters_are
 from .draws import exact_draws, given_draws, guide_draws, resampled_draws, store, weight_stats
 from .labels import DATUM, RESERVED, SAMPLE, check_coords, dims_of_variables
@@ -62,17 +63,13 @@ SOURCES = {
 }
 OF_WEIGHTS = ("pareto_k", "importance_ess")
 
-Source = Literal["guide", "psis", "exact"]
-
 
 def to_datatree(
     model: Program,
     guide: Program,
     x: Tensor | Batch,
     *,
-    draws: Source | Mapping[str, Any] | Posterior = "guide",
-    num_draws: int = 250,
-    num_chains: int = 4,
+    draws: Source | DrawsFrom | Mapping[str, Any] | Posterior = "guide",
     predictive: bool = True,
     coords: Mapping[str, Sequence[Any]] | None = None,
     dims: Mapping[str, Sequence[Hashable]] | None = None,
@@ -85,15 +82,11 @@ def to_datatree(
         model: ``model(x, *context)``, the generative program.
         guide: ``guide(x, *context)``.
         x: data, first dimension ``num_data``; or a tuple ``(x, *context)``.
-        draws: where the posterior's draws come from: ``"guide"``; ``"psis"``, ten times as many draws of the guide,
-            resampled for each datum by Pareto-smoothed importance weights (they repeat: ``sample_stats`` says in
-            ``importance_ess`` how many they are worth, and in ``pareto_k`` whether to trust them); ``"exact"``, from
-            ``posterior(x)`` of the object that the model is a method of; or draws of your own, a mapping from site to
-            ``(chain, draw, datum, ...)``, such as the ``posterior`` group of another tree; or the record of
-            :func:`~ppvae.inference.sample_posterior`, which puts ``converged``, R-hat and the rest into
-            ``sample_stats``, by datum.
-        num_draws: draws per datum and chain; with draws of your own, theirs.
-        num_chains: into how many chains the draws are cut; with draws of your own, theirs.
+        draws: where the posterior's draws come from: ``"guide"``, ``"psis"`` or ``"exact"``, each for 4 chains of 250
+            draws, or :class:`~ppvae.inference.DrawsFrom`, which explains the three and takes other numbers. Or draws of
+            your own, a mapping from site to ``(chain, draw, datum, ...)``, such as the ``posterior`` group of another
+            tree; or the record of :func:`~ppvae.inference.sample_posterior`, which puts ``converged``, R-hat and the
+            rest into ``sample_stats``, by datum.
         predictive: also draw data, for ``prior_predictive`` and ``posterior_predictive``: each as large as x times the
             number of draws.
         coords: values along dims, by dim, as ArviZ takes them; ``"datum"`` names the data.
@@ -128,31 +121,31 @@ def to_datatree(
         >>> sorted(tree.children)[:3]
         ['log_likelihood', 'observed_data', 'posterior']
     """
-    size = whole_number("num_chains", num_chains), whole_number("num_draws", num_draws)
     seed, memory_mb, predictive = valid_seed(seed), valid_memory(memory_mb), flag("predictive", predictive)
     for name, value in (("coords", coords), ("dims", dims)):
         if value is not None:
             instance_of(name, value, Mapping, "a mapping, or None")
     batch = where_parameters_are(model, guide, finite_batch(as_batch(x)))
-    told: Values = {}
-    if not isinstance(draws, (str, Mapping)):  # a record of them
-        told, draws = getattr(draws, "diagnostics", {}), getattr(draws, "draws", draws)
-    if not isinstance(draws, Mapping) and not (isinstance(draws, str) and draws in SOURCES):
-        found = repr(draws) if isinstance(draws, str) else type(draws).__name__
-        raise OptionError(f"draws must be one of {list(SOURCES)}, or a mapping from site to draws; it is {found}.")
+    asked, told = _asked(draws)
+    source = asked.source if isinstance(asked, DrawsFrom) else None
     with seeded(seed), Pair.on(model, guide, batch) as pair, torch.no_grad():
         context = _context(pair)
         dims_of = dims_of_variables(pair, context, dims or {})
-        given = given_draws(pair, draws) if isinstance(draws, Mapping) else None
-        size = size if given is None else given[1:]
-        check_coords(coords or {}, dims_of, size)
-        z, of_weights = _posterior(pair, draws, size, memory_mb) if given is None else (given[0], {})
+        if isinstance(asked, DrawsFrom):
+            size = asked.num_chains, asked.num_draws
+            check_coords(coords or {}, dims_of, size)
+            z, of_weights = _posterior(pair, asked.source, size[0] * size[1], memory_mb)
+        else:
+            z, num_chains, num_draws = given_draws(pair, asked)
+            size = num_chains, num_draws
+            check_coords(coords or {}, dims_of, size)
+            of_weights = {}
         groups = _read(pair, z, size[0] * size[1], predictive, memory_mb)
-    if isinstance(draws, str) and draws == "guide":
+    if source == "guide":
         of_weights = dict(zip(OF_WEIGHTS, weight_stats(groups["sample_stats"]["log_weight"]), strict=True))
     of_weights |= told
     groups["constant_data"] = context
-    attrs = _attributes(pair, draws, seed)
+    attrs = _attributes(pair, source, seed)
     tree = {}
     for group, values in groups.items():
         log_densities, data = group in ("sample_stats", "log_likelihood"), group.endswith("_data")
@@ -176,15 +169,26 @@ def to_datatree(
     return out
 
 
-def _posterior(
-    pair: Pair, draws: Source | Mapping[str, Any], size: tuple[int, int], memory_mb: float
-) -> tuple[Values, Values]:
+def _asked(draws: Any) -> tuple[DrawsFrom | Mapping[str, Any], Values]:
+    """What makes the draws, or the draws; and what is told of each datum's, where they come in a record."""
+    if isinstance(draws, str) and draws in SOURCES:
+        return DrawsFrom(draws), {}  # type: ignore[arg-type]
+    told: Values = {}
+    if not isinstance(draws, (str, DrawsFrom, Mapping)):
+        told, draws = getattr(draws, "diagnostics", {}), getattr(draws, "draws", draws)
+    if isinstance(draws, (DrawsFrom, Mapping)):
+        return draws, told
+    raise OptionError(
+        f"draws must be one of {list(SOURCES)}, a DrawsFrom, or a mapping from site to draws; it is {shown(draws)}."
+    )
+
+
+def _posterior(pair: Pair, source: Source, num_draws: int, memory_mb: float) -> tuple[Values, Values]:
     """Draws by datum, and what is known of their weights."""
-    num_draws = size[0] * size[1]
-    if draws == "psis":
+    if source == "psis":
         resampled = resampled_draws(pair, num_draws, memory_mb)
         return resampled.values, dict(zip(OF_WEIGHTS, (resampled.pareto_k, resampled.ess), strict=True))
-    if draws == "exact":
+    if source == "exact":
         return exact_draws(pair, num_draws), {}
     return guide_draws(pair, num_draws, memory_mb), {}
 
@@ -232,7 +236,7 @@ def _context(pair: Pair) -> Values:
     return out
 
 
-def _attributes(pair: Pair, draws: Source | Mapping[str, Any], seed: int | None) -> dict[str, Any]:
+def _attributes(pair: Pair, source: Source | None, seed: int | None) -> dict[str, Any]:
     """What every group says of itself."""
     model, guide = (_name(program) for program in (pair.model, pair.guide))
     attrs: dict[str, Any] = {
@@ -241,7 +245,7 @@ def _attributes(pair: Pair, draws: Source | Mapping[str, Any], seed: int | None)
         "creation_library_version": __version__,
         "torch_version": str(torch.__version__),
         "pair": model if model == guide else f"{model}, {guide}",
-        "draws": "given" if isinstance(draws, Mapping) else SOURCES[draws],
+        "draws": "given" if source is None else SOURCES[source],
     }
     if seed is not None:
         attrs["seed"] = seed

@@ -191,7 +191,7 @@ def guide_quality(
 
     Args:
         model: ``model(x, *context)``, the generative program.
-        guide: ``guide(x, *context)``, to be judged.
+        guide: ``guide(x, *context)``; it is what is judged.
         x: data, first dimension ``num_data``; or a tuple ``(x, *context)``.
         reference: posterior draws of the same data, from :func:`sample_posterior`; None draws them with its defaults.
             As many are drawn from the guide.

@@ -107,7 +107,7 @@ def elbo_surgery(
         x: data, ``(num_data, ...)``; q(z) is the guide's average over all of them.
         num_particles: draws of the guide per datum, K ≥ 2.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
-        memory_mb: budget in MiB for one pass of the guide; the N·K draws themselves come on top.
+        memory_mb: budget in MiB for one pass of the pair; the N·K draws themselves come on top.
         progress: show a progress bar with the time that remains.
 
     Returns:
@@ -129,8 +129,8 @@ def elbo_surgery(
         >>> with torch.no_grad():
         ...     _ = pair.guide_bias.fill_(1.0)
         >>> parts = elbo_surgery(pair.model, pair.guide, torch.randn(20, 3), num_particles=2000, seed=0).summary()
-        >>> round(parts["mutual_information"], 6), round(parts["marginal_kl"], 1)
-        (0.0, 1.0)
+        >>> abs(parts["mutual_information"]) < 1e-5, round(parts["marginal_kl"], 1)
+        (True, 1.0)
     """
     num_particles = whole_number("num_particles", num_particles)
     if num_particles < 2:

@@ -2,11 +2,9 @@
 
 from .aggregate import LogDensity, aggregate
 from .annealing import (
-    LEAPFROG_STEPS,
     PILOT_CHAINS,
     PILOT_TRANSITIONS,
     PILOT_WARM_UP,
-    Schedule,
     Tuning,
     backward,
     forward,
@@ -25,7 +23,6 @@ from .warmup import Kernel, Walk, covariance_factor, settle, starts, walk, warm_
 __all__ = [
     "ENOUGH",
     "LARGE_PRIOR_SHARE",
-    "LEAPFROG_STEPS",
     "LEAST_BUDGET",
     "ON_THE_LINE",
     "PILOT_CHAINS",
@@ -37,7 +34,6 @@ __all__ = [
     "Kernel",
     "LogDensity",
     "MixtureStart",
-    "Schedule",
     "Search",
     "Standardised",
     "StudentMixture",

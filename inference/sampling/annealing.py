@@ -30,19 +30,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..pair import Point, Start, Terms, evaluate
+from ..option_records import LEAPFROG_STEPS, Schedule, Start
+from ..pair import Point, Terms, evaluate
 from .hmc import TARGET_ACCEPTANCE, transition
 from .mixture_start import AnnealingPath
 
-Schedule = Literal["adaptive", "sigmoid", "linear"]
-
-# Short trajectories: at the same cost, more temperatures bring more than longer moves at each.
-LEAPFROG_STEPS = 3
 PILOT_CHAINS = 8
 # The pilot's transitions at every temperature, and more of them before it leaves the start.
 PILOT_TRANSITIONS = 4

@@ -106,7 +106,7 @@ def transition(
         A standard normal, from far out:
 
         >>> import torch
-        >>> from ppvae.inference.density import evaluate
+        >>> from ppvae.inference.pair import evaluate
         >>> def terms(u):
         ...     return -u.square().sum(-1)[None] / 2
         >>> _ = torch.manual_seed(0)

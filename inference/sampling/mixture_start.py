@@ -16,7 +16,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..pair import Pair, Start, Terms
+from ..option_records import Start
+from ..pair import Pair, Terms
 from .student import StudentMixture
 
 # The share γ of the chains.

@@ -29,7 +29,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..pair import Pair, Start, Terms
+from ..option_records import Start
+from ..pair import Pair, Terms
 
 # How many draws a diagonal covariance counts for when a full one is estimated. Few: the two covariances make up for
 # each other's errors, and a diagonal one widens the narrow directions of a correlated posterior.

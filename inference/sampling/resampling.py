@@ -29,7 +29,8 @@ import torch
 from scipy.cluster.hierarchy import leaves_list, linkage
 from torch import Tensor
 
-from ..pair import Pair, Start, has_continuum
+from ..option_records import Start
+from ..pair import Pair, has_continuum
 from .annealing import forward, tune
 
 # Annealed chains of each start, for each chain that starts anew; and the distributions on their way.

@@ -112,7 +112,7 @@ def fit(
         checkpoint_seconds: how often to write the checkpoint; it is also written at the end and on Ctrl-C.
         accelerator: Lightning Fabric's (``"auto"``, ``"cpu"``, ``"cuda"``, …).
         precision: Lightning Fabric's (``"32-true"``, ``"bf16-mixed"``, ``"64-true"``, …).
-        progress: show a progress bar.
+        progress: show a progress bar with the time that remains.
 
     Returns:
         Fit: the history and how it ended. Ctrl-C ends a training early and returns what there is.

@@ -29,7 +29,7 @@ def train(folder: Path, resume: bool) -> None:
     torch.manual_seed(0)
     pair = VAE.for_data(data.train, Binomial(16), latent_dim=4, hidden=(32,))
     checkpoint = folder / "checkpoint.pt"
-    fit(pair.model, pair.guide, data, epochs=12, batch_size=50, patience=10, checkpoint=checkpoint,
+    fit(pair.model, pair.guide, data, epochs=4, batch_size=50, patience=10, checkpoint=checkpoint,
         checkpoint_seconds=0.02, resume=resume, progress=False)  # fmt: skip
     digest = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in pair.parameters())).hexdigest()
     (folder / "hash").write_text(digest)

@@ -5,6 +5,7 @@ Every datum of a simulated certificate has latents, chains and bounds of its own
 
 import importlib
 import math
+from dataclasses import replace
 
 import numpy as np
 import pairs
@@ -16,6 +17,7 @@ import truths_inference as truths
 from pairs.pair import Pair
 
 from ppvae.errors import DataError, OptionError, PairError
+from ppvae.inference import Annealing, Sampling
 from ppvae.inference.bounds.bidirectional import BidirectionalWeights, Effort, gather
 from ppvae.inference.bounds.certify import certify
 from ppvae.inference.bounds.markov import Groups, above, below, margin, sandwich
@@ -24,6 +26,8 @@ from ppvae.models import LinearGaussian
 
 # The module: the package has a function of the same name.
 certify_module = importlib.import_module("ppvae.inference.bounds.certify")
+# No chains: importance sampling.
+DRAWS_ALONE = Sampling(max_distributions=1)
 
 
 def gaussian(dim, scale=1.0, shift=0.0, num_features=None):
@@ -80,7 +84,7 @@ def test_a_simulated_certificate_covers(name, confidence, monkeypatch):
     """1000 data each, from few draws so that it has to work for it; false alarm 1e-3 were the coverage as stated."""
     monkeypatch.setattr(certify_module, "IMPORTANCE_DRAWS", 4)
     pair = COVERED[name]().replicated(1000)
-    certificate = certify(pair.model, pair.guide, like=pair.data, confidence=confidence, max_distributions=1, seed=5)
+    certificate = certify(pair.model, pair.guide, like=pair.data, confidence=confidence, sampling=DRAWS_ALONE, seed=5)
     assert (certificate.kind, certificate.confidence) == ("simulated", pytest.approx(confidence))
     truth = pair.log_evidence(certificate.x, *pair.context).detach()
     covered = int(((certificate.lower <= truth) & (truth <= certificate.upper)).sum())
@@ -93,7 +97,7 @@ def test_a_simulated_certificate_covers_by_quadrature(monkeypatch):
     """The banana: 1000 data whose evidence is an integral over a grid; false alarm 1e-3."""
     monkeypatch.setattr(certify_module, "IMPORTANCE_DRAWS", 4)
     pair = pairs.build("banana").replicated(1000)
-    certificate = certify(pair.model, pair.guide, like=pair.data, confidence=0.5, max_distributions=1, seed=5)
+    certificate = certify(pair.model, pair.guide, like=pair.data, confidence=0.5, sampling=DRAWS_ALONE, seed=5)
     truth = torch.cat([truths.grid_evidence(pair.model, x, "z", 9.0, 120) for x in certificate.x.split(100)])
     covered = int(((certificate.lower <= truth) & (truth <= certificate.upper)).sum())
     assert truths.binomial_alarm(covered, 1000, 0.5) > 1e-3
@@ -184,15 +188,16 @@ def test_the_width_of_importance_sampling(scale):
 def test_fifty_latents_from_the_prior():
     """Annealing where importance sampling is hopeless: the width is reached, and the truth inside."""
     pair = gaussian(50).replicated(60)
-    options = {"start": "prior", "num_chains": 4, "width": 0.5, "seed": 0}
-    certificate = certify(pair.model, pair.guide, like=pair.data, **options)
+    sampling = Sampling(start="prior", num_chains=4)
+    certificate = certify(pair.model, pair.guide, like=pair.data, width=0.5, sampling=sampling, seed=0)
     truth = pair.log_evidence(certificate.x)
     assert certificate.num_distributions > 1
     assert certificate.reached
     assert certificate.mean_lower <= truth.mean() <= certificate.mean_upper
     assert ((certificate.lower <= truth) & (truth <= certificate.upper)).double().mean() > 0.95
     # Without the chains the same budget of draws leaves many nats.
-    poor = certify(pair.model, pair.guide, like=pair.data, **options | {"max_distributions": 1})
+    none = replace(sampling, max_distributions=1)
+    poor = certify(pair.model, pair.guide, like=pair.data, width=0.5, sampling=none, seed=0)
     assert poor.mean_upper - poor.mean_lower > 5
     assert not poor.reached
 
@@ -204,7 +209,7 @@ def test_a_real_certificate_covers(name, num_draws, monkeypatch):
     monkeypatch.setattr(certify_module, "IMPORTANCE_DRAWS", num_draws)
     pair = pairs.build(name).replicated(1000)
     given = simulate(pair.model, pair.guide, pair.x, seed=1).batch[0]
-    certificate = certify(pair.model, pair.guide, given, confidence=0.5, max_distributions=1, seed=9)
+    certificate = certify(pair.model, pair.guide, given, confidence=0.5, sampling=DRAWS_ALONE, seed=9)
     truth = pair.log_evidence(given)
     assert certificate.kind == "real"
     assert torch.equal(certificate.x, given)
@@ -219,7 +224,9 @@ def test_the_mean_of_real_data_is_covered():
     for seed in range(20):
         pair = pairs.build("linear_shifted").replicated(20)
         given = simulate(pair.model, pair.guide, pair.x, seed=seed).batch[0]
-        certificate = certify(pair.model, pair.guide, given, max_distributions=1, num_twins=40, seed=seed)
+        certificate = certify(
+            pair.model, pair.guide, given, sampling=Sampling(max_distributions=1, num_twins=40), seed=seed
+        )
         hits += certificate.mean_lower <= pair.log_evidence(given).mean() <= certificate.mean_upper
     assert hits >= 17
 
@@ -269,7 +276,7 @@ def test_the_programs_are_believed_and_not_the_closed_form():
 
     pair = TooHigh(num_features=3, latent_dim=2).set_exact_guide()
     x = torch.randn(40, 3)
-    certificate = certify(pair.model, pair.guide, like=x, max_distributions=1, seed=0)
+    certificate = certify(pair.model, pair.guide, like=x, sampling=DRAWS_ALONE, seed=0)
     truth = LinearGaussian.log_evidence(pair, certificate.x).mean().item()
     assert certificate.kind == "simulated"
     assert certificate.mean_lower <= truth <= certificate.mean_upper < truth + 1
@@ -291,13 +298,13 @@ def test_a_closed_form_is_that_of_the_model_only():
 
 def test_a_single_datum():
     pair = pairs.build("linear_wide").rows(slice(0, 1))
-    simulated = certify(pair.model, pair.guide, like=pair.x, max_distributions=1, seed=0)
+    simulated = certify(pair.model, pair.guide, like=pair.x, sampling=DRAWS_ALONE, seed=0)
     truth = pair.log_evidence(simulated.x)
     assert simulated.lower.shape == (1,)
     assert simulated.lower <= truth <= simulated.upper
     assert simulated.mean_lower <= truth <= simulated.mean_upper
     assert math.isnan(simulated.shortfall_error)
-    real = certify(pair.model, pair.guide, pair.x, max_distributions=1, seed=0)
+    real = certify(pair.model, pair.guide, pair.x, sampling=DRAWS_ALONE, seed=0)
     assert real.lower <= pair.truth <= real.upper
     assert real.mean_upper - real.mean_lower < 0.2
 
@@ -305,8 +312,8 @@ def test_a_single_datum():
 def test_refinement_stops_when_the_width_is_reached():
     """From the prior: importance sampling for a wide interval, and more distributions for a narrow one."""
     pair = gaussian(8).replicated(60)
-    options = {"start": "prior", "num_chains": 4, "seed": 0, "max_distributions": 128}
-    wide, narrow = (certify(pair.model, pair.guide, like=pair.data, width=w, **options) for w in (10.0, 0.3))
+    options = {"like": pair.data, "sampling": Sampling(start="prior", num_chains=4, max_distributions=128), "seed": 0}
+    wide, narrow = (certify(pair.model, pair.guide, width=w, **options) for w in (10.0, 0.3))
     assert (wide.num_distributions, wide.transitions) == (1, 0)
     assert wide.num_chains == certify_module.IMPORTANCE_DRAWS
     assert 32 <= narrow.num_distributions <= 128
@@ -332,7 +339,9 @@ def test_settings_are_chosen_on_other_data(monkeypatch):
     weights = BidirectionalWeights.weights
     monkeypatch.setattr(BidirectionalWeights, "weights", watched)
     pair = gaussian(4).replicated(40)
-    certificate = certify(pair.model, pair.guide, like=pair.x, start="prior", max_distributions=32, seed=0)
+    certificate = certify(
+        pair.model, pair.guide, like=pair.x, sampling=Sampling(start="prior", max_distributions=32), seed=0
+    )
     pilots = seen[:-1]
     assert torch.equal(seen[-1], certificate.x)
     assert len(pilots) == 2
@@ -371,7 +380,9 @@ def test_few_data_cannot_be_narrow():
 
 def test_a_spent_budget_is_said():
     pair = gaussian(10).replicated(100)
-    certificate = certify(pair.model, pair.guide, like=pair.x, start="prior", max_distributions=1, seed=0)
+    certificate = certify(
+        pair.model, pair.guide, like=pair.x, sampling=Sampling(start="prior", max_distributions=1), seed=0
+    )
     assert not certificate.reached
     assert any("the budget is spent" in remark for remark in certificate.remarks())
 
@@ -380,10 +391,12 @@ def test_remarks_say_what_is_certified():
     pair = pairs.build("linear_wide")
     simulated = certify(pair.model, pair.guide, like=pair.x, seed=0)
     assert any("drawn from the model" in remark for remark in simulated.remarks())
-    real = certify(pair.model, pair.guide, pair.x, num_twins=20, max_distributions=1, seed=0)
+    real = certify(pair.model, pair.guide, pair.x, sampling=Sampling(num_twins=20, max_distributions=1), seed=0)
     assert any("the upper bounds are estimates" in remark and "20 data" in remark for remark in real.remarks())
     assert any("never trained" in remark for remark in real.remarks())
-    from_prior = certify(pair.model, pair.guide, pair.x, start="prior", num_twins=20, max_distributions=1, seed=0)
+    from_prior = certify(
+        pair.model, pair.guide, pair.x, sampling=Sampling(start="prior", num_twins=20, max_distributions=1), seed=0
+    )
     assert not any("never trained" in remark for remark in from_prior.remarks())
     # Of 20 twins none is so high that one more would exceed it once in forty times.
     assert real.upper.isposinf().all()
@@ -402,7 +415,7 @@ def test_a_datum_of_probability_zero():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Beta(torch.full_like(x, 2.0), 2.0))
 
-    certificate = certify(model, guide, torch.tensor([0.5, 7.0, 0.2]), max_distributions=1, seed=0)
+    certificate = certify(model, guide, torch.tensor([0.5, 7.0, 0.2]), sampling=DRAWS_ALONE, seed=0)
     assert certificate.lower[1] == certificate.log_evidence[1] == -math.inf
     assert certificate.lower[[0, 2]].isfinite().all()
     assert certificate.upper[[0, 2]].isfinite().all()
@@ -447,10 +460,7 @@ def test_refusals():
         ({"x": pair.x, "confidence": -0.5}, "confidence"),
         ({"x": pair.x, "width": 0.0}, "width must be a positive number of nats"),
         ({"x": pair.x, "width": math.nan}, "width"),
-        ({"x": pair.x, "num_twins": 1}, "num_twins must be an integer of at least 2"),
-        ({"x": pair.x, "num_chains": 0}, "num_chains"),
-        ({"x": pair.x, "max_distributions": 2.5}, "max_distributions must be an integer of at least 1; it is 2.5"),
-        ({"x": pair.x, "start": "posterior"}, "start"),
+        ({"x": pair.x, "sampling": Annealing()}, r"sampling must be the record ppvae.inference.Sampling\(...\); it is"),
         ({"x": pair.x, "memory_mb": -1.0}, "memory_mb"),
     ]
     for options, message in cases:

@@ -20,6 +20,7 @@ from matplotlib import pyplot
 from pyro import poutine
 
 from ppvae.errors import DataError, NonFiniteError, OptionError, PairError
+from ppvae.inference import DrawsFrom
 from ppvae.inference.posterior.datatree import to_datatree
 from ppvae.inference.posterior.draws import smoothed_weights, weight_stats
 from ppvae.models import LinearGaussian
@@ -38,6 +39,9 @@ Z_LIMIT = truths.Z_LIMIT
 
 
 def tree_of(pair, **options):
+    size = {name: options.pop(name) for name in ("num_draws", "num_chains") if name in options}
+    if size:
+        options["draws"] = DrawsFrom(options.get("draws", "guide"), **size)
     return to_datatree(pair.model, pair.guide, pair.data, **({"seed": 0} | options))
 
 
@@ -168,7 +172,7 @@ class TestDensities:
 class TestDraws:
     def test_the_exact_guide_has_the_posteriors_moments(self, linear):
         pair, x = linear
-        z = drawn(to_datatree(pair.model, pair.guide, x, num_draws=1000, seed=0), "z")
+        z = drawn(to_datatree(pair.model, pair.guide, x, draws=DrawsFrom(num_draws=1000), seed=0), "z")
         posterior = pair.posterior(x)
         assert within(z, posterior.mean, posterior.stddev)
         residual = z - posterior.mean
@@ -237,7 +241,7 @@ class TestDraws:
         pair, x = linear
         with torch.no_grad():
             pair.guide_bias.add_(1.0)  # the guide is wrong, the closed form is not
-        tree = to_datatree(pair.model, pair.guide, x, draws="exact", num_draws=1000, seed=0)
+        tree = to_datatree(pair.model, pair.guide, x, draws=DrawsFrom("exact", num_draws=1000), seed=0)
         posterior = pair.posterior(x)
         assert within(drawn(tree, "z"), posterior.mean, posterior.stddev)
         square = (drawn(tree, "z") - posterior.mean).square()
@@ -255,7 +259,7 @@ class TestDraws:
         pair = pairs.build(name)
         first = tree_of(pair, num_draws=20, num_chains=3)
         record = {name: torch.as_tensor(v.to_numpy()) for name, v in first["posterior"].data_vars.items()}
-        again = tree_of(pair, draws=record, num_draws=7)
+        again = tree_of(pair, draws=record)
         xr.testing.assert_equal(again, tree_of(pair, draws=types.SimpleNamespace(draws=record)))
         xr.testing.assert_equal(first["posterior"].to_dataset(), again["posterior"].to_dataset())
         xr.testing.assert_allclose(first["log_likelihood"].to_dataset(), again["log_likelihood"].to_dataset())
@@ -266,7 +270,8 @@ class TestDraws:
     def test_all_sources_have_one_shape(self, linear):
         pair, x = linear
         trees = {
-            d: to_datatree(pair.model, pair.guide, x, draws=d, num_draws=30, seed=0) for d in ("guide", "psis", "exact")
+            d: to_datatree(pair.model, pair.guide, x, draws=DrawsFrom(d, num_draws=30), seed=0)
+            for d in ("guide", "psis", "exact")
         }
         trees["hmc"] = to_datatree(pair.model, pair.guide, x, draws={"z": torch.randn(4, 30, 5, 2)}, seed=0)
         assert len({str(tree["posterior"].sizes) for tree in trees.values()}) == 1
@@ -287,7 +292,7 @@ class TestPredictive:
     def test_data_from_the_prior_and_from_the_posterior(self, linear):
         """x̃ ~ N(b, WWᵀ + Ψ), and given x: mean W m + b, variance W S Wᵀ + Ψ."""
         pair, x = linear
-        tree = to_datatree(pair.model, pair.guide, x, num_draws=1000, seed=0)
+        tree = to_datatree(pair.model, pair.guide, x, draws=DrawsFrom(num_draws=1000), seed=0)
         W, noise = pair.weight.detach(), (2 * pair.log_noise_scale.detach()).exp()
         prior_var = (W @ W.T).diagonal() + noise
         assert within(drawn(tree, "x", "prior_predictive"), pair.bias.detach().expand(5, 4), prior_var.sqrt())
@@ -350,7 +355,7 @@ class TestPredictive:
                 pyro.sample("z", dist.Normal(0.0, 1.0))
 
         x = torch.ones(4, 3, 2)
-        tree = to_datatree(model, guide, x, num_draws=5, dims={"x": ["row", "column"]}, seed=0)
+        tree = to_datatree(model, guide, x, draws=DrawsFrom(num_draws=5), dims={"x": ["row", "column"]}, seed=0)
         assert tree["posterior_predictive"]["x"].dims == ("chain", "draw", "datum", "row", "column")
         np.testing.assert_array_equal(tree["observed_data"]["x"], x)
         assert tree["observed_data"]["x"].dims == ("datum", "row", "column")
@@ -417,7 +422,7 @@ class TestForm:
             for group in GROUPS:
                 assert tree[group]["datum"].to_numpy().tolist() == names
         assert arviz_stats.summary(tree).index[0] == "z[a, l]"
-        z = to_datatree(pair.model, pair.guide, pair.x, num_draws=3, seed=0)["posterior"]["z"]
+        z = to_datatree(pair.model, pair.guide, pair.x, draws=DrawsFrom(num_draws=3), seed=0)["posterior"]["z"]
         assert z.dims == ("chain", "draw", "datum", "z_dim_0")
         np.testing.assert_array_equal(z.sel(datum=1), tree["posterior"]["z"].sel(datum="b"))
 
@@ -433,7 +438,9 @@ class TestForm:
 
     def test_single_precision_stays(self):
         pair = LinearGaussian(num_features=3, latent_dim=2).float()
-        tree = to_datatree(pair.model, pair.guide, torch.zeros(4, 3, dtype=torch.float32), draws="exact", num_draws=4)
+        tree = to_datatree(
+            pair.model, pair.guide, torch.zeros(4, 3, dtype=torch.float32), draws=DrawsFrom("exact", num_draws=4)
+        )
         assert tree["posterior"]["z"].dtype == tree["posterior_predictive"]["x"].dtype == np.float32
         assert tree["sample_stats"]["log_p"].dtype == np.float64
 
@@ -543,7 +550,8 @@ class TestBadInputs:
         ("options", "words"),
         [
             ({"draws": "hmc"}, "draws must be one of .*it is 'hmc'"),
-            ({"draws": ["guide"]}, "draws must be one of .*it is list"),
+            ({"draws": ["guide"]}, "draws must be one of .*it is of type list"),
+            ({"draws": DrawsFrom}, "draws must be one of .*it is the class DrawsFrom"),
             ({"num_draws": 0}, "num_draws must be an integer of at least 1; it is 0"),
             ({"num_chains": 2.0}, "num_chains must be an integer"),
             ({"memory_mb": 0}, "memory_mb must be a positive number"),

@@ -9,7 +9,7 @@ import torch
 
 from ppvae import inference
 from ppvae.errors import NonFiniteError, PairError
-from ppvae.inference import check, fit, log_weights, to_datatree
+from ppvae.inference import DrawsFrom, Optimiser, Sampling, check, fit, log_weights, to_datatree
 
 ERRORS = {
     "division": (lambda: 1 / 0, "ZeroDivisionError: division by zero"),
@@ -21,9 +21,9 @@ ERRORS = {
 }
 FUNCTIONS = {
     "annealed_evidence": {"num_chains": 4, "num_distributions": 5},
-    "attribute_gap": {"steps": 3, "num_draws": 10},
+    "attribute_gap": {"optimiser": Optimiser(steps=3), "num_draws": 10},
     "calibrate": {"num_simulations": 20, "num_draws": 5},
-    "certify": {"max_distributions": 4, "num_twins": 5},
+    "certify": {"sampling": Sampling(max_distributions=4, num_twins=5)},
     "elbo_surgery": {"num_particles": 5},
     "estimate_evidence": {"budget": 1000},
     "fit": {"epochs": 3, "batch_size": 2, "progress": False},
@@ -31,10 +31,10 @@ FUNCTIONS = {
     "importance_evidence": {"num_particles": 1000},
     "latent_units": {"num_particles": 5},
     "log_weights": {"num_particles": 5},
-    "refine": {"steps": 3, "num_draws": 10},
+    "refine": {"optimiser": Optimiser(steps=3), "num_draws": 10},
     "sample_posterior": {"num_draws": 20, "num_chains": 4, "warm_up": 20},
     "simulate": {},
-    "to_datatree": {"num_draws": 5},
+    "to_datatree": {"draws": DrawsFrom(num_draws=5)},
 }
 
 

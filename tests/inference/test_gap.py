@@ -13,7 +13,7 @@ import truths_inference as truths
 from torch import Tensor
 
 from ppvae.errors import OptionError, PairError
-from ppvae.inference import importance_evidence
+from ppvae.inference import Optimiser, importance_evidence
 from ppvae.inference.gap.attribution import PARTS, GapAttribution, attribute_gap
 from ppvae.models import LinearGaussian
 
@@ -153,7 +153,7 @@ def quick() -> GapAttribution:
         default = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)
         pair = pairs.build("linear_shifted")
-        found = gap_of(pair, steps=2, num_draws=200)
+        found = gap_of(pair, optimiser=Optimiser(steps=2), num_draws=200)
         torch.set_default_dtype(default)
     return found
 
@@ -233,7 +233,7 @@ def test_the_summary_and_the_dataset(quick):
 def test_evidence_that_is_given_is_taken():
     pair = pairs.build("linear_shifted")
     evidence = importance_evidence(pair.model, pair.guide, pair.data, 500, seed=1)
-    gap = gap_of(pair, evidence=evidence, steps=1, num_draws=10)
+    gap = gap_of(pair, evidence=evidence, optimiser=Optimiser(steps=1), num_draws=10)
     assert torch.equal(gap.log_evidence, evidence.log_evidence)
     assert torch.equal(gap.log_evidence_standard_error, evidence.standard_error)
     assert torch.equal(gap.reliable, evidence.reliable)
@@ -246,7 +246,7 @@ def test_weights_that_hardly_vary_need_no_tail():
     heavy = torch.full((6,), 0.9)
     for error, reliable in ((1e-6, True), (0.1, False)):
         given = dataclasses.replace(evidence, pareto_k=heavy, standard_error=torch.full((6,), error))
-        gap = gap_of(pair, evidence=given, steps=1, num_draws=10)
+        gap = gap_of(pair, evidence=given, optimiser=Optimiser(steps=1), num_draws=10)
         assert (gap.reliable == reliable).all()
     assert any("log p(x) is not to be trusted for 6 of 6 data" in remark for remark in gap.remarks())
 

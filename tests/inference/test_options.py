@@ -1,4 +1,5 @@
-"""Bad values for every argument of every public function are refused in a sentence that names the argument."""
+"""Bad values for every argument of every public function, and every field of a record of options, are refused in a
+sentence that names the argument or the field."""
 
 import random
 from itertools import groupby
@@ -31,7 +32,8 @@ BY_ARGUMENT = {key: list(some) for key, some in groupby(CASES, lambda case: (cas
 def test_at_least_nine_hundred_bad_values_are_tried():
     assert len(CASES) >= 900
     assert len(set(CASES)) == len(CASES)
-    assert {case.function for case in CASES} == set(bad_arguments.public_functions())
+    assert {case.function for case in CASES} == {*bad_arguments.public_functions(), *bad_arguments.option_records()}
+    assert bad_arguments.option_records() == ["Annealing", "DrawsFrom", "Optimiser", "Sampling"]
 
 
 def test_what_takes_the_bad_values_runs_with_good_ones():

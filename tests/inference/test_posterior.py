@@ -136,7 +136,7 @@ def test_a_hierarchy_has_the_posterior_of_each_level():
 
 def test_a_funnel_is_refused():
     """20 of 20."""
-    found = sample_posterior(*planted.funnel(), torch.zeros(20), num_draws=150, warm_up=100, seed=0)
+    found = sample_posterior(*planted.funnel(), torch.zeros(20), num_draws=75, warm_up=60, seed=0)
     assert not found.converged.any()
     (remark,) = found.remarks()
     assert "20 of 20 data are no reference" in remark
@@ -146,7 +146,7 @@ def test_a_funnel_is_refused():
 @pytest.mark.parametrize(("x", "noise"), [(2.0, 0.4), pytest.param(4.0, 0.3, marks=pytest.mark.slow)])
 def test_modes_far_apart_are_refused(x, noise):
     """20 of 20: R-hat sees that chains sit in different modes, also when they start anew in proportion to the mass."""
-    found = sample_posterior(*planted.two_modes(x, noise), torch.full((20,), x), num_draws=250, warm_up=200, seed=0)
+    found = sample_posterior(*planted.two_modes(x, noise), torch.full((20,), x), num_draws=100, warm_up=80, seed=0)
     assert not found.converged.any()
     assert (found.rhat > 1.1).all()
     assert "chains disagree" in found.remarks()[0]
@@ -168,7 +168,7 @@ def leaning_data(second, first=2.0):
 def test_chains_in_a_mode_of_no_mass_start_anew(monkeypatch):
     """A lower mode of mass 10⁻⁷ to 10⁻⁵ holds a quarter of the chains: refused at first, 20 of 20 in the end."""
     x, numbers = leaning_data(torch.linspace(1.8, 2.2, 20), 4.0), (0.3, 0.76)
-    options = {"num_draws": 250, "num_chains": 16, "warm_up": 200, "seed": 0}
+    options = {"num_draws": 125, "num_chains": 16, "warm_up": 100, "seed": 0}
     mean, variance, lower = line_moments(x, *numbers)
     assert ((lower > 1e-7) & (lower < 1e-5)).all()
     found = sample_posterior(*planted.leaning(*numbers), x, **options)

@@ -12,7 +12,7 @@ import truths_inference as truths
 from torch import Tensor
 
 from ppvae.errors import DataError, OptionError, PairError
-from ppvae.inference import importance_evidence, log_weights
+from ppvae.inference import Optimiser, importance_evidence, log_weights
 from ppvae.inference.gap.ascent import ROUND, ascend, paired
 from ppvae.inference.gap.flows import MapFamily, forward, inverse, moments
 from ppvae.inference.gap.guide_family import GuideFamily, shifted
@@ -242,7 +242,7 @@ def test_weights_of_a_flow_are_the_same_with_gradients_and_without():
 
 def test_a_refined_guide_knows_its_data_in_any_order():
     model, guide, x, _ = mean_field()
-    best = refine(model, guide, x, steps=50, num_draws=10, seed=0)
+    best = refine(model, guide, x, optimiser=Optimiser(steps=50), num_draws=10, seed=0)
     whole: Any = pyro.poutine.trace(best.guide).get_trace(x).nodes["z"]
     some: Any = pyro.poutine.trace(best.guide).get_trace(x[[2, 0]]).nodes["z"]
     for name in ("loc", "scale"):
@@ -273,7 +273,7 @@ def test_where_the_posterior_is_in_the_family_it_is_found(name):
 def test_the_best_diagonal_gaussian():
     """N(m, diag P⁻¹): the gap that is left is ½ (Σ log P_ii − log det P)."""
     model, guide, x, precision = mean_field()
-    best = refine(model, guide, x, seed=0, num_draws=4000, tolerance=0.01)
+    best = refine(model, guide, x, optimiser=Optimiser(tolerance=0.01), num_draws=4000, seed=0)
     left = (precision.diagonal().log().sum() - torch.logdet(precision)) / 2
     W = torch.tensor([[1.0, 0.8], [0.2, 0.9]])
     truth = truths.gaussian_evidence(x, W, torch.zeros(2), 0.25 * torch.eye(2), torch.zeros(2), torch.eye(2))
@@ -304,7 +304,9 @@ def test_enumerated_sites_and_plates_inside_a_datum(name):
 def test_families_are_nested_on_a_curved_posterior():
     """ELBO(guide) ≤ ELBO(refined) ≤ ELBO(full) ≤ ELBO(flow) ≤ log p(x), within errors; the flow bends to the banana."""
     pair = pairs.build("banana").rows(slice(0, 2))
-    best = refine(pair.model, pair.guide, pair.x, family="flow", seed=0, tolerance=0.02, num_draws=2000)
+    best = refine(
+        pair.model, pair.guide, pair.x, family="flow", optimiser=Optimiser(tolerance=0.02), num_draws=2000, seed=0
+    )
     members = best.members
     assert list(members) == ["amortised", "guide", "full", "flow"]
     for member in members.values():
@@ -317,13 +319,13 @@ def test_families_are_nested_on_a_curved_posterior():
 
 def test_a_budget_of_two_steps_has_not_converged():
     pair = pairs.build("linear_shifted")
-    best = refine(pair.model, pair.guide, pair.x, steps=2, seed=0)
+    best = refine(pair.model, pair.guide, pair.x, optimiser=Optimiser(steps=2), seed=0)
     assert not best.converged.any()
     assert (best.steps == 2).all()
     assert "was not reached for 6 of 6 data" in best.remarks()[0]
     # A round that is too short, or steps that are too small to get anywhere, prove nothing.
-    assert not refine(pair.model, pair.guide, pair.x, steps=ROUND - 1, seed=0).converged.any()
-    slow = refine(pair.model, pair.guide, pair.x, steps=ROUND, learning_rate=1e-4, seed=0)
+    assert not refine(pair.model, pair.guide, pair.x, optimiser=Optimiser(steps=ROUND - 1), seed=0).converged.any()
+    slow = refine(pair.model, pair.guide, pair.x, optimiser=Optimiser(steps=ROUND, learning_rate=1e-4), seed=0)
     assert not slow.converged.any()
 
 
@@ -356,10 +358,14 @@ class Quadratic:
         return tuple(torch.ones_like(p) for p in parameters)
 
 
+def how(steps: int) -> Optimiser:
+    return Optimiser(num_particles=4, steps=steps, learning_rate=0.05, tolerance=0.01)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_one_bad_datum_leaves_the_others_unharmed(value):
-    clean = ascend(Quadratic({}), 4, 1000, 0.05, 0.01, 64)
-    hurt = ascend(Quadratic({1: value}), 4, 1000, 0.05, 0.01, 64)
+    clean = ascend(Quadratic({}), how(1000), 64)
+    hurt = ascend(Quadratic({1: value}), how(1000), 64)
     others = [0, 2, 3]
     assert clean.converged.all()
     torch.testing.assert_close(clean.parameters[0][:, 0], Quadratic.goal, rtol=0, atol=0.02)
@@ -377,7 +383,7 @@ class Misled(Quadratic):
 
 
 def test_an_ascent_that_goes_down_returns_and_has_not_converged():
-    ascent = ascend(Misled({}), 4, 2 * ROUND, 0.05, 0.01, 64)
+    ascent = ascend(Misled({}), how(2 * ROUND), 64)
     assert torch.equal(ascent.parameters[0], Misled.start[0])
     assert not ascent.converged.any()
 
@@ -396,15 +402,15 @@ class Stumbling(Quadratic):
 
 
 def test_a_step_whose_gradient_is_not_finite_is_left_out():
-    ascent = ascend(Stumbling({}), 4, 1000, 0.05, 0.01, 64)
+    ascent = ascend(Stumbling({}), how(1000), 64)
     assert ascent.converged.all()
-    assert torch.equal(ascent.steps, ascend(Quadratic({}), 4, 1000, 0.05, 0.01, 64).steps)  # no round was lost
+    assert torch.equal(ascent.steps, ascend(Quadratic({}), how(1000), 64).steps)  # no round was lost
     torch.testing.assert_close(ascent.parameters[0][:, 0], Quadratic.goal, rtol=0, atol=0.02)
 
 
 def test_steps_are_counted_and_progress_adds_up_to_the_budget():
     told: list[int] = []
-    ascent = ascend(Quadratic({1: math.nan}), 4, 1000, 0.05, 0.01, 64, told.append)
+    ascent = ascend(Quadratic({1: math.nan}), how(1000), 64, told.append)
     assert sum(told) == 4 * 1000
     assert ascent.steps[1] == 1000
     assert (ascent.steps[[0, 2, 3]] < 1000).all()
@@ -420,7 +426,7 @@ def test_a_datum_of_probability_zero():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.TransformedDistribution(dist.Beta(2.0 + low, 2.0 + high), [shift]))
 
-    best = refine(pair.model, guide, pair.data, steps=600, seed=0)
+    best = refine(pair.model, guide, pair.data, optimiser=Optimiser(steps=600), seed=0)
     assert best.converged.tolist() == [True, False, True]
     assert best.elbo[1] == -math.inf
     assert torch.isfinite(best.elbo[[0, 2]]).all()
@@ -433,13 +439,13 @@ def test_the_pair_is_left_as_it_was():
     module: Any = pair.modules[0]
     before = [p.clone() for p in module.parameters()]
     state = torch.get_rng_state()
-    first = refine(pair.model, pair.guide, pair.x, steps=20, seed=3)
+    first = refine(pair.model, pair.guide, pair.x, optimiser=Optimiser(steps=20), seed=3)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(p.requires_grad and p.grad is None for p in module.parameters())
     assert all(torch.equal(p, old) for p, old in zip(module.parameters(), before, strict=True))
     assert module.training
-    again = refine(pair.model, pair.guide, pair.x, steps=20, seed=3)
-    other = refine(pair.model, pair.guide, pair.x, steps=20, seed=4)
+    again = refine(pair.model, pair.guide, pair.x, optimiser=Optimiser(steps=20), seed=3)
+    other = refine(pair.model, pair.guide, pair.x, optimiser=Optimiser(steps=20), seed=4)
     assert torch.equal(first.elbo, again.elbo)
     assert not torch.equal(first.elbo, other.elbo)
 
@@ -473,7 +479,7 @@ def test_moments_are_those_of_the_guide():
 
 def test_an_unknown_datum_is_refused():
     pair = pairs.build("linear_exact")
-    best = refine(pair.model, pair.guide, pair.x, steps=1, num_draws=10)
+    best = refine(pair.model, pair.guide, pair.x, optimiser=Optimiser(steps=1), num_draws=10)
     with pytest.raises(DataError, match="the first in row 1: refine"):
         best.guide(torch.cat([pair.x[:1], pair.x[1:] + 1]))
 
@@ -482,11 +488,11 @@ def test_an_unknown_datum_is_refused():
     ("options", "message"),
     [
         ({"family": "fuller"}, "family must be one of 'guide', 'full', 'flow'; it is 'fuller'"),
-        ({"num_particles": 0}, "num_particles must be an integer of at least 1"),
-        ({"steps": 0}, "steps must be an integer of at least 1"),
+        (
+            {"optimiser": {"steps": 5}},
+            r"optimiser must be the record ppvae.inference.Optimiser\(...\); it is of type dict",
+        ),
         ({"num_draws": 1}, "num_draws must be an integer of at least 2"),
-        ({"learning_rate": -1.0}, "learning_rate must be a positive number"),
-        ({"tolerance": math.nan}, "tolerance must be a positive number"),
         ({"memory_mb": 0.0}, "memory_mb must be a positive number"),
     ],
 )

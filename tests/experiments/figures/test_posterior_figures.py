@@ -9,11 +9,11 @@ import xarray as xr
 from matplotlib.patches import Ellipse
 
 from ppvae.experiments.figures import calibration_figures, evidence_figures, latent_space, posterior_figures
-from ppvae.inference import calibrate, importance_evidence, to_datatree
+from ppvae.inference import DrawsFrom, calibrate, importance_evidence, to_datatree
 from ppvae.inference.pair import Pair
 from ppvae.models import LinearGaussian
 
-SIZE = {"num_chains": 4, "num_draws": 60}
+GUIDE, EXACT = (DrawsFrom(source, num_draws=60) for source in ("guide", "exact"))
 
 
 @pytest.fixture(scope="module")
@@ -25,15 +25,16 @@ def linear():
     with torch.no_grad():
         pair.weight.copy_(torch.tensor([[1.0, 0.5], [0.0, 1.0], [0.5, 0.5], [1.0, -1.0]]))
     x = torch.randn(5, 4)
-    guide = to_datatree(pair.model, pair.guide, x, seed=0, **SIZE)
-    reference = to_datatree(pair.model, pair.guide, x, draws="exact", predictive=False, seed=0, **SIZE)
+    guide = to_datatree(pair.model, pair.guide, x, draws=GUIDE, seed=0)
+    reference = to_datatree(pair.model, pair.guide, x, draws=EXACT, predictive=False, seed=0)
     torch.set_default_dtype(default)
     return pair, x, guide, reference
 
 
 def test_coordinates_of_every_latent_are_named_and_in_place():
     pair = pairs.build("hierarchy")
-    tree = to_datatree(pair.model, pair.guide, pair.data, seed=0, predictive=False, num_chains=2, num_draws=3)
+    few = DrawsFrom(num_draws=3, num_chains=2)
+    tree = to_datatree(pair.model, pair.guide, pair.data, draws=few, predictive=False, seed=0)
     flat = posterior_figures.coordinates(tree, 1)["posterior"].to_dataset()
     assert list(flat.data_vars) == [
         f"{s}[{i}]" for s, n in tree["posterior"].data_vars.items() for i in range(n.shape[-1])
@@ -90,7 +91,7 @@ def test_every_figure_has_its_axes_named_and_leaves_pyplot_as_it_was(linear):
 
 def test_binary_data_are_shown_by_their_share_of_ones():
     pair = pairs.build("vae_bernoulli")
-    tree = to_datatree(pair.model, pair.guide, pair.data, seed=0, **SIZE)
+    tree = to_datatree(pair.model, pair.guide, pair.data, draws=GUIDE, seed=0)
     figure = posterior_figures.predictive(tree, "posterior_predictive")
     assert figure.axes[0].get_xlabel() == "share of ones in a datum of x"
     assert posterior_figures.predictive(tree, "nothing") is None

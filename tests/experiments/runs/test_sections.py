@@ -17,7 +17,7 @@ from ppvae.experiments.runs.certify_run import certify_run
 from ppvae.experiments.runs.command_options import AssessOptions, AttributeOptions, CertifyOptions, EvaluateOptions
 from ppvae.experiments.runs.evaluate_run import evaluate_run
 from ppvae.experiments.runs.saved_run import load_run
-from ppvae.inference import certify, estimate_evidence, latent_units
+from ppvae.inference import Sampling, certify, estimate_evidence, latent_units
 from ppvae.models import LinearGaussian
 from ppvae.report.captions import CAPTIONS
 from ppvae.storage import RunDirectory, Settings
@@ -172,7 +172,8 @@ def test_what_is_written_is_what_inference_says(trained):
     same = estimate_evidence(run.pair.model, run.pair.guide, run.x, tolerance=0.5, seed=5)
     found = attribute_run(trained, AttributeOptions(num_data=3, tolerance=0.5, steps=20, seed=5))
     assert found.summary["log_evidence"] == pytest.approx(float(same.log_evidence.mean()))
-    direct = certify(run.pair.model, run.pair.guide, run.x, seed=5, num_chains=4, max_distributions=1, width=9.0)
+    few = Sampling(num_chains=4, max_distributions=1)
+    direct = certify(run.pair.model, run.pair.guide, run.x, width=9.0, sampling=few, seed=5)
     by_run = certify_run(trained, CertifyOptions(num_data=3, seed=5, num_chains=4, max_distributions=1, width=9.0))
     assert by_run.summary["mean_lower"] == pytest.approx(direct.mean_lower)
 

@@ -1,0 +1,168 @@
+"""Records of options that belong together, each for one argument of a function.
+
+A record holds only what its function uses, checks itself when it is made, and never changes; its defaults are those of
+the function. A bad value is refused in one sentence that names the field (:mod:`.options`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal, get_args
+
+from .options import instance_of, one_of, positive_number, whole_number
+
+Start = Literal["guide", "prior"]
+Schedule = Literal["adaptive", "sigmoid", "linear"]
+Source = Literal["guide", "psis", "exact"]
+
+# Short trajectories: at the same cost, more temperatures bring more than longer moves at each.
+LEAPFROG_STEPS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimiser:
+    """How an ELBO is climbed for every datum by itself, in ``refine`` and ``attribute_gap``.
+
+    Attributes:
+        num_particles: draws per datum and step of the gradient.
+        steps: the budget of a datum in each family; it stops sooner once it has converged, which takes two rounds of
+            200 steps where there is something to gain.
+        learning_rate: the full length of a step, in standard deviations of what is moved.
+        tolerance: a datum has converged when a round changes its ELBO by less than this, in nats.
+
+    Raises:
+        OptionError: a field has a value that cannot be used.
+
+    Example:
+        >>> Optimiser(steps=500)
+        Optimiser(num_particles=16, steps=500, learning_rate=0.05, tolerance=0.05)
+    """
+
+    num_particles: int = 16
+    steps: int = 2000
+    learning_rate: float = 0.05
+    tolerance: float = 0.05
+
+    def __post_init__(self) -> None:
+        _keep(
+            self,
+            num_particles=whole_number("num_particles", self.num_particles),
+            steps=whole_number("steps", self.steps),
+            learning_rate=positive_number("learning_rate", self.learning_rate),
+            tolerance=positive_number("tolerance", self.tolerance, "nats"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annealing:
+    """How the chains of ``annealed_evidence`` are led from their start to the posterior.
+
+    Attributes:
+        start: where the chains begin: ``"guide"``, usually much nearer to the posterior, or ``"prior"``.
+        schedule: of the temperatures: ``"adaptive"`` (steps of equal thermodynamic length, per datum, from a pilot
+            run), ``"sigmoid"`` or ``"linear"``.
+        num_steps: leapfrog steps of the transition between two distributions.
+
+    Raises:
+        OptionError: a field has a value that cannot be used.
+
+    Example:
+        >>> Annealing(start="prior")
+        Annealing(start='prior', schedule='adaptive', num_steps=3)
+    """
+
+    start: Start = "guide"
+    schedule: Schedule = "adaptive"
+    num_steps: int = LEAPFROG_STEPS
+
+    def __post_init__(self) -> None:
+        one_of("start", self.start, get_args(Start))
+        one_of("schedule", self.schedule, get_args(Schedule))
+        _keep(self, num_steps=whole_number("num_steps", self.num_steps))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """What ``certify`` may draw, and how.
+
+    Attributes:
+        start: where chains begin: ``"guide"``, usually much nearer to the posterior, or ``"prior"``.
+        num_chains: annealed chains per datum.
+        max_distributions: the budget: how many distributions may lie between the start and the posterior. With 1 there
+            is importance sampling alone.
+        num_steps: leapfrog steps of the transition between two distributions.
+        num_twins: data drawn from the model beside ``x`` to measure how far the estimate falls short; at least 2. An
+            upper bound of a single datum needs 39 of them at a confidence of 0.95.
+
+    Raises:
+        OptionError: a field has a value that cannot be used.
+
+    Example:
+        >>> Sampling(max_distributions=1).num_chains
+        16
+    """
+
+    start: Start = "guide"
+    num_chains: int = 16
+    max_distributions: int = 2048
+    num_steps: int = LEAPFROG_STEPS
+    num_twins: int = 100
+
+    def __post_init__(self) -> None:
+        one_of("start", self.start, get_args(Start))
+        _keep(
+            self,
+            num_chains=whole_number("num_chains", self.num_chains),
+            max_distributions=whole_number("max_distributions", self.max_distributions),
+            num_steps=whole_number("num_steps", self.num_steps),
+            num_twins=whole_number("num_twins", self.num_twins, least=2),
+        )
+
+
+@dataclass(frozen=True)
+class DrawsFrom:
+    """Draws of the posterior that ``to_datatree`` makes, and how many.
+
+    Attributes:
+        source: ``"guide"``; ``"psis"``, ten times as many draws of the guide, resampled for each datum by
+            Pareto-smoothed importance weights (they repeat: ``sample_stats`` says in ``importance_ess`` how many they
+            are worth, and in ``pareto_k`` whether to trust them); or ``"exact"``, from ``posterior(x)`` of the object
+            that the model is a method of.
+        num_draws: draws per datum and chain.
+        num_chains: into how many chains the draws are cut.
+
+    Raises:
+        OptionError: a field has a value that cannot be used.
+
+    Example:
+        >>> DrawsFrom("psis", num_draws=100)
+        DrawsFrom(source='psis', num_draws=100, num_chains=4)
+    """
+
+    source: Source = "guide"
+    _: KW_ONLY
+    num_draws: int = 250
+    num_chains: int = 4
+
+    def __post_init__(self) -> None:
+        one_of("source", self.source, get_args(Source))
+        _keep(
+            self,
+            num_draws=whole_number("num_draws", self.num_draws),
+            num_chains=whole_number("num_chains", self.num_chains),
+        )
+
+
+def record_of(name: str, value: Any, kind: Any) -> Any:
+    """``value`` if it is a record of a kind.
+
+    Raises:
+        OptionError: it is not.
+    """
+    return instance_of(name, value, kind, f"the record ppvae.inference.{kind.__name__}(...)")
+
+
+def _keep(record: Any, **values: Any) -> None:
+    """Set fields of a frozen record, while it is made, to the plain numbers that were found in them."""
+    for name, value in values.items():
+        object.__setattr__(record, name, value)
