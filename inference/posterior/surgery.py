@@ -34,14 +34,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ppvae.errors import DataError, OptionError, PairError
+from ppvae.errors import OptionError, PairError
 from ppvae.progress import Progress
 
 from ..options import valid_compute, whole_number
-from ..pair import Pair, Program, Values, as_batch, finite_batch, seeded, where_parameters_are
+from ..pair import Batch, Pair, Program, Values, as_batch, finite_batch, seeded, where_parameters_are
 from ..records import Summarised
 
 TERMS = ("reconstruction", "kl", "mutual_information", "marginal_kl", "elbo")
+
+
+# Data whose priors are compared.
+SEVERAL = 8
 
 
 @dataclass(frozen=True, repr=False)
@@ -90,7 +94,7 @@ class Surgery(Summarised):
 def elbo_surgery(
     model: Program,
     guide: Program,
-    x: Tensor,
+    x: Tensor | Batch,
     num_particles: int = 100,
     *,
     seed: int | None = None,
@@ -104,7 +108,7 @@ def elbo_surgery(
     Args:
         model: ``model(x)``, the generative program; its latents must be drawn from one prior for all data.
         guide: ``guide(x)``; its latents are all of the model's, in any number of sites, and none is enumerated.
-        x: data, ``(num_data, ...)``; q(z) is the guide's average over all of them.
+        x: data, ``(num_data, ...)``, or a tuple ``(x, *context)``; q(z) is the guide's average over all of them.
         num_particles: draws of the guide per datum, K ≥ 2.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
         memory_mb: budget in MiB for one pass of the pair; the N·K draws themselves come on top.
@@ -115,9 +119,9 @@ def elbo_surgery(
 
     Raises:
         OptionError: ``num_particles`` is below 2, or ``memory_mb`` is not positive.
-        DataError: ``x`` is not a tensor of at least one datum, holds NaN or infinite values, or comes with context.
-        PairError: the pair breaks the contract, its latents are shared by the data, it enumerates a site, or its guide
-            draws what the model does not.
+        DataError: ``x`` is not a tensor of at least one datum, or holds NaN or infinite values.
+        PairError: the pair breaks the contract, its latents are shared by the data, it enumerates a site, its guide
+            draws what the model does not, or its prior differs between data, as with context it may.
 
     Example:
         A guide that ignores x tells nothing of it, and all of its distance from the prior is the average's:
@@ -137,8 +141,6 @@ def elbo_surgery(
         raise OptionError("num_particles is 1, from which no error can be read: give at least 2.")
     seed, memory_mb, progress = valid_compute(seed, memory_mb, progress)
     batch = finite_batch(as_batch(x))
-    if len(batch) > 1:
-        raise DataError("x comes with context, so that each datum may have a prior of its own: give x alone.")
     batch = where_parameters_are(model, guide, batch)
     with seeded(seed), Pair.on(model, guide, batch) as pair, torch.no_grad():
         _demand_parts(pair)
@@ -169,6 +171,12 @@ def _demand_parts(pair: Pair) -> None:
         )
     if pair.summed:
         raise PairError("the pair sums a discrete site out: draw it in the guide instead of enumerating it.")
+    some = pair.rows(slice(0, SEVERAL))
+    z = {name: value[:, :1].expand_as(value) for name, value in some.guide_values(1).items()}
+    found = some.densities(z)
+    log_prior = found.log_p - found.log_likelihood
+    if not log_prior.isclose(log_prior[:, :1], rtol=1e-5, atol=1e-4, equal_nan=True).all():
+        raise PairError("the prior differs between data, so that the average of q(z|x) has none to be held against.")
 
 
 def _draw(pair: Pair, num_particles: int, memory_mb: float) -> tuple[Values, Tensor, Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch
 import truths_inference as truths
 from scipy import stats
 
-from ppvae.errors import DataError, OptionError, PairError
+from ppvae.errors import OptionError, PairError
 from ppvae.inference import importance_evidence
 from ppvae.inference.posterior.surgery import TERMS, elbo_surgery
 from ppvae.models import LinearGaussian
@@ -146,11 +146,19 @@ def test_plates_inside_the_data_plate():
     torch.testing.assert_close(parts.kl, parts.mutual_information + parts.marginal_kl)
 
 
+def test_context_that_leaves_the_prior_alone_changes_nothing():
+    line = pairs.line()
+    alone = carve(line, 10, seed=0)
+    beside = elbo_surgery(lambda x, c: line.model(x), lambda x, c: line.guide(x), (line.x, line.x + 1), 10, seed=0)
+    for name in alone.standard_error:
+        torch.testing.assert_close(getattr(beside, name), getattr(alone, name))
+
+
 def test_what_cannot_be_carved_up_is_refused():
     line, conditional = pairs.line(), pairs.conditional()
     with pytest.raises(OptionError, match="at least 2"):
         carve(line, 1)
-    with pytest.raises(DataError, match="context"):
+    with pytest.raises(PairError, match="prior differs between data"):
         elbo_surgery(conditional.model, conditional.guide, conditional.data, 10)
     with pytest.raises(PairError, match="enumerat"):
         carve(pairs.build("mixture_in_guide"), 10)
