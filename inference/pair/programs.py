@@ -32,7 +32,7 @@ from .arguments import Batch
 from .enumeration import has_enumerated
 from .handlers import Put, Read, Write, demand_support, mean_of, real
 from .layout import Tensors
-from .sites import DRAWS, Frame, Site, Values
+from .sites import DRAWS, Frame, Site, U, Values
 from .structure import Structure
 from .traces import Program, SizedPlate, guide_log_prob, sample_sites, site_log_prob
 
@@ -142,8 +142,8 @@ class Programs:
         return torch.where(site["fn"].support.check(site["value"]), log_prob, -torch.inf)
 
     def joint(self, frame: Frame, batch: Batch, inputs: Tensors, *, prior: bool) -> Tensors:
-        """log p(x, u), log |det ∂T/∂u|, log p(u) if wanted, and z = T(u) by site, at ``inputs["u"]``."""
-        u = inputs["u"]
+        """log p(x, u), log |det ∂T/∂u|, log p(u) if wanted, and z = T(u) by site, at ``inputs[U]``."""
+        u = inputs[U]
         places = self.structure.latents
         put = Write({name: self._part(frame, u, site) for name, site in places.items()})
         trace = self.trace(self.model, frame, batch, enumerate_sites=True, handler=put)
@@ -158,10 +158,10 @@ class Programs:
         return out | {name: frame.by_unit(put.values[name], site) for name, site in places.items()}
 
     def log_guide(self, frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
-        """log q(z|x) at latents ``inputs`` by site; ``inputs["u"]`` where the guide's draws are functions of others."""
+        """log q(z|x) at latents ``inputs`` by site; ``inputs[U]`` where the guide's draws are functions of others."""
         values = {name: inputs[name] for name in self.structure.drawn if name in inputs}
         if not set(values) >= self.structure.sources:
-            values |= self._sources(inputs["u"])
+            values |= self._sources(inputs[U])
         trace = self.trace(self.guide, frame, batch, enumerate_sites=True, handler=Put(self._by_program(frame, values)))
         return {"log_q": self.log_q(frame, trace, summed=True)}
 
@@ -236,7 +236,7 @@ class Programs:
             parts.append(part.reshape(*frame.shape, -1))
             outside[name] = frame.sum_plates((~read.inside[name]).double()).expand(frame.shape)
         empty = torch.zeros(*frame.shape, 0, device=frame.device)
-        return {"u": torch.cat(parts, -1) if parts else empty, **outside}
+        return {U: torch.cat(parts, -1) if parts else empty, **outside}
 
     def _discrete(self, frame: Frame, batch: Batch, put: Values) -> Values:
         """Draws of the enumerated sites from p(d|z, x), as the model has them."""

@@ -31,7 +31,7 @@ from .pair import Pair, Start
 from .parameters import named_parameters, own_parameters, pyro_module_names, warn_of_other_values
 from .points import resolved_points
 from .randomness import generator_kept
-from .sites import Frame
+from .sites import Frame, U
 from .structure import ContractError
 from .traces import FAILURES, Program, latents, plain_traces, whole_plates
 from .unconstrained import demand_continuum
@@ -228,7 +228,7 @@ def _with_filler(pair: Pair) -> Pair:
     values = pair.guide_values(1)
     filler = dict(values)
     if pair.sites and all(site.dtype.is_floating_point for site in pair.sites.values()):
-        filler["u"] = pair.run(pair.programs.unconstrained, 1, values, pair.model_layout)["u"]
+        filler[U] = pair.run(pair.programs.unconstrained, 1, values, pair.model_layout)[U]
     return replace(pair, filler=filler)
 
 

@@ -21,6 +21,8 @@ from .enumeration import has_enumerated, sum_out
 Values = dict[str, Tensor]
 
 DRAWS = "_ppvae_draws"
+# The key of all unconstrained latents among values by site; a program may well call a site "u".
+U = "_ppvae_u"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from . import (
     row_parameters,
     sequences,
     shared_latents,
+    supports,
     trained,
     unnormalised,
 )
@@ -49,6 +50,7 @@ FILES = (
     recaptures,
     hidden_markov,
     renditions,
+    supports,
     trained,
 )
 BUILDERS: dict[str, Callable[[], Program]] = {make.__name__: make for file in FILES for make in file.PROGRAMS}
