@@ -23,7 +23,6 @@ from pyro.infer.discrete import infer_discrete
 from pyro.poutine import Trace
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from ppvae.errors import PairError
@@ -32,6 +31,7 @@ from .arguments import Batch
 from .enumeration import has_enumerated
 from .handlers import Put, Read, Write, demand_support, mean_of, real
 from .layout import Tensors
+from .same_sites import demand_sites, known_sites
 from .sites import DRAWS, Frame, Site, U, Values
 from .structure import Structure
 from .traces import Program, SizedPlate, guide_log_prob, sample_sites, site_log_prob
@@ -81,7 +81,7 @@ class Programs:
             wrapped = EnumMessenger(first_available_dim=frame.plates.draw_dim - 1)(wrapped)
         if handler is not None:  # outside enumeration, which must see where each site stands
             wrapped = handler(wrapped)
-        return prune_subsample_sites(poutine.trace(wrapped).get_trace(*batch))
+        return known_sites(poutine.trace(wrapped).get_trace(*batch), self.structure)
 
     def _infer(self, site: Any) -> Any:
         return {"enumerate": "parallel"} if site["name"] in self.structure.summed else {}
@@ -97,7 +97,7 @@ class Programs:
             model = EnumMessenger()(model)  # goes on from the guide's dims
         guide_trace = poutine.trace(guide).get_trace(*batch)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*batch)
-        return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+        return known_sites(model_trace, self.structure), known_sites(guide_trace, self.structure)
 
     # --- densities ----------------------------------------------------------------------------------------------------
 
@@ -254,6 +254,7 @@ class Programs:
 
     def _values(self, frame: Frame, trace: Trace, sites: dict[str, Site]) -> Values:
         nodes: dict[str, Any] = trace.nodes
+        demand_sites(sites, trace)
         return {name: frame.by_unit(nodes[name]["value"], site) for name, site in sites.items()}
 
     def _by_program(self, frame: Frame, values: Values) -> Values:

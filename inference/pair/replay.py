@@ -20,7 +20,7 @@ from torch.distributions import biject_to
 
 from .agreement import equal
 from .arguments import Arguments, Batch
-from .cutting import with_rows, without_nan
+from .cutting import same_sites_everywhere, with_rows, without_nan
 from .discovery import ROWS, ShowsAPart, first_look
 from .failures import programs_named
 from .handlers import has_density_outside_support, outside_support, real
@@ -31,6 +31,7 @@ from .pair import Pair, Start
 from .parameters import named_parameters, own_parameters, pyro_module_names, warn_of_other_values
 from .points import resolved_points
 from .randomness import generator_kept
+from .same_sites import demand_sites
 from .sites import Frame, U
 from .structure import ContractError
 from .traces import FAILURES, Program, latents, plain_traces, whole_plates
@@ -95,7 +96,7 @@ def looked_at(model: Program, guide: Program, arguments: Arguments) -> Pair:
             raise
         except FAILURES:
             pair = None  # they run on all data only, or on none
-        if pair is not None and pair.divisible:
+        if pair is not None and pair.divisible and same_sites_everywhere(pair):
             plain_traces(model, guide, pair.few.batch)  # parameters are made
             return pair
     return with_rows(first_look(model, guide, arguments, arguments.num_rows))
@@ -135,6 +136,7 @@ def _with_slots(pair: Pair) -> Pair:
     """The pair with the places of its latents in u; a latent without such a place keeps none."""
     one, start, sites = pair.few, 0, {}
     trace: Any = one.programs.trace(one.model, one.frame, one.batch, enumerate_sites=False)
+    demand_sites(pair.sites, trace)
     for name, site in pair.sites.items():
         node = trace.nodes[name]
         try:

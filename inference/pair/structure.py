@@ -106,6 +106,11 @@ class Structure:
         return self.latents | self.auxiliary
 
     @property
+    def known(self) -> frozenset[str]:
+        """Names of all sites of both programs."""
+        return self.summed.union(self.latents, self.auxiliary, self.observed)
+
+    @property
     def dim(self) -> int:
         """How many real numbers a unit's latents are."""
         return max((site.stop for site in self.latents.values()), default=0)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from . import (
     automatic,
+    changing_sites,
     context,
     eight_schools,
     enumerated,
@@ -50,6 +51,7 @@ FILES = (
     recaptures,
     hidden_markov,
     renditions,
+    changing_sites,
     supports,
     trained,
 )
