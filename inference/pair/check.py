@@ -116,7 +116,7 @@ def fatal_findings(model: Program, guide: Program, batch: Batch) -> list[Finding
 
     A guide without a density is none; what is not finite, a training says by itself.
     """
-    harmless = ("point-mass", "masked-in-guide", "non-finite")
+    harmless = ("point-mass", "discrete-or-not", "masked-in-guide", "non-finite")
     return [finding for finding in check(model, guide, batch) if finding.fatal and finding.code not in harmless]
 
 

@@ -66,6 +66,14 @@ def is_point_mass(fn: Any) -> bool:
     return isinstance(bare(fn), dist.Delta)
 
 
+def is_discrete(fn: Any) -> bool:
+    """Whether the values of a distribution are discrete."""
+    try:
+        return bool(fn.support.is_discrete)
+    except (NotImplementedError, AttributeError):
+        return False
+
+
 def opened(fn: Any) -> tuple[Any, Callable[[Any], Any]]:
     """The distribution that holds the parameters, and a function that wraps another one as this one is wrapped."""
     if isinstance(fn, dist.Independent):

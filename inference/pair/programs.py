@@ -34,7 +34,7 @@ from .layout import Tensors
 from .same_sites import demand_sites, known_sites
 from .sites import DRAWS, Frame, Site, U, Values
 from .structure import Structure
-from .traces import Program, SizedPlate, guide_log_prob, sample_sites, site_log_prob
+from .traces import Program, SizedPlate, drawn_once, guide_log_prob, sample_sites, site_log_prob
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Programs:
 
     def under(self, program: Program, frame: Frame) -> Program:
         """The program under a plate of draws, if the frame has one; a data plate without a size gets the frame's."""
-        plates = frame.plates
+        plates, program = frame.plates, poutine.infer_config(program, drawn_once)
 
         def run(*args: Any) -> Any:
             if frame.num_draws is None:

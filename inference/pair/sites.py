@@ -16,6 +16,7 @@ import torch
 from pyro.poutine import Trace
 from torch import Tensor
 
+from .distributions import is_discrete
 from .enumeration import has_enumerated, sum_out
 
 Values = dict[str, Tensor]
@@ -170,11 +171,4 @@ def describe(site: dict[str, Any], plates: Plates) -> Site:
     batch_shape = (1,) * (plates.nesting + 1 - len(fn.batch_shape)) + tuple(fn.batch_shape)
     dims = tuple(dim for dim in plates.inside if dim in own or batch_shape[dim] > 1)
     shape = (*(batch_shape[dim] for dim in dims), *fn.event_shape)
-    return Site(dims, fn.event_dim, shape, torch.as_tensor(site["value"]).dtype, discrete=_is_discrete(fn))
-
-
-def _is_discrete(fn: Any) -> bool:
-    try:
-        return bool(fn.support.is_discrete)
-    except (NotImplementedError, AttributeError):
-        return False
+    return Site(dims, fn.event_dim, shape, torch.as_tensor(site["value"]).dtype, discrete=is_discrete(fn))

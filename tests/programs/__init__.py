@@ -9,6 +9,7 @@ from . import (
     automatic,
     changing_sites,
     context,
+    discrete,
     eight_schools,
     enumerated,
     guides,
@@ -53,6 +54,7 @@ FILES = (
     renditions,
     changing_sites,
     supports,
+    discrete,
     trained,
 )
 BUILDERS: dict[str, Callable[[], Program]] = {make.__name__: make for file in FILES for make in file.PROGRAMS}
