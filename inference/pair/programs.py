@@ -28,8 +28,9 @@ from torch import Tensor
 from ppvae.errors import PairError
 
 from .arguments import Batch
+from .distributions import is_real
 from .enumeration import has_enumerated
-from .handlers import Put, Read, Write, demand_support, mean_of, real
+from .handlers import Put, Read, Write, demand_support, latent_log_prob, mean_of, written_log_prob
 from .layout import Tensors
 from .same_sites import demand_sites, known_sites
 from .sites import DRAWS, Frame, Site, U, Values
@@ -132,14 +133,11 @@ class Programs:
         Raises:
             DataError: an observed value lies outside its support, and the program asks for validation.
         """
-        log_prob = site_log_prob(site)
-        if real(site["fn"]):
-            return log_prob
-        if name not in self.structure.latents:
-            if name in self.structure.validated:
-                demand_support(name, site)
-            return log_prob
-        return torch.where(site["fn"].support.check(site["value"]), log_prob, -torch.inf)
+        if name in self.structure.latents:
+            return latent_log_prob(site)
+        if name in self.structure.validated and not is_real(site["fn"]):
+            demand_support(name, site)
+        return site_log_prob(site)
 
     def joint(self, frame: Frame, batch: Batch, inputs: Tensors, *, prior: bool) -> Tensors:
         """log p(x, u), log |det ∂T/∂u|, log p(u) if wanted, and z = T(u) by site, at ``inputs[U]``."""
@@ -150,7 +148,7 @@ class Programs:
         log_jacobian = torch.zeros(frame.shape, dtype=torch.float64, device=u.device)
         for part in put.log_jacobians:
             log_jacobian = log_jacobian + frame.sum_plates(part.double())
-        terms = [(site, site_log_prob(site)) for _, site in sample_sites(trace)]
+        terms = [(site, written_log_prob(site)) for _, site in sample_sites(trace)]
         out = {"log_joint": frame.total(terms, trace) + log_jacobian, "log_jacobian": log_jacobian}
         if prior:
             hidden = [(site, term) for site, term in terms if not site["is_observed"]]

@@ -22,8 +22,9 @@ from .agreement import equal
 from .arguments import Arguments, Batch
 from .cutting import same_sites_everywhere, with_rows, without_nan
 from .discovery import ROWS, ShowsAPart, first_look
+from .distributions import is_real
 from .failures import programs_named
-from .handlers import has_density_outside_support, outside_support, real
+from .handlers import has_density_outside_support, outside_support
 from .layout import LAYOUTS, Layout
 from .memory import FLOOR, growth
 from .modes import buffers_kept, evaluation_mode, reachable_modules
@@ -214,7 +215,7 @@ def _with_cost(pair: Pair) -> Pair:
             with pyro.validation_enabled(validated):
                 traces = one.programs.traces(frame, one.batch, handle_enumeration=True)
                 hidden = latents(traces[0])
-                outside = {name for name, site in hidden.items() if not real(site["fn"]) and outside_support(site)}
+                outside = {name for name, site in hidden.items() if not is_real(site["fn"]) and outside_support(site)}
                 for trace in traces:
                     trace.compute_log_prob(lambda name, _: name not in outside)
         else:
