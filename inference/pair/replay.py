@@ -28,6 +28,7 @@ from .handlers import has_density_outside_support, outside_support
 from .layout import LAYOUTS, Layout
 from .memory import FLOOR, growth
 from .modes import buffers_kept, evaluation_mode, reachable_modules
+from .observed import observed_otherwise
 from .pair import Pair, Start
 from .parameters import named_parameters, own_parameters, pyro_module_names, warn_of_other_values
 from .points import resolved_points
@@ -38,8 +39,7 @@ from .structure import ContractError
 from .traces import FAILURES, Program, latents, plain_traces, whole_plates
 from .unconstrained import demand_continuum
 
-# Draws at which layouts are compared.
-DRAWS = 2
+DRAWS = 2  # at which layouts are compared
 
 
 @contextmanager
@@ -195,7 +195,7 @@ def _with_layouts(pair: Pair) -> Pair:
 def _holds(agrees: Any, layout: Layout) -> bool:
     try:
         return bool(agrees(layout))
-    except Exception:  # whatever a program raises in a layout that does not suit it
+    except Exception:  # of a program in a layout that does not suit it
         return False
 
 
@@ -210,8 +210,7 @@ def _with_cost(pair: Pair) -> Pair:
     def work(num_draws: int) -> None:
         if pair.model_layout == pair.guide_layout == "broadcast":
             frame = Frame(one.structure.plates, width, num_draws, one.device)
-            # With the handlers of enumeration and Pyro's validation, whose tensors are counted, so that the pieces, and
-            # with them the draws of a seed, do not depend on either.
+            # With enumeration's handlers and with validation: pieces, and a seed's draws, depend on neither.
             with pyro.validation_enabled(validated):
                 traces = one.programs.traces(frame, one.batch, handle_enumeration=True)
                 hidden = latents(traces[0])
@@ -237,7 +236,8 @@ def _with_filler(pair: Pair) -> Pair:
 
 def _with_remarks(pair: Pair) -> Pair:
     """The pair with what is to be said of every number of it."""
-    found = [f"{finding.site!r}: {finding.message}." for finding in pair.structure.unnormalised]
+    findings = [*pair.structure.unnormalised, *observed_otherwise(pair)]
+    found = [(f"{finding.site!r}: " if finding.site else "") + f"{finding.message}." for finding in findings]
     unchecked = set(pair.structure.observed) - pair.structure.validated
     one = pair.few
     trace: Any = one.programs.trace(one.model, one.frame, one.batch, enumerate_sites=False) if unchecked else None

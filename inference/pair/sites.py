@@ -16,6 +16,8 @@ import torch
 from pyro.poutine import Trace
 from torch import Tensor
 
+from ppvae.errors import PairError
+
 from .distributions import is_discrete
 from .enumeration import has_enumerated, sum_out
 
@@ -157,6 +159,11 @@ class Frame:
     def sum_plates(self, term: Tensor) -> Tensor:
         """The sum of a log density over the plates inside a unit."""
         lead, nesting = len(self.lead), self.plates.nesting
+        if term.dim() > nesting + lead:
+            raise PairError(
+                f"a log density has the shape {tuple(term.shape)} where the plates of the pair have {nesting} dims, as "
+                "when a column (n, 1) is observed under a row (n): give values the shape of their distribution."
+            )
         term = term.reshape((1,) * (nesting + lead - term.dim()) + tuple(term.shape))
         inner = tuple(range(lead, lead + nesting))
         if self.plates.data is None:
