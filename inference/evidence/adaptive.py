@@ -51,6 +51,7 @@ from .evidence import MISSED_LIMIT, Evidence
 from .importance import by_guide
 from .ledger import Goal, Ledger, half_width, record, wanted
 from .preconditioned import FIRST_CHAINS, anneal
+from .prior_draws import held_to_prior
 from .streaming import num_bounds_of
 
 LEAST_BUDGET = 100
@@ -190,8 +191,9 @@ def _by_importance(pair: Pair, goal: Goal) -> AdaptiveEvidence:
         found = by_guide(pair.rows(index), num_draws, goal.memory_mb)
         return Sample(found, found, torch.zeros(len(index), dtype=torch.bool))
 
-    ledger, _ = _draw(sample, pair.num_units, goal, goal.budget)
-    return ledger.evidence()
+    num_prior = min(SEARCH, int(SEARCH_SHARE * goal.budget))
+    ledger, _ = _draw(sample, pair.num_units, goal, goal.budget - num_prior)
+    return held_to_prior(ledger.evidence(), pair, num_prior, goal.memory_mb)
 
 
 def _draw(

@@ -29,6 +29,7 @@ from ..options import valid_compute, whole_number
 from ..pair import Batch, Pair, Program, as_batch, finite_batch, seeded, where_parameters_are
 from .defence import SEARCH_SHARE, defended, search_all, with_search
 from .estimates import ImportanceEvidence
+from .prior_draws import held_to_prior
 from .streaming import Running
 
 
@@ -48,7 +49,8 @@ def importance_evidence(
     (:mod:`ppvae.inference.sampling.mode_search`). Where it finds none, all draws are the guide's. Where it does, half
     of the draws come from these modes, from the prior and from wide distributions about the guide, and are weighted by
     the mixture; the estimate is called trusted only if draws of the prior alone confirm it. There is no search from
-    fewer than 700 draws, nor for a pair whose latents have no density on a continuum.
+    fewer than 700 draws. A pair whose latents have no density on a continuum is held to draws of its prior instead
+    (:mod:`ppvae.inference.evidence.prior_draws`).
 
     Args:
         model: ``model(x, *context)``, the generative program.
@@ -99,6 +101,7 @@ def importance_evidence(
                 bar.advance(len(index) * num_particles)
                 order.append(index)
             evidence = ImportanceEvidence.concatenate(parts).rows(torch.cat(order).argsort())
+        evidence = held_to_prior(evidence, pair, int(SEARCH_SHARE * num_particles), memory_mb)
         return with_search(evidence, found, pair)
 
 

@@ -9,6 +9,7 @@ to.
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,16 +24,18 @@ from ppvae.errors import PpvaeError
 
 from .agreement import equal
 from .arguments import Batch, as_batch, finite_batch
-from .distributions import is_point_mass, kind
+from .distributions import bare, is_point_mass, kind
 from .failures import FailedRun, described
 from .handlers import outside_support
 from .modes import buffers_kept, reachable_modules
 from .objective import elbo_for
+from .observed import observed_otherwise
 from .pair import Pair
 from .parameters import named_parameters, own_parameters, where_parameters_are
 from .randomness import generator_kept
 from .structure import ContractError, Finding, unmatched_sites, unnormalised, without_density
 from .traces import Program, guide_log_prob, latents, plain_traces, sample_sites, site_log_prob
+from .unconstrained import CIRCULAR
 
 _DRAWS = 3
 
@@ -116,7 +119,7 @@ def fatal_findings(model: Program, guide: Program, batch: Batch) -> list[Finding
 
     A guide without a density is none; what is not finite, a training says by itself.
     """
-    harmless = ("point-mass", "masked-in-guide", "non-finite")
+    harmless = ("point-mass", "discrete-or-not", "masked-in-guide", "non-finite")
     return [finding for finding in check(model, guide, batch) if finding.fatal and finding.code not in harmless]
 
 
@@ -181,6 +184,14 @@ def _supports(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]:
                 "log p(x) comes out too low",
                 "widen the guide's support to the prior's",
             )
+        elif isinstance(bare(prior["fn"]), CIRCULAR) and _winds(site["fn"]):
+            yield Finding(
+                "support",
+                name,
+                f"it lives on a circle, which draws of the guide ({kind(site['fn'])}) go round more than once, so that "
+                "log p(x) comes out too high",
+                "give the guide a distribution on the circle too (VonMises), or one on an interval of length 2π",
+            )
 
 
 def _reaches_less(prior: Any, proposal: Any) -> bool:
@@ -192,6 +203,14 @@ def _reaches_less(prior: Any, proposal: Any) -> bool:
     except NotImplementedError:
         return False
     return outside_support({"fn": proposal, "value": draws, "mask": None}) > 0
+
+
+def _winds(proposal: Any) -> bool:
+    """Whether draws of a guide's distribution lie farther apart than a circle is long."""
+    if is_point_mass(proposal):
+        return False
+    draws = proposal.sample((100,))
+    return bool((draws.amax(0) - draws.amin(0) > 2 * math.pi).any())
 
 
 def _scales(model_trace: Trace) -> Iterator[Finding]:
@@ -226,6 +245,7 @@ def _measured(model: Program, guide: Program, batch: Batch) -> tuple[Pair | None
         return None, [Finding("refused", "", *_split(str(error)))]
     except Exception as error:
         return None, [_failure("measurement", "the pair cannot be measured", error)]
+    found += observed_otherwise(pair)
     if pair.coupled:
         found.append(_coupled(pair))
     try:

@@ -23,13 +23,16 @@ from ppvae.errors import DataError, PpvaeError
 from .agreement import equal
 from .arguments import Arguments, first_bad_row, name_of
 from .discovery import ROWS, evenly_spread, structure_of
-from .pair import Densities, Pair
+from .pair import FEW, Densities, Pair
+from .same_sites import same_sites
 from .sites import Plates, Values
 from .structure import ContractError, Finding
 from .traces import FAILURES, plain_traces
 
 # Context tensors of which any may be shared by all data.
 MOST_LEAVES = 6
+# Data that are run at once to see whether all have the same sites.
+PIECE = 1024
 
 
 def with_rows(pair: Pair) -> Pair:
@@ -70,6 +73,8 @@ def _same_on_rows(pair: Pair) -> bool:
     whole = pair.rows(evenly_spread(pair.num_units, ROWS))
     z, first = _demand_repeatable(whole)
     last = whole.num_units - 1
+    if not all(_same_sites(whole.rows(index)) for index in (slice(0, 1), slice(0, FEW), slice(last, None))):
+        return False
     for index in (torch.tensor([last]), torch.tensor([last, 0])):
         if len(index):
             part = whole.rows(index).densities({name: value[:, index] for name, value in z.items()})
@@ -77,6 +82,16 @@ def _same_on_rows(pair: Pair) -> bool:
             if not (equal(first.log_p[:, index], part.log_p, z) and equal(first.log_q[:, index], part.log_q, z)):
                 return False
     return True
+
+
+def same_sites_everywhere(pair: Pair) -> bool:
+    """Whether all data, so many at a time that a run on them is small, have the sites of the structure."""
+    pieces = (pair.rows(slice(start, start + PIECE)) for start in range(0, pair.num_units, PIECE))
+    return all(map(_same_sites, pieces))
+
+
+def _same_sites(pair: Pair) -> bool:
+    return same_sites(pair.model, pair.guide, pair.batch, pair.structure)
 
 
 def _alone(pair: Pair) -> tuple[bool, bool]:

@@ -66,6 +66,51 @@ def is_point_mass(fn: Any) -> bool:
     return isinstance(bare(fn), dist.Delta)
 
 
+def inside(fn: Any, value: Tensor) -> Tensor:
+    """Whether values lie in the support of a distribution, by batch place.
+
+    Of a ``TransformedDistribution`` torch knows the transform's range alone; what its base excludes, such as x < 1
+    where x = 1 + y and y is exponential, is looked for at T⁻¹(x).
+    """
+    found: Tensor = fn.support.check(value)
+    core = bare(fn)
+    if not base_is_bounded(core):
+        return found
+    for transform in reversed(core.transforms):
+        value = transform.inv(value)
+    within = inside(core.base_dist, value)
+    while within.dim() > found.dim():
+        within = within.all(-1)
+    return found & within
+
+
+def is_real(fn: Any) -> bool:
+    """Whether a distribution has all reals as its support, or knows of none, so that no value lies outside."""
+    core = bare(fn)
+    try:
+        support = core.support
+    except (NotImplementedError, AttributeError):
+        return True
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    is_all = support is torch.distributions.constraints.real and not base_is_bounded(core)
+    return is_all or is_point_mass(fn)
+
+
+def base_is_bounded(core: Any) -> bool:
+    """Whether a plain TransformedDistribution has a base that does not live on all reals."""
+    plain = isinstance(core, torch.distributions.TransformedDistribution) and not core.arg_constraints
+    return plain and not is_real(core.base_dist)
+
+
+def is_discrete(fn: Any) -> bool:
+    """Whether the values of a distribution are discrete."""
+    try:
+        return bool(fn.support.is_discrete)
+    except (NotImplementedError, AttributeError):
+        return False
+
+
 def opened(fn: Any) -> tuple[Any, Callable[[Any], Any]]:
     """The distribution that holds the parameters, and a function that wraps another one as this one is wrapped."""
     if isinstance(fn, dist.Independent):

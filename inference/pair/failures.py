@@ -66,7 +66,9 @@ def failed_run(error: BaseException) -> PairError:
     """The error of a pair whose programs cannot be run, with the place in the user's program."""
     if isinstance(error, PpvaeError):
         return PairError(str(error))
-    return FailedRun(f"the pair cannot be run on the data: {described(error)}")
+    return FailedRun(
+        f"the pair cannot be run on the data: {described(error)}: run the programs by hand on a few data to see where."
+    )
 
 
 def described(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from torch.distributions import biject_to
 
 from ppvae.errors import DataError
 
-from .distributions import bare, is_point_mass, kind
+from .distributions import bare, base_is_bounded, inside, is_real, kind
 from .sites import Values
 from .traces import site_log_prob
 
@@ -39,17 +39,6 @@ def filled(site: Any) -> Any:
     return {**site, "value": torch.where(value.isnan(), other.to(value), value)}
 
 
-def real(fn: Any) -> bool:
-    """Whether a distribution has all reals as its support, or knows of none, so that no value lies outside."""
-    try:
-        support = bare(fn).support
-    except (NotImplementedError, AttributeError):
-        return True
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    return support is torch.distributions.constraints.real or is_point_mass(fn)
-
-
 def outside_support(site: Any) -> int:
     """How many observed values of a site lie outside the support of their distribution."""
     outside = _outside(site)
@@ -65,10 +54,21 @@ def has_density_outside_support(site: Any) -> bool:
 def _outside(site: Any) -> Tensor:
     """Which values of a site lie outside the support of their distribution."""
     try:
-        inside = site["fn"].support.check(site["value"])
+        within = inside(site["fn"], site["value"])
     except (NotImplementedError, AttributeError, RuntimeError, ValueError):
         return torch.tensor(False)  # a distribution that does not know its support
-    return ~inside if site["mask"] is None else ~inside & torch.as_tensor(site["mask"])
+    return ~within if site["mask"] is None else ~within & torch.as_tensor(site["mask"])
+
+
+def latent_log_prob(site: Any) -> Tensor:
+    """The log density of a latent, −inf outside its support."""
+    log_prob = site_log_prob(site)
+    return log_prob if is_real(site["fn"]) else torch.where(inside(site["fn"], site["value"]), log_prob, -torch.inf)
+
+
+def written_log_prob(site: Any) -> Tensor:
+    """The log density of a site, −inf where T(u) reaches more than the support, of which torch knows too little."""
+    return latent_log_prob(site) if base_is_bounded(bare(site["fn"])) else site_log_prob(site)
 
 
 def demand_support(name: str, site: Any) -> None:
@@ -132,7 +132,7 @@ class Read(Put):
         if name not in self._names or msg["is_observed"]:
             return
         support = msg["fn"].support
-        self.inside[name] = support.check(msg["value"])
+        self.inside[name] = inside(msg["fn"], msg["value"])
         limit = torch.finfo(msg["value"].dtype).max ** 0.5  # a draw that was rounded onto the boundary is at ±∞
         self._transforms[name] = biject_to(support)
         self.u[name] = self._transforms[name].inv(msg["value"]).clamp(-limit, limit)

@@ -28,7 +28,7 @@ from .failures import described
 from .layout import Body, Layout, Tensors, run
 from .memory import chunks
 from .programs import Programs
-from .sites import Frame, Site, Values
+from .sites import Frame, Site, U, Values
 from .structure import Structure, Unit
 from .traces import FAILURES, Program
 
@@ -320,7 +320,7 @@ class Pair:
         random = not set(values) >= set(self.sites)
         with torch.no_grad():
             found = self.run(self.programs.unconstrained, num_chains, values, self.model_layout, random=random)
-        u = found.pop("u")
+        u = found.pop(U)
         for name, outside in found.items():
             if name in values and bool((outside > 0).any()):
                 raise PairError(
@@ -338,11 +338,11 @@ class Pair:
 
     def _joint(self, u: Tensor, *, prior: bool = False) -> Tensors:
         body = partial(self.programs.joint, prior=prior)
-        return self.run(body, len(u), {"u": u}, self.model_layout)
+        return self.run(body, len(u), {U: u}, self.model_layout)
 
     def _log_guide(self, u: Tensor, found: Tensors) -> Tensor:
         """log q(u|x) from log q(z|x) and the Jacobian."""
-        values = {name: found[name] for name in self.sites} | ({"u": u} if self.structure.sources else {})
+        values = {name: found[name] for name in self.sites} | ({U: u} if self.structure.sources else {})
         log_q = self.run(self.programs.log_guide, len(u), values, self.guide_layout)["log_q"]
         return log_q + found["log_jacobian"]
 

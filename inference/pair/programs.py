@@ -23,18 +23,19 @@ from pyro.infer.discrete import infer_discrete
 from pyro.poutine import Trace
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from ppvae.errors import PairError
 
 from .arguments import Batch
+from .distributions import is_real
 from .enumeration import has_enumerated
-from .handlers import Put, Read, Write, demand_support, filled, mean_of, real
+from .handlers import Put, Read, Write, demand_support, filled, latent_log_prob, mean_of, written_log_prob
 from .layout import Tensors
-from .sites import DRAWS, Frame, Site, Values
+from .same_sites import demand_sites, known_sites
+from .sites import DRAWS, Frame, Site, U, Values
 from .structure import Structure
-from .traces import Program, SizedPlate, guide_log_prob, sample_sites, site_log_prob
+from .traces import Program, SizedPlate, drawn_once, guide_log_prob, sample_sites, site_log_prob
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Programs:
 
     def under(self, program: Program, frame: Frame) -> Program:
         """The program under a plate of draws, if the frame has one; a data plate without a size gets the frame's."""
-        plates = frame.plates
+        plates, program = frame.plates, poutine.infer_config(program, drawn_once)
 
         def run(*args: Any) -> Any:
             if frame.num_draws is None:
@@ -81,7 +82,7 @@ class Programs:
             wrapped = EnumMessenger(first_available_dim=frame.plates.draw_dim - 1)(wrapped)
         if handler is not None:  # outside enumeration, which must see where each site stands
             wrapped = handler(wrapped)
-        return prune_subsample_sites(poutine.trace(wrapped).get_trace(*batch))
+        return known_sites(poutine.trace(wrapped).get_trace(*batch), self.structure)
 
     def _infer(self, site: Any) -> Any:
         return {"enumerate": "parallel"} if site["name"] in self.structure.summed else {}
@@ -97,7 +98,7 @@ class Programs:
             model = EnumMessenger()(model)  # goes on from the guide's dims
         guide_trace = poutine.trace(guide).get_trace(*batch)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*batch)
-        return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+        return known_sites(model_trace, self.structure), known_sites(guide_trace, self.structure)
 
     # --- densities ----------------------------------------------------------------------------------------------------
 
@@ -132,19 +133,16 @@ class Programs:
         Raises:
             DataError: an observed value lies outside its support, and the program asks for validation.
         """
+        if name in self.structure.latents:
+            return latent_log_prob(site)
         site = filled(site) if name in self.structure.missing else site
-        log_prob = site_log_prob(site)
-        if real(site["fn"]):
-            return log_prob
-        if name not in self.structure.latents:
-            if name in self.structure.validated:
-                demand_support(name, site)
-            return log_prob
-        return torch.where(site["fn"].support.check(site["value"]), log_prob, -torch.inf)
+        if name in self.structure.validated and not is_real(site["fn"]):
+            demand_support(name, site)
+        return site_log_prob(site)
 
     def joint(self, frame: Frame, batch: Batch, inputs: Tensors, *, prior: bool) -> Tensors:
-        """log p(x, u), log |det ∂T/∂u|, log p(u) if wanted, and z = T(u) by site, at ``inputs["u"]``."""
-        u = inputs["u"]
+        """log p(x, u), log |det ∂T/∂u|, log p(u) if wanted, and z = T(u) by site, at ``inputs[U]``."""
+        u = inputs[U]
         places = self.structure.latents
         put = Write({name: self._part(frame, u, site) for name, site in places.items()})
         trace = self.trace(self.model, frame, batch, enumerate_sites=True, handler=put)
@@ -152,7 +150,7 @@ class Programs:
         for part in put.log_jacobians:
             log_jacobian = log_jacobian + frame.sum_plates(part.double())
         missing = self.structure.missing
-        terms = [(s, site_log_prob(filled(s) if name in missing else s)) for name, s in sample_sites(trace)]
+        terms = [(s, written_log_prob(filled(s) if name in missing else s)) for name, s in sample_sites(trace)]
         out = {"log_joint": frame.total(terms, trace) + log_jacobian, "log_jacobian": log_jacobian}
         if prior:
             hidden = [(site, term) for site, term in terms if not site["is_observed"]]
@@ -160,10 +158,10 @@ class Programs:
         return out | {name: frame.by_unit(put.values[name], site) for name, site in places.items()}
 
     def log_guide(self, frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
-        """log q(z|x) at latents ``inputs`` by site; ``inputs["u"]`` where the guide's draws are functions of others."""
+        """log q(z|x) at latents ``inputs`` by site; ``inputs[U]`` where the guide's draws are functions of others."""
         values = {name: inputs[name] for name in self.structure.drawn if name in inputs}
         if not set(values) >= self.structure.sources:
-            values |= self._sources(inputs["u"])
+            values |= self._sources(inputs[U])
         trace = self.trace(self.guide, frame, batch, enumerate_sites=True, handler=Put(self._by_program(frame, values)))
         return {"log_q": self.log_q(frame, trace, summed=True)}
 
@@ -238,7 +236,7 @@ class Programs:
             parts.append(part.reshape(*frame.shape, -1))
             outside[name] = frame.sum_plates((~read.inside[name]).double()).expand(frame.shape)
         empty = torch.zeros(*frame.shape, 0, device=frame.device)
-        return {"u": torch.cat(parts, -1) if parts else empty, **outside}
+        return {U: torch.cat(parts, -1) if parts else empty, **outside}
 
     def _discrete(self, frame: Frame, batch: Batch, put: Values) -> Values:
         """Draws of the enumerated sites from p(d|z, x), as the model has them."""
@@ -256,6 +254,7 @@ class Programs:
 
     def _values(self, frame: Frame, trace: Trace, sites: dict[str, Site]) -> Values:
         nodes: dict[str, Any] = trace.nodes
+        demand_sites(sites, trace)
         return {name: frame.by_unit(nodes[name]["value"], site) for name, site in sites.items()}
 
     def _by_program(self, frame: Frame, values: Values) -> Values:

@@ -21,24 +21,26 @@ from torch.distributions import biject_to
 from ..option_records import Start
 from .agreement import equal
 from .arguments import Arguments, Batch
-from .cutting import with_rows, without_nan
+from .cutting import same_sites_everywhere, with_rows, without_nan
 from .discovery import ROWS, ShowsAPart, first_look
+from .distributions import is_real
 from .failures import programs_named
-from .handlers import filled, has_density_outside_support, outside_support, real
+from .handlers import filled, has_density_outside_support, outside_support
 from .layout import LAYOUTS, Layout
 from .memory import FLOOR, growth
 from .modes import buffers_kept, evaluation_mode, reachable_modules
+from .observed import observed_otherwise
 from .pair import Pair
 from .parameters import named_parameters, own_parameters, pyro_module_names, warn_of_other_values
 from .points import resolved_points
 from .randomness import generator_kept
-from .sites import Frame
+from .same_sites import demand_sites
+from .sites import Frame, U
 from .structure import ContractError
 from .traces import FAILURES, Program, latents, plain_traces, whole_plates
 from .unconstrained import demand_continuum
 
-# Draws at which layouts are compared.
-DRAWS = 2
+DRAWS = 2  # at which layouts are compared
 
 
 @contextmanager
@@ -96,7 +98,7 @@ def looked_at(model: Program, guide: Program, arguments: Arguments) -> Pair:
             raise
         except FAILURES:
             pair = None  # they run on all data only, or on none
-        if pair is not None and pair.divisible:
+        if pair is not None and pair.divisible and same_sites_everywhere(pair):
             plain_traces(model, guide, pair.few.batch)  # parameters are made
             return pair
     return with_rows(first_look(model, guide, arguments, arguments.num_rows))
@@ -136,6 +138,7 @@ def _with_slots(pair: Pair) -> Pair:
     """The pair with the places of its latents in u; a latent without such a place keeps none."""
     one, start, sites = pair.few, 0, {}
     trace: Any = one.programs.trace(one.model, one.frame, one.batch, enumerate_sites=False)
+    demand_sites(pair.sites, trace)
     for name, site in pair.sites.items():
         node = trace.nodes[name]
         try:
@@ -193,7 +196,7 @@ def _with_layouts(pair: Pair) -> Pair:
 def _holds(agrees: Any, layout: Layout) -> bool:
     try:
         return bool(agrees(layout))
-    except Exception:  # whatever a program raises in a layout that does not suit it
+    except Exception:  # of a program in a layout that does not suit it
         return False
 
 
@@ -208,12 +211,11 @@ def _with_cost(pair: Pair) -> Pair:
     def work(num_draws: int) -> None:
         if pair.model_layout == pair.guide_layout == "broadcast":
             frame = Frame(one.structure.plates, width, num_draws, one.device)
-            # With the handlers of enumeration and Pyro's validation, whose tensors are counted, so that the pieces, and
-            # with them the draws of a seed, do not depend on either.
+            # With enumeration's handlers and with validation: pieces, and a seed's draws, depend on neither.
             with pyro.validation_enabled(validated):
                 traces = one.programs.traces(frame, one.batch, handle_enumeration=True)
                 hidden = latents(traces[0])
-                outside = {name for name, site in hidden.items() if not real(site["fn"]) and outside_support(site)}
+                outside = {name for name, site in hidden.items() if not is_real(site["fn"]) and outside_support(site)}
                 for trace in traces:
                     trace.compute_log_prob(lambda name, _: name not in outside)
         else:
@@ -229,13 +231,14 @@ def _with_filler(pair: Pair) -> Pair:
     values = pair.guide_values(1)
     filler = dict(values)
     if pair.sites and all(site.dtype.is_floating_point for site in pair.sites.values()):
-        filler["u"] = pair.run(pair.programs.unconstrained, 1, values, pair.model_layout)["u"]
+        filler[U] = pair.run(pair.programs.unconstrained, 1, values, pair.model_layout)[U]
     return replace(pair, filler=filler)
 
 
 def _with_remarks(pair: Pair) -> Pair:
     """The pair with what is to be said of every number of it."""
-    found = [f"{finding.site!r}: {finding.message}." for finding in pair.structure.unnormalised]
+    findings = [*pair.structure.unnormalised, *observed_otherwise(pair)]
+    found = [(f"{finding.site!r}: " if finding.site else "") + f"{finding.message}." for finding in findings]
     unchecked = set(pair.structure.observed) - pair.structure.validated
     one = pair.few
     trace: Any = one.programs.trace(one.model, one.frame, one.batch, enumerate_sites=False) if unchecked else None

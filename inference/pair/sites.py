@@ -16,11 +16,16 @@ import torch
 from pyro.poutine import Trace
 from torch import Tensor
 
+from ppvae.errors import PairError
+
+from .distributions import is_discrete
 from .enumeration import has_enumerated, sum_out
 
 Values = dict[str, Tensor]
 
 DRAWS = "_ppvae_draws"
+# The key of all unconstrained latents among values by site; a program may well call a site "u".
+U = "_ppvae_u"
 
 
 @dataclass(frozen=True)
@@ -154,6 +159,11 @@ class Frame:
     def sum_plates(self, term: Tensor) -> Tensor:
         """The sum of a log density over the plates inside a unit."""
         lead, nesting = len(self.lead), self.plates.nesting
+        if term.dim() > nesting + lead:
+            raise PairError(
+                f"a log density has the shape {tuple(term.shape)} where the plates of the pair have {nesting} dims, as "
+                "when a column (n, 1) is observed under a row (n): give values the shape of their distribution."
+            )
         term = term.reshape((1,) * (nesting + lead - term.dim()) + tuple(term.shape))
         inner = tuple(range(lead, lead + nesting))
         if self.plates.data is None:
@@ -168,11 +178,4 @@ def describe(site: dict[str, Any], plates: Plates) -> Site:
     batch_shape = (1,) * (plates.nesting + 1 - len(fn.batch_shape)) + tuple(fn.batch_shape)
     dims = tuple(dim for dim in plates.inside if dim in own or batch_shape[dim] > 1)
     shape = (*(batch_shape[dim] for dim in dims), *fn.event_shape)
-    return Site(dims, fn.event_dim, shape, torch.as_tensor(site["value"]).dtype, discrete=_is_discrete(fn))
-
-
-def _is_discrete(fn: Any) -> bool:
-    try:
-        return bool(fn.support.is_discrete)
-    except (NotImplementedError, AttributeError):
-        return False
+    return Site(dims, fn.event_dim, shape, torch.as_tensor(site["value"]).dtype, discrete=is_discrete(fn))

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ppvae.errors import PairError
 
-from .distributions import is_point_mass, masked, masked_more
+from .distributions import is_discrete, is_point_mass, masked, masked_more
 from .sites import Plates, Site
 from .traces import enumerated, is_factor, latents, observations, sample_sites
 
@@ -108,6 +108,11 @@ class Structure:
         return self.latents | self.auxiliary
 
     @property
+    def known(self) -> frozenset[str]:
+        """Names of all sites of both programs."""
+        return self.summed.union(self.latents, self.auxiliary, self.observed)
+
+    @property
     def dim(self) -> int:
         """How many real numbers a unit's latents are."""
         return max((site.stop for site in self.latents.values()), default=0)
@@ -185,6 +190,14 @@ def without_density(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]
         if is_point_mass(drawn["fn"]):
             if not auxiliary:
                 yield point_mass(name)
+        elif not is_point_mass(prior["fn"]) and is_discrete(drawn["fn"]) != is_discrete(prior["fn"]):
+            yield Finding(
+                "discrete-or-not",
+                name,
+                "it is discrete in one program and continuous in the other (a relaxed or straight-through guide), so "
+                "that the probability of the one over the density of the other is no weight",
+                "give both a discrete distribution, or both a relaxed one; training by SVI is possible as it is",
+            )
         elif masked_more(drawn, than=prior):
             yield Finding(
                 "masked-in-guide",

@@ -52,8 +52,18 @@ def is_factor(site: dict[str, Any]) -> bool:
 
 
 def enumerated(site: dict[str, Any]) -> bool:
-    """Whether a site is to be summed out (``infer={"enumerate": "parallel"}``)."""
-    return site["infer"].get("enumerate") == "parallel"
+    """Whether a site is to be summed out (``infer={"enumerate": "parallel"}``), and not over some draws of it."""
+    return site["infer"].get("enumerate") == "parallel" and not drawn_in_parallel(site)
+
+
+def drawn_in_parallel(site: dict[str, Any]) -> bool:
+    """Whether Pyro is to draw a site so many times at once (``"num_samples"``), which is no sum over its values."""
+    return site["infer"].get("num_samples") is not None
+
+
+def drawn_once(site: Any) -> Any:
+    """The configuration that has Pyro draw such a site as any other."""
+    return {"enumerate": None} if drawn_in_parallel(site) else {}
 
 
 def plain_traces(model: Program, guide: Program, batch: Batch) -> tuple[Trace, Trace]:

@@ -10,6 +10,7 @@ import torch
 from ppvae.errors import DataError, PairError
 from ppvae.inference.pair import Pair
 from ppvae.inference.pair.layout import LAYOUTS
+from ppvae.inference.pair.sites import U
 
 DRAWS = 3
 # By type: what two orders of the same sums may differ by, absolutely and relative to their size.
@@ -30,7 +31,7 @@ def gradient(pair, u, layout):
     """The gradient of log p(x, u)."""
     leaf = u.detach().clone().requires_grad_()
     with torch.enable_grad():
-        total = pair.run(partial(pair.programs.joint, prior=False), DRAWS, {"u": leaf}, layout)["log_joint"].sum()
+        total = pair.run(partial(pair.programs.joint, prior=False), DRAWS, {U: leaf}, layout)["log_joint"].sum()
         return torch.autograd.grad(total, leaf)[0]
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 from . import (
     automatic,
+    changing_sites,
     context,
+    discrete,
     eight_schools,
     enumerated,
     guides,
@@ -24,6 +26,7 @@ from . import (
     row_parameters,
     sequences,
     shared_latents,
+    supports,
     trained,
     unnormalised,
 )
@@ -49,6 +52,9 @@ FILES = (
     recaptures,
     hidden_markov,
     renditions,
+    changing_sites,
+    supports,
+    discrete,
     trained,
 )
 BUILDERS: dict[str, Callable[[], Program]] = {make.__name__: make for file in FILES for make in file.PROGRAMS}
