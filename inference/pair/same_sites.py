@@ -30,8 +30,9 @@ def known_sites(trace: Trace, structure: Structure) -> Trace:
         ContractError: it draws another site. A structure that tells of none is not complete yet.
     """
     trace = prune_subsample_sites(trace)
+    complete = bool(structure.drawn or structure.observed)
     for name, site in latents(trace).items():
-        if structure.known and name not in structure.known and not is_factor(site):
+        if complete and name not in structure.known and not is_factor(site):
             raise _other_sites(name)
     return trace
 

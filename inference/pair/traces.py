@@ -17,7 +17,7 @@ from pyro.poutine.subsample_messenger import SubsampleMessenger
 from torch import Tensor
 
 from .arguments import Batch
-from .distributions import is_point_mass
+from .distributions import bare, is_point_mass
 from .randomness import generator_kept
 
 Program = Callable[..., Any]
@@ -47,8 +47,11 @@ def observations(trace: Trace) -> dict[str, dict[str, Any]]:
 
 
 def is_factor(site: dict[str, Any]) -> bool:
-    """Whether a site is a ``pyro.factor``."""
-    return type(site["fn"]).__name__ == "Unit"
+    """Whether a site is a ``pyro.factor``, or an observed point mass whose ``log_density`` makes it one."""
+    fn = bare(site["fn"])
+    if site["is_observed"] and is_point_mass(fn):
+        return bool((torch.as_tensor(fn.log_density) != 0).any())
+    return type(fn).__name__ == "Unit"
 
 
 def enumerated(site: dict[str, Any]) -> bool:

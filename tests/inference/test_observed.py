@@ -77,6 +77,17 @@ def test_a_number_that_is_masked_at_one_of_two_sites_is_observed_once():
     assert not [f for f in check(model_of(in_two_parts), guide, X) if f.code.startswith("observe")]
 
 
+def penalised(z, x):
+    pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+    pyro.sample("penalty", dist.Delta(torch.zeros(len(x)), log_density=-(z**2)), obs=torch.zeros(len(x)))
+
+
+def test_a_point_mass_with_a_density_of_its_own_is_a_factor():
+    findings = check(model_of(penalised), guide, X)
+    assert [(finding.code, finding.site) for finding in findings] == [("unnormalised", "penalty")]
+    assert importance_evidence(model_of(penalised), guide, X, 200, seed=0).remarks()
+
+
 def test_a_column_under_a_row_is_refused_in_a_sentence():
     design = torch.tensor([[1.0], [0.5], [-1.0]])
 
