@@ -15,6 +15,7 @@ import inspect
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import pyro
 import torch
 from torch import Tensor
 
@@ -187,7 +188,8 @@ def _arranged(pair: Any, data: Dataset, seed: int) -> RunData:
     """The data cut as the pair allows; a pair that fails is left to the check of its contract."""
     whole = data.undivided()
     x, *context = whole.batch("train")
-    with torch.random.fork_rng(devices=[]):
+    # What an earlier pair has left in Pyro's store is none of this one's.
+    with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope():
         torch.manual_seed(seed)
         try:
             with Pair.on(pair.model, pair.guide, (whole.draw(x), *context), density=False) as found:
