@@ -178,7 +178,7 @@ CALIBRATED: dict[str, tuple[Level, str, str]] = {
 
 def _calibration(summary: dict[str, Any]) -> list[Claim]:
     said = verdict_of(summary.get("calibration"))
-    if not said:
+    if not said or said.startswith("does not apply"):
         return []
     level, word, answer = CALIBRATED.get(said, ("caution", said, "The section on calibration says more."))
     return [Claim("Is q(z|x) calibrated?", level, word, Markup(answer))]
