@@ -21,16 +21,20 @@ class Progress:
         total: how many units there are.
         unit: the name of a unit, for the speed (``"steps"``).
         enabled: False shows nothing.
+        warning: what is said once, before the work; empty says nothing.
     """
 
-    def __init__(self, title: str, total: int, unit: str, enabled: bool = True) -> None:
+    def __init__(self, title: str, total: int, unit: str, enabled: bool = True, warning: str = "") -> None:
         self._title, self._total, self._unit, self._enabled = title, total, unit, enabled
+        self._warning = warning
         self._console = Console(stderr=True)
         self._done = self._start_done = 0
         self._bar: RichProgress | None = None
 
     def __enter__(self) -> Progress:
         self._start = self._last_line = time.monotonic()
+        if self._enabled and self._warning:
+            self._console.print(f"{self._title}: {self._warning}.", highlight=False, markup=False)
         if self._enabled and self._console.is_terminal:
             self._bar = RichProgress(
                 TextColumn("{task.description}"),

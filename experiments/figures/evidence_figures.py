@@ -19,11 +19,12 @@ from .arviz_style import figure_of, label_axes, offscreen
 from .style import BLACK, BLUE, GREEN, ORANGE, WIDTH, limits, new_figure
 
 
-def training_curve(history: Sequence[dict[str, float]]) -> Figure:
+def training_curve(history: Sequence[dict[str, float]], unit: str = "datum") -> Figure:
     """The ELBO of training and validation data against epochs, the latter with ± one standard error.
 
     Args:
         history: the rows of ``Fit.history``.
+        unit: what the ELBO is of: ``"datum"`` or ``"data set"``.
     """
     figure, axes = new_figure(3.6)
     epochs = [row["epoch"] for row in history]
@@ -36,12 +37,12 @@ def training_curve(history: Sequence[dict[str, float]]) -> Figure:
         axes.plot(epochs, validation, color=ORANGE, label="validation ± standard error", marker=marker)
         axes.fill_between(epochs, validation - error, validation + error, color=ORANGE, alpha=0.25, linewidth=0)
     axes.set_ylim(limits(train, validation - error, validation + error))
-    axes.set(xlabel="epoch", ylabel="ELBO per datum (nats)")
+    axes.set(xlabel="epoch", ylabel="ELBO per datum (nats)" if unit == "datum" else "ELBO of the data set (nats)")
     axes.legend(loc="lower right")
     return figure
 
 
-def bound_curve(evidence: Evidence) -> Figure:
+def bound_curve(evidence: Evidence, unit: str = "datum") -> Figure:
     """The K-sample bound from the ELBO (K = 1) up to the estimate of log p(x), mean over the data.
 
     The band is ± two Monte Carlo standard errors.
@@ -58,7 +59,9 @@ def bound_curve(evidence: Evidence) -> Figure:
     axes.axhline(mean[-1], color=GREEN, linestyle="--", label=rf"$\log \hat p(x)$ = {_number(mean[-1])}")
     axes.axhline(mean[0], color=ORANGE, linestyle=":", label=f"ELBO = {_number(mean[0])}")
     axes.set_xscale("log")
-    axes.set(xlabel="particles per datum, K", ylabel="mean over the data (nats)")
+    of_each = unit == "datum"
+    xlabel = "particles per datum, K" if of_each else "particles, K"
+    axes.set(xlabel=xlabel, ylabel="mean over the data (nats)" if of_each else "of the data set (nats)")
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.08))
     return figure
 

@@ -68,16 +68,18 @@ def latent_map(tree: xr.DataTree) -> Figure | None:
     return figure
 
 
-def exact_posteriors(pair: Any, x: Tensor, names: Sequence[str], which: Sequence[int], seed: int) -> Figure | None:
+def exact_posteriors(
+    pair: Any, batch: tuple[Tensor, ...], names: Sequence[str], which: Sequence[int] | None, seed: int
+) -> Figure | None:
     """The guide's ellipses over the exact posterior, a panel a datum.
 
     The shaded regions hold as much of the posterior as the ellipses hold of a Gaussian guide.
 
     Args:
         pair: an object with ``model`` and ``guide``.
-        x: data, of which the first few are shown.
+        batch: ``(x, *context)`` of data, of which the first few are shown.
         names: of the coordinates.
-        which: numbers of the data, for the titles.
+        which: numbers of the data, for the titles; None where the data set is the unit.
         seed: of the guide's draws, whose mean and covariance make the ellipses.
 
     Returns:
@@ -85,20 +87,21 @@ def exact_posteriors(pair: Any, x: Tensor, names: Sequence[str], which: Sequence
     """
     if len(names) != 2:
         return None
-    x = x[:MOST_PANELS]
-    with seeded(seed), torch.no_grad(), Pair.on(pair.model, pair.guide, (x,), start="guide") as density:
+    with seeded(seed), torch.no_grad(), Pair.on(pair.model, pair.guide, batch, start="guide") as density:
+        shown = min(density.num_units, MOST_PANELS)
+        density = density.rows(slice(0, shown))
         guide, prior = (density.draw(start, GUIDE_DRAWS).double().cpu() for start in ("guide", "prior"))
         both = torch.cat([guide, prior])
         found = [
-            exact_grid(density.rows(slice(n, n + 1)), both[:, n].amin(0), both[:, n].amax(0)) for n in range(len(x))
+            exact_grid(density.rows(slice(n, n + 1)), both[:, n].amin(0), both[:, n].amax(0)) for n in range(shown)
         ]
-    columns = min(3, len(x))
-    rows = math.ceil(len(x) / columns)
+    columns = min(3, shown)
+    rows = math.ceil(shown / columns)
     figure = Figure(figsize=(WIDTH, rows * WIDTH / columns + 0.5), layout="constrained")
     for n, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
-        if n < len(x):
+        if n < shown:
             _panel(axes, found[n][0].numpy(), found[n][1].numpy(), guide[:, n].numpy())
-            axes.set_title(f"datum {which[n]}", fontsize=9)
+            axes.set_title("" if which is None else f"datum {which[n]}", fontsize=9)
             axes.set_xlabel(names[0], fontsize=8)
             axes.set_ylabel(names[1], fontsize=8)
         else:

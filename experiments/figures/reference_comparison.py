@@ -21,7 +21,7 @@ IN_FOREST, IN_PLANES, OF_CHAINS = 12, 3, 4
 
 
 def comparison_figures(
-    quality: Quality, reference: Posterior, draws: DrawSets, numbers: Sequence[int]
+    quality: Quality, reference: Posterior, draws: DrawSets, numbers: Sequence[int] | None
 ) -> dict[str, Figure]:
     """All figures of the comparison, by name: all data, the datum with the worst chains, and one typical datum.
 
@@ -29,18 +29,18 @@ def comparison_figures(
         quality: the comparison, datum by datum.
         reference: the reference draws with their diagnostics.
         draws: draws of guide, reweighted guide and reference.
-        numbers: the row numbers of the data, for the titles.
+        numbers: the row numbers of the data, for the titles; None where the data set is the unit.
     """
     figures = {"quality": width_against_shift(quality)} if quality.judged.any() else {}
     refused = (~quality.judged).nonzero().flatten()
     if len(refused):
         worst = int(refused[reference.rhat[refused].nan_to_num(torch.inf).argmax()])
         names = posterior_figures.farthest(draws.guide, draws.reference, worst, OF_CHAINS)
-        figures["quality_refused"] = _titled(posterior_figures.traces(draws.reference, worst, names), numbers[worst])
+        figures["quality_refused"] = _titled(posterior_figures.traces(draws.reference, worst, names), numbers, worst)
     datum = _typical(quality)
     if datum is None:
         return figures
-    return figures | {name: _titled(figure, numbers[datum]) for name, figure in _of_datum(draws, datum).items()}
+    return figures | {name: _titled(figure, numbers, datum) for name, figure in _of_datum(draws, datum).items()}
 
 
 def _of_datum(draws: DrawSets, datum: int) -> dict[str, Figure]:
@@ -67,6 +67,7 @@ def _typical(quality: Quality) -> int | None:
     return int(judged[order[len(order) // 2]])
 
 
-def _titled(figure: Figure, datum: int) -> Figure:
-    figure.suptitle(f"datum {datum}", fontsize=9)
+def _titled(figure: Figure, numbers: Sequence[int] | None, place: int) -> Figure:
+    if numbers is not None:
+        figure.suptitle(f"datum {numbers[place]}", fontsize=9)
     return figure

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from matplotlib.figure import Figure
 
-from ppvae.datasets import evenly_spaced
+from ppvae.errors import PairError
 from ppvae.inference import (
     DrawsFrom,
     LatentUnits,
@@ -39,6 +40,12 @@ from .posterior_draws import draw_sets
 from .saved_run import SavedRun, load_run
 from .section import Section, check_evaluated, write_section
 
+DOES_NOT_APPLY = "does not apply to this pair"
+WORDS_OF = {
+    "latent_units": "latent units cannot be told apart",
+    "calibration": "calibration cannot be assessed",
+    "quality": "there is no reference to compare the guide with",
+}
 # Data over which the latent units are examined, and those on the latent map.
 NUM_UNITS_DATA, NUM_MAPPED = 500, 200
 
@@ -58,30 +65,58 @@ def assess_run(directory: RunDirectory, options: AssessOptions, *, command: str 
     options.check()
     check_evaluated(directory)
     run = load_run(directory, split=options.split, max_eval=NUM_UNITS_DATA, seed=options.seed)
-    common = {"split": options.split, "seed": run.settings.seed, "command": command}
+    common = {"split": run.split, "unit": run.data.unit, "seed": run.settings.seed, "command": command}
     started = time.monotonic()
+    steps: dict[str, Callable[[], dict[str, Any]]] = {
+        "latent_units": lambda: _assess_units(run, common),
+        "calibration": lambda: _assess_calibration(run, options.num_simulations, common),
+        "quality": lambda: _assess_quality(run, options.num_data, common, started),
+    }
     try:
-        units = _assess_units(run, common)
-        calibration = _assess_calibration(run, options.num_simulations, common)
-        quality = _assess_quality(run, options.num_data, common, started)
+        units, calibration, quality = _all_that_apply(run, steps, common)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"interrupted; what was finished stands in {directory.path}, and the same command begins again."
         ) from None
+    active = f"{units['active']} of {units['num_units']}" if "active" in units else ""
+    judged = f"{quality['num_judged']} of {quality['num_data']}" if "num_judged" in quality else ""
+    shared = run.data.unit == "data set"
     rows = [
-        ("latent units", f"{units['active']} of {units['num_units']}", "active"),
+        ("latent units", active, "active" if active else units["verdict"]),
         ("calibration", "", str(calibration["verdict"])),
-        ("guide against reference", f"{quality['num_judged']} of {quality['num_data']}", quality["verdict"]),
+        ("guide against reference", "" if shared else judged, quality["verdict"]),
         ("  KL(q ‖ p), the gap", _with_error(quality, "kl_guide"), "nats"),
         ("  KL(p ‖ q)", _with_error(quality, "kl_posterior"), "nats"),
     ]
-    remarks = [*units["remarks"], *calibration["remarks"], *quality["remarks"]]
-    return Section(directory, "q(z|x) assessed as a posterior", rows, {"remarks": remarks})
+    remarks = [*run.data.remarks, *units["remarks"], *calibration["remarks"], *quality["remarks"]]
+    summary = {"remarks": remarks, "unit": run.data.unit}
+    return Section(directory, "q(z|x) assessed as a posterior", rows, summary)
+
+
+def _all_that_apply(
+    run: SavedRun, steps: dict[str, Callable[[], dict[str, Any]]], common: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """The sections of all steps; of a step that does not apply to the pair, one that says why.
+
+    Raises:
+        PairError: none applies.
+    """
+    found, errors = [], []
+    for name, step in steps.items():
+        try:
+            found.append(step())
+        except PairError as error:
+            errors.append(error)
+            found.append({"verdict": DOES_NOT_APPLY, "remarks": [f"{WORDS_OF[name]}: {error}"], **common})
+            write_section(run, name, None, found[-1], {})
+    if len(errors) == len(steps):
+        raise errors[-1]
+    return found
 
 
 def _assess_units(run: SavedRun, common: dict[str, Any]) -> dict[str, Any]:
     model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
-    units = latent_units(model, guide, run.x, seed=seed, progress=True)
+    units = latent_units(model, guide, run.batch, seed=seed, progress=True)
     numbers = units.summary()
     section = {
         **numbers,
@@ -90,8 +125,7 @@ def _assess_units(run: SavedRun, common: dict[str, Any]) -> dict[str, Any]:
         "remarks": [*units.remarks(), *_collapse_reasons(run, units)],
         **common,
     }
-    x = evenly_spaced(run.x, NUM_MAPPED)
-    tree = to_datatree(model, guide, x, draws=DrawsFrom(num_draws=25), predictive=False, seed=seed)
+    tree = to_datatree(model, guide, run.some(NUM_MAPPED), draws=DrawsFrom(num_draws=25), predictive=False, seed=seed)
     figures = {"latent_units": latent_unit_bars(units), "latent_units_map": latent_space.latent_map(tree)}
     write_section(run, "latent_units", units.to_dataset(), section, _without_none(figures))
     return section
@@ -102,17 +136,19 @@ def _collapse_reasons(run: SavedRun, units: LatentUnits) -> list[str]:
     pair = run.pair
     if not isinstance(pair, LinearGaussian):
         return []
-    stability = column_stability(pair.weight, (2 * pair.log_noise_scale).exp(), run.data.train.to(pair.weight))
+    stability = column_stability(pair.weight, (2 * pair.log_noise_scale).exp(), run.data.data.train.to(pair.weight))
     collapsed = [j for j, verdict in enumerate(units.verdict) if verdict == "collapsed"]
     return [f"{units.label[j]} has collapsed: {stability.reason(j)}" for j in collapsed]
 
 
 def _assess_calibration(run: SavedRun, num_simulations: int, common: dict[str, Any]) -> dict[str, Any]:
     model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
-    with Pair.on(model, guide, (run.x,)) as pair:
+    if not run.data.data.divided:
+        raise PairError("the guide was fitted to these data alone, and need not be right on data that are simulated.")
+    with Pair.on(model, guide, run.batch) as pair:
         summed = sorted(pair.summed)  # simulations near the data cannot be drawn there
     anchor: Literal["prior", "both"] = "prior" if summed else "both"
-    found = calibrate(model, guide, run.x, anchor=anchor, num_simulations=num_simulations, seed=seed, progress=True)
+    found = calibrate(model, guide, run.batch, anchor=anchor, num_simulations=num_simulations, seed=seed, progress=True)
     remarks = found.remarks()
     if summed:
         remarks.append(f"simulations near the data cannot be drawn, since {', '.join(summed)} is summed out.")
@@ -123,14 +159,14 @@ def _assess_calibration(run: SavedRun, num_simulations: int, common: dict[str, A
 
 def _assess_quality(run: SavedRun, num_data: int, common: dict[str, Any], started: float) -> dict[str, Any]:
     model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
-    x, numbers = evenly_spaced(run.x, num_data), _data_numbers(run, num_data)
+    x, numbers = run.some(num_data), _data_numbers(run, num_data)
     reference = sample_posterior(model, guide, x, seed=seed, progress=True)
     quality = guide_quality(model, guide, x, reference, seed=seed, progress=True)
     draws = draw_sets(run, x, reference, numbers)
     run.directory.write_netcdf("reference", draws.reference)
     section = {
         **quality.summary(),
-        "verdict": _verdict_sentence(quality.verdicts),
+        "verdict": _verdict_sentence(quality.verdicts, run.data.unit),
         "remarks": [*quality.remarks(), *reference.remarks()],
         **common,
         "seconds": time.monotonic() - started,
@@ -146,18 +182,25 @@ def _assess_quality(run: SavedRun, num_data: int, common: dict[str, Any], starte
     return section
 
 
-def _data_numbers(run: SavedRun, num_data: int) -> list[int]:
-    """The row numbers, in their part of the data, of the data that are compared with reference draws."""
-    part = run.data.validation if run.split == "validation" else run.data.test
-    return evenly_spaced(evenly_spaced(torch.arange(len(part)), run.settings.max_eval), num_data).tolist()
+def _data_numbers(run: SavedRun, num_data: int) -> list[int] | None:
+    """The row numbers, in their part of the data, of the data that are compared with reference draws.
+
+    None where the data set is the unit.
+    """
+    if run.data.unit == "data set":
+        return None
+    (numbers,) = run.data.some((run.data.numbers(run.split, run.settings.max_eval),), num_data)
+    return numbers.tolist()
 
 
 def _without_none(figures: dict[str, Figure | None]) -> dict[str, Figure]:
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def _verdict_sentence(verdicts: tuple[tuple[str, ...], ...]) -> str:
+def _verdict_sentence(verdicts: tuple[tuple[str, ...], ...], unit: str = "datum") -> str:
     """For how many of the data with a reference the guide is wrong, and its most frequent first fault."""
+    if unit == "data set":
+        return ", ".join(verdicts[0])
     first = Counter(words[0] for words in verdicts)
     unclear, good = first.pop(CANNOT_TELL, 0), first.pop(GOOD, 0)
     wrong = first.total()

@@ -42,18 +42,19 @@ def attribute_run(directory: RunDirectory, options: AttributeOptions, *, command
     model, guide = run.pair.model, run.pair.guide
     common: dict[str, Any] = {"seed": run.settings.seed, "progress": True}
     started = time.monotonic()
-    evidence = estimate_evidence(model, guide, run.x, tolerance=options.tolerance, **common)
+    evidence = estimate_evidence(model, guide, run.batch, tolerance=options.tolerance, **common)
     optimiser = Optimiser(steps=options.steps)
-    gap = attribute_gap(model, guide, run.x, evidence=evidence, optimiser=optimiser, **common)
-    section: dict[str, Any] = {"split": options.split, **gap.summary(), "seed": run.settings.seed}
+    gap = attribute_gap(model, guide, run.batch, evidence=evidence, optimiser=optimiser, **common)
+    section: dict[str, Any] = {"split": run.split, "unit": run.data.unit, **gap.summary(), "seed": run.settings.seed}
     section |= {"seconds": time.monotonic() - started}
-    section |= {"remarks": [*evidence.remarks(), *gap.remarks()], "command": command}
+    section |= {"remarks": [*run.data.remarks, *evidence.remarks(), *gap.remarks()], "command": command}
     write_section(run, "gap_attribution", gap.to_dataset(), section, {"waterfall": gap_waterfall(section)})
     rows = [
         (label, f"{section[name]:.2f} ± {section[name + '_standard_error']:.2f}", _resolved(section, name))
         for name, label in LABELS.items()
     ]
-    title = f"the causes of the gap: mean over {section['num_data']} {options.split} data ± standard error"
+    over = f"mean over {section['num_data']} {run.split} data ± standard error"
+    title = f"the causes of the gap: {over if run.data.unit == 'datum' else 'of the data set ± Monte Carlo error'}"
     return Section(directory, title, rows, section)
 
 

@@ -31,10 +31,8 @@ def certify_run(directory: RunDirectory, options: CertifyOptions, *, command: st
     options.check()
     check_evaluated(directory)
     simulated = options.split == MODEL
-    run = load_run(
-        directory, split="test" if simulated else options.split, max_eval=options.num_data, seed=options.seed
-    )
-    data: dict[str, Any] = {"like": run.x} if simulated else {"x": run.x}
+    run = load_run(directory, split=None if simulated else options.split, max_eval=options.num_data, seed=options.seed)
+    data: dict[str, Any] = {"like": run.batch} if simulated else {"x": run.batch}
     started = time.monotonic()
     certificate = certify(
         run.pair.model,
@@ -48,23 +46,33 @@ def certify_run(directory: RunDirectory, options: CertifyOptions, *, command: st
         seed=run.settings.seed,
         progress=True,
     )
-    section = {"split": options.split, **certificate.summary(), "seed": run.settings.seed}
-    section |= {"seconds": time.monotonic() - started, "remarks": certificate.remarks(), "command": command}
+    split = MODEL if simulated else run.split
+    section = {"split": split, "unit": run.data.unit, **certificate.summary(), "seed": run.settings.seed}
+    remarks = [*([] if simulated else run.data.remarks), *certificate.remarks()]
+    section |= {"seconds": time.monotonic() - started, "remarks": remarks, "command": command}
     figures = {"certificate": certificate_intervals(certificate)}
     write_section(run, "certificate", certificate.to_dataset(), section, figures)
-    data_words = f"{len(certificate.lower)} {'simulated' if simulated else options.split} data"
-    title = f"log p(x), mean over {data_words}: {certificate.kind} certificate"
+    title = f"log p(x){_over(certificate, section)}: {certificate.kind} certificate"
     return Section(directory, title, _rows(certificate, section), section)
 
 
+def _over(certificate: Certificate, section: dict[str, Any]) -> str:
+    """The data that the bounds are of, in words."""
+    simulated, n = section["split"] == MODEL, len(certificate.lower)
+    if section["unit"] == "data set":
+        return f", mean over {n} simulated data sets" if simulated else " of the data set"
+    return f", mean over {n} {'simulated' if simulated else section['split']} data"
+
+
 def _rows(certificate: Certificate, section: dict[str, Any]) -> list[tuple[str, str, str]]:
+    of_the_mean = "" if len(certificate.lower) == 1 else " of the mean"
     certified = f"certified with {certificate.confidence:.0%}"
     reached = "reached" if certificate.reached else f"{section['width']} was asked"
     return [
-        ("lower bound of the mean", f"{certificate.mean_lower:.3f}", certified),
+        (f"lower bound{of_the_mean}", f"{certificate.mean_lower:.3f}", certified),
         ("estimate", f"{section['log_evidence']:.3f}", f"± {section['log_evidence_monte_carlo_error']:.3f}"),
         (
-            "upper bound of the mean",
+            f"upper bound{of_the_mean}",
             f"{certificate.mean_upper:.3f}",
             "estimated" if certificate.kind == "real" else certified,
         ),

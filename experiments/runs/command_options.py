@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from ppvae.errors import OptionError
 from ppvae.storage import check_count
 
-Split = Literal["test", "validation"]
+Split = Literal["test", "validation"]  # None takes the test data, or all where all were trained on
 Method = Literal["importance", "ais", "auto"]
 
 
@@ -29,7 +29,7 @@ class EvaluateOptions:
         num_distributions: of ais, from the guide to the posterior.
         tolerance: of auto, in nats.
         max_eval: evaluate on so many data only, evenly spaced over all; null takes those of the run.
-        split: the data to evaluate on.
+        split: the data to evaluate on; null takes the test data, or all where none are held out.
         seed: of the draws; null takes that of the run.
     """
 
@@ -38,7 +38,7 @@ class EvaluateOptions:
     num_distributions: int = 200
     tolerance: float = 0.1
     max_eval: int | None = None
-    split: Split = "test"
+    split: Split | None = None
     seed: int | None = None
 
     def check(self) -> None:
@@ -52,7 +52,8 @@ class CertifyOptions:
     """How log p(x) of an earlier run is bounded from both sides.
 
     Args:
-        split: the data; on model, data drawn from the model, the upper bound is certified too.
+        split: the data; on model, data drawn from the model, the upper bound is certified too; null takes the test
+            data, or all where none are held out.
         num_data: how many data, evenly spaced over all.
         confidence: with which the bounds of the mean hold.
         width: of the mean's interval, in nats; no more is computed once it is reached.
@@ -62,7 +63,7 @@ class CertifyOptions:
         seed: of all draws; null takes that of the run.
     """
 
-    split: Literal["test", "validation", "model"] = "test"
+    split: Literal["test", "validation", "model"] | None = None
     num_data: int = 100
     confidence: float = 0.95
     width: float = 0.1
@@ -81,14 +82,14 @@ class AttributeOptions:
     """How the gap of an earlier run is split into its causes.
 
     Args:
-        split: the data.
+        split: the data; null takes the test data, or all where none are held out.
         num_data: how many data, evenly spaced over all.
         tolerance: to which log p(x) is estimated, in nats.
         steps: the largest number of steps of a datum's local optimisation, in each family of guides.
         seed: of all draws; null takes that of the run.
     """
 
-    split: Split = "test"
+    split: Split | None = None
     num_data: int = 100
     tolerance: float = 0.1
     steps: int = 2000
@@ -104,13 +105,13 @@ class AssessOptions:
     """How the guide of an earlier run is assessed as a posterior.
 
     Args:
-        split: the data.
+        split: the data; null takes the test data, or all where none are held out.
         num_data: data for which reference draws of the posterior are made, evenly spaced over all.
         num_simulations: data drawn from the model, for calibration.
         seed: of all draws; null takes that of the run.
     """
 
-    split: Split = "test"
+    split: Split | None = None
     num_data: int = 20
     num_simulations: int = 1000
     seed: int | None = None

@@ -14,7 +14,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from rich.table import Table
-from torch import Tensor
 
 from ppvae.inference import Evidence, annealed_evidence, estimate_evidence, importance_evidence
 from ppvae.report import write_report
@@ -23,6 +22,7 @@ from ppvae.storage import RunDirectory, data_hash, device_name, versions, write_
 from ..figures import evidence_figures, galleries
 from ..figures.latent_plane import latent_plane
 from .command_options import EvaluateOptions
+from .run_data import Batch, Unit
 from .samples import TRAVERSAL_VALUES, Samples, draw_samples
 from .saved_run import SavedRun, load_run, saved_summary
 
@@ -49,22 +49,37 @@ class Evaluation:
 
     def table(self) -> Table:
         """The numbers, to be printed by rich."""
-        numbers, training = self.summary["evidence"], self.summary["training"]
-        data = f"{numbers['num_data']} {self.summary['split']} data"
-        table = Table(title=f"{self.summary['pair']} on {self.summary['data']}: nats per datum, mean over {data}")
-        for column in ("", "mean ± standard error", "of which Monte Carlo"):
-            table.add_column(column, justify="right" if column else "left")
+        numbers, training, shared = self.summary["evidence"], self.summary["training"], self._shared
+        table = Table(title=f"{self.summary['pair']} on {self.summary['data']}: {self._what}")
+        columns = ("", "± Monte Carlo error", "") if shared else ("", "mean ± standard error", "of which Monte Carlo")
+        for i, column in enumerate(columns):
+            table.add_column(column, justify="right" if i else "left")
         for name, label in (("elbo", "ELBO"), ("log_evidence", "log p(x)"), ("gap", "gap")):
             error, monte_carlo = numbers[f"{name}_standard_error"], numbers[f"{name}_monte_carlo_error"]
-            table.add_row(label, f"{numbers[name]:.2f} ± {error:.2f}", f"{monte_carlo:.3f}")
+            digits = 3 if shared else 2
+            last = "" if shared else f"{monte_carlo:.3f}"
+            table.add_row(label, f"{numbers[name]:.2f} ± {error:.{digits}f}", last)
         table.add_section()
-        table.add_row("k-hat, mean", f"{numbers['pareto_k_mean']:.2f}", "")
-        table.add_row("data with k-hat ≥ 0.7", f"{numbers['pareto_k_share_above_0_7']:.0%}", "")
+        table.add_row("k-hat" if shared else "k-hat, mean", f"{numbers['pareto_k_mean']:.2f}", "")
+        if not shared:
+            table.add_row("data with k-hat ≥ 0.7", f"{numbers['pareto_k_share_above_0_7']:.0%}", "")
         table.add_section()
         seconds = self.summary["seconds"]
         table.add_row("training", f"{training['seconds']:.0f} s", f"{training['epochs']} epochs")
         table.add_row("evaluation", f"{seconds['evaluation']:.0f} s", f"{numbers['num_particles']} particles")
         return table
+
+    @property
+    def _shared(self) -> bool:
+        """Whether the data set is one unit."""
+        return bool(self.summary["unit"] == "data set")
+
+    @property
+    def _what(self) -> str:
+        """What the numbers are of."""
+        if self._shared:
+            return f"nats for the data set of {self.summary['num_rows']} data, all trained on"
+        return f"nats per datum, mean over {self.summary['evidence']['num_data']} {self.summary['split']} data"
 
 
 def evaluate_run(directory: RunDirectory, options: EvaluateOptions, *, command: str = "") -> Evaluation:
@@ -99,7 +114,7 @@ def evaluate_run(directory: RunDirectory, options: EvaluateOptions, *, command: 
 def by_importance(num_particles: int) -> Estimate:
     """Importance sampling from the guide, with so many draws per datum."""
 
-    def estimate(model: Any, guide: Any, x: Tensor, *, seed: int) -> Evidence:
+    def estimate(model: Any, guide: Any, x: Batch, *, seed: int) -> Evidence:
         return importance_evidence(model, guide, x, num_particles, seed=seed, progress=True)
 
     return estimate
@@ -108,19 +123,20 @@ def by_importance(num_particles: int) -> Estimate:
 def write_evaluation(run: SavedRun, estimate: Estimate, command: str) -> Evaluation:
     """Estimate, sample and draw, write each as soon as it is known, then the summary and the page."""
     started = time.monotonic()
-    directory, settings = run.directory, run.settings
-    evidence = estimate(run.pair.model, run.pair.guide, run.x, seed=settings.seed)
-    samples = draw_samples(run.pair, run.x, settings.seed)
-    names = {"pair": settings.pair, "data": run.data.name, "split": run.split}
+    directory, settings, data = run.directory, run.settings, run.data.data
+    evidence = estimate(run.pair.model, run.pair.guide, run.batch, seed=settings.seed)
+    samples = draw_samples(run.pair, run.batch, settings.seed)
+    names = {"pair": settings.pair, "data": data.name, "split": run.split, "unit": run.data.unit}
     dataset = evidence.to_dataset()
     dataset.attrs |= {**names, "seed": settings.seed}
     directory.write_netcdf("evidence", dataset)
     samples.draws.attrs |= names
     directory.write_netcdf("posterior", samples.draws)
-    plane = latent_plane(run.pair, samples.posterior, run.x, run.data.event_shape)
+    shared = run.data.unit == "data set"
+    plane = None if shared else latent_plane(run.pair, samples.posterior, run.x, data.event_shape)
     if plane is not None:
         write_json(directory.decoder, plane)
-    for name, figure in _figures(evidence, samples, run.training["history"], run.data.event_shape).items():
+    for name, figure in _figures(evidence, samples, run.training["history"], data.event_shape, run.data.unit).items():
         directory.write_figure(name, figure)
     summary = _summary(run, evidence, time.monotonic() - started, command)
     directory.write_summary(summary)
@@ -132,16 +148,18 @@ def _summary(run: SavedRun, evidence: Evidence, seconds: float, command: str) ->
     """The content of ``summary.json``, with the sections that it had."""
     summary = {
         "pair": run.settings.pair,
-        "data": run.data.name,
+        "data": run.data.data.name,
         "split": run.split,
+        "unit": run.data.unit,
+        "num_rows": len(run.x),
         "units": "nats",
         "method": evidence.method,
         "evidence": evidence.summary(),
-        "remarks": evidence.remarks(),
+        "remarks": [*run.data.remarks, *evidence.remarks()],
         "training": {key: value for key, value in run.training.items() if key != "history"},
         "seconds": {"training": run.training["seconds"], "evaluation": seconds},
         "seed": run.settings.seed,
-        "data_sha256": data_hash(run.data),
+        "data_sha256": data_hash(run.data.data),
         "device": device_name(run.x.device),
         "versions": versions(),
         "command": command,
@@ -151,14 +169,16 @@ def _summary(run: SavedRun, evidence: Evidence, seconds: float, command: str) ->
 
 
 def _figures(
-    evidence: Evidence, samples: Samples, history: list[dict[str, float]], event_shape: tuple[int, ...]
+    evidence: Evidence, samples: Samples, history: list[dict[str, float]], event_shape: tuple[int, ...], unit: Unit
 ) -> dict[str, Figure]:
-    """Every figure that these results have, by name."""
-    figures = {"bound": evidence_figures.bound_curve(evidence), "gap": evidence_figures.gap_histogram(evidence)}
-    if evidence.method == "importance" and evidence.pareto_k.isfinite().any():
+    """Every figure that these results have, by name; a single unit has no distribution over the data."""
+    figures = {"bound": evidence_figures.bound_curve(evidence, unit)}
+    if unit == "datum":
+        figures["gap"] = evidence_figures.gap_histogram(evidence)
+    if unit == "datum" and evidence.method == "importance" and evidence.pareto_k.isfinite().any():
         figures["khat"] = evidence_figures.khat(evidence)
     if history:
-        figures["training"] = evidence_figures.training_curve(history)
+        figures["training"] = evidence_figures.training_curve(history, unit)
     if samples.reconstructions is not None:
         figures["reconstructions"] = galleries.reconstructions(samples.data, samples.reconstructions, event_shape)
     if samples.prior is not None:

@@ -12,14 +12,13 @@ from typing import Any
 
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from ppvae.datasets import Dataset, evenly_spaced, load_dataset
 from ppvae.errors import PpvaeError
 from ppvae.inference import Fit, fit
 from ppvae.storage import RunDirectory, Settings
 
 from .evaluate_run import Evaluation, by_importance, write_evaluation
-from .make_pair import make_pair
 from .preparation import Say, check_pair, device_of, report
+from .run_data import RunData, load_pair_and_data
 from .saved_run import SavedRun, like_parameters, training_summary
 
 
@@ -41,8 +40,7 @@ def run(settings: Settings, *, resume: RunDirectory | None = None, command: str 
     """
     settings.check()
     device = device_of(settings)
-    data = load_dataset(settings.data, data_dir=settings.data_dir)
-    pair = make_pair(settings, data)
+    pair, data = load_pair_and_data(settings)
     report(check_pair(pair, data, settings.seed), settings, say)
     directory = resume or RunDirectory.create(settings)
     if resume is None:
@@ -51,8 +49,9 @@ def run(settings: Settings, *, resume: RunDirectory | None = None, command: str 
     try:
         trained = _train(pair, data, settings, directory)
         training = training_summary(trained.history, trained.steps, trained.seconds, trained.stopped)
-        x = evenly_spaced(like_parameters(data.test, trained.parameters, device), settings.max_eval)
-        saved = SavedRun(directory, settings, data, pair, "test", x, training)
+        split = data.part(None)
+        batch = like_parameters(data.batch(split, settings.max_eval), trained.parameters, device)
+        saved = SavedRun(directory, settings, data, pair, split, batch, training)
         return write_evaluation(saved, by_importance(settings.num_particles), command)
     except PpvaeError:
         if resume is None:
@@ -64,17 +63,17 @@ def run(settings: Settings, *, resume: RunDirectory | None = None, command: str 
         ) from None
 
 
-def _train(pair: Any, data: Dataset, settings: Settings, directory: RunDirectory) -> Fit:
+def _train(pair: Any, data: RunData, settings: Settings, directory: RunDirectory) -> Fit:
     """Train with a checkpoint in the run directory; an interruption is raised once the metrics are written."""
     trained = fit(
         pair.model,
         pair.guide,
-        data,
+        data.data,
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         scheduler=partial(CosineAnnealingLR, T_max=settings.epochs) if settings.cosine else None,
-        patience=settings.patience,
+        patience=settings.patience if data.data.divided else None,  # there is nothing to validate on
         seed=settings.seed,
         checkpoint=directory.checkpoint,
         resume=directory.checkpoint.is_file(),

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import xarray as xr
-from torch import Tensor
 
 from ppvae.inference import DrawsFrom, Posterior, to_datatree
 
+from .run_data import Batch
 from .saved_run import SavedRun
 
 # Draws of each chain that are shown and kept: of the reference every few.
@@ -32,20 +32,20 @@ class DrawSets:
     reference: xr.DataTree
 
 
-def draw_sets(run: SavedRun, x: Tensor, reference: Posterior, numbers: Sequence[int]) -> DrawSets:
+def draw_sets(run: SavedRun, x: Batch, reference: Posterior, numbers: Sequence[int] | None) -> DrawSets:
     """Draw from the guide of a run as much as is kept of the reference draws.
 
     Args:
         run: the run.
-        x: the data, ``(num_data, ...)``.
+        x: the data and their context, ``(x, *context)``.
         reference: draws of the posterior for the same data.
-        numbers: the row numbers of the data, which name them in the trees.
+        numbers: the row numbers of the data, which name them in the trees; None where the data set is the unit.
     """
     num_chains, num_draws = reference.log_joint.shape[:2]
     kept = {site: value[:, :: -(-num_draws // KEPT_DRAWS)] for site, value in reference.draws.items()}
     model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
     size: dict[str, Any] = {"num_chains": num_chains, "num_draws": next(iter(kept.values())).shape[1]}
-    shared: dict[str, Any] = {"seed": seed, "coords": {"datum": numbers}}
+    shared: dict[str, Any] = {"seed": seed, "coords": None if numbers is None else {"datum": numbers}}
     return DrawSets(
         guide=to_datatree(model, guide, x, draws=DrawsFrom("guide", **size), **shared),
         reweighted=to_datatree(model, guide, x, draws=DrawsFrom("psis", **size), predictive=False, **shared),

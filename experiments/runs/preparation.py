@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from ppvae.datasets import Dataset
 from ppvae.errors import OptionError, PairError
 from ppvae.inference import Finding, check
+from ppvae.inference.pair import Findings, Pair, why_slow
 from ppvae.storage import Settings
+
+from .run_data import RunData
 
 Say = Callable[[str], None]
 
@@ -19,11 +21,30 @@ Say = Callable[[str], None]
 NUM_CHECKED = 200
 
 
-def check_pair(pair: Any, data: Dataset, seed: int = 0) -> list[Finding]:
-    """The findings of a pair on some training data, as they enter a step."""
+def check_pair(pair: Any, run_data: RunData, seed: int = 0) -> Findings:
+    """The findings of a pair on some training data, or on all where it cannot be run on some, as they enter a step."""
+    data = run_data.data
+    x, *context = data.batch("train", slice(NUM_CHECKED) if data.divided else slice(None))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return check(pair.model, pair.guide, data.draw(data.train[:NUM_CHECKED]))
+        return check(pair.model, pair.guide, (data.draw(x), *context))
+
+
+def description(pair: Pair | None, run_data: RunData) -> list[str]:
+    """How a pair is measured on the data, a line each; nothing where it cannot be measured."""
+    if pair is None:
+        return []
+    data = run_data.data
+    held_out = f"{len(data.validation)} to validate, {len(data.test)} to test" if data.divided else "none held out"
+    lines = [
+        f"unit: {pair.unit}; layouts: model {pair.model_layout}, guide {pair.guide_layout}.",
+        f"data: {len(data.train)} to train, {held_out}; x is {tuple(data.train.shape)}.",
+    ]
+    for one in data.context:
+        cut = "cut with the data" if one.by_row and data.divided else "given whole"
+        lines.append(f"context {one.name}: {tuple(one.values.shape)} of {str(one.values.dtype)[6:]}, {cut}.")
+    slow = why_slow(pair)
+    return [*lines, *([f"{slow}."] if slow else [])]
 
 
 def report(findings: list[Finding], settings: Settings, say: Say) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ppvae.datasets import evenly_spaced
 from ppvae.inference import DrawsFrom, to_datatree
-from ppvae.inference.pair import Pair
+from ppvae.inference.pair import Batch, Pair, as_batch
 from ppvae.inference.pair.randomness import seeded
 
 NUM_SHOWN = 10
@@ -55,48 +55,57 @@ class Samples:
         return self.draws["posterior"].to_dataset()
 
 
-def draw_samples(pair: Any, x: Tensor, seed: int) -> Samples:
+def draw_samples(pair: Any, x: Tensor | Batch, seed: int) -> Samples:
     """Draw all samples of a pair.
 
     Args:
-        pair: an object with ``model(x)`` and ``guide(x)``, and ``decode(z)`` if it has one.
-        x: data, ``(num_data, D)``.
+        pair: an object with ``model(x, *context)`` and ``guide(x, *context)``, and ``decode(z)`` if it has one.
+        x: data, ``(num_data, ...)``; or a tuple ``(x, *context)``.
         seed: of the draws; the global generators are left as they were.
 
     Returns:
         Samples: tensors on the CPU.
     """
-    with torch.no_grad(), seeded(seed), Pair.on(pair.model, pair.guide, (x,), density=False) as programs:
-        which = evenly_spaced(torch.arange(programs.num_units), NUM_SHOWN)
+    batch = as_batch(x)
+    data: Tensor = batch[0]
+    with torch.no_grad(), seeded(seed), Pair.on(pair.model, pair.guide, batch, density=False) as programs:
+        local = programs.unit == "datum"
+        which = evenly_spaced(torch.arange(len(data)), NUM_SHOWN)
         some = programs.rows(which)
-        shown = x[which] if programs.unit == "datum" else x
+        shown = data[which] if local else data
         reconstructions = _mean_of_data(some.expectations(some.guide_values(1)), shown)
-        blank = programs.rows(torch.zeros(NUM_PRIOR, dtype=torch.long)) if programs.divisible else programs
-        prior = _mean_of_data(blank.expectations(blank.prior_values(1)), x[:1].expand(blank.num_units, *x.shape[1:]))
-        draws = _guide_draws(pair, x, seed, local=programs.unit == "datum")
-        traversal, dimensions = _traversal(pair, draws["posterior"].to_dataset(), x)
-    return Samples(shown.cpu(), reconstructions, prior, traversal, dimensions, draws)
+        blank = programs.rows(torch.arange(NUM_PRIOR) % len(data)) if programs.divisible else programs
+        made = data[:1].expand(blank.num_units, *data.shape[1:]) if local else data
+        prior = _mean_of_data(blank.expectations(blank.prior_values(1)), made)
+        numbers = evenly_spaced(torch.arange(len(data)), MOST_DATA) if programs.divisible else torch.arange(len(data))
+        drawn = programs.rows(numbers).batch if programs.divisible else batch
+        draws = _guide_draws(pair, drawn, seed, numbers if local else None)
+        traversal, dimensions = _traversal(pair, draws["posterior"].to_dataset(), data) if local else (None, [])
+    if not local:  # all data were made at once: a few are shown
+        reconstructions = None if reconstructions is None else reconstructions[which]
+        shown = data[which]
+    prior = None if prior is None else prior[:NUM_PRIOR]
+    return Samples(shown.reshape(len(shown), -1).cpu(), reconstructions, prior, traversal, dimensions, draws)
 
 
-def _guide_draws(pair: Any, x: Tensor, seed: int, *, local: bool) -> xr.DataTree:
-    """Draws of the guide, for some of the data where each has its own, in ArviZ's schema."""
-    which = evenly_spaced(torch.arange(len(x)), MOST_DATA) if local else torch.arange(len(x))
+def _guide_draws(pair: Any, batch: Batch, seed: int, numbers: Tensor | None) -> xr.DataTree:
+    """Draws of the guide in ArviZ's schema; the numbers of the data name them where each has its own latents."""
     return to_datatree(
         pair.model,
         pair.guide,
-        x[which],
+        batch,
         draws=DrawsFrom("guide", num_draws=MOST_DRAWS // NUM_CHAINS, num_chains=NUM_CHAINS),
         predictive=False,
-        coords={"datum": which.tolist()} if local else None,
+        coords=None if numbers is None else {"datum": numbers.tolist()},
         seed=seed,
     )
 
 
 def _mean_of_data(means: dict[str, Tensor], x: Tensor) -> Tensor | None:
-    """The mean of the site that makes x, ``(num_data, D)``."""
+    """The mean of the site that makes x, ``(num_data, D)``; None where a datum is one number, which is no picture."""
     for mean in means.values():
-        if mean.numel() == x.numel():
-            return mean.reshape(x.shape).cpu()
+        if mean.numel() == x.numel() > len(x):
+            return mean.reshape(len(x), -1).cpu()
     return None
 
 

@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppvae.datasets import Dataset, evenly_spaced, load_dataset
 from ppvae.errors import OptionError, RunError
 from ppvae.inference.svi.checkpoint import load_parameters
 from ppvae.storage import RunDirectory, Settings
 
-from .make_pair import make_pair
 from .preparation import device_of
+from .run_data import Batch, RunData, load_pair_and_data
 
 
 @dataclass(frozen=True)
@@ -25,28 +24,38 @@ class SavedRun:
     Attributes:
         directory: the run directory.
         settings: of the run, with those that were given anew.
-        data: the data set.
+        data: the data set, as the pair takes it.
         pair: the trained pair.
-        split: which part of the data ``x`` is.
-        x: the data to evaluate on, ``(num_data, ...)``, with the type and device of the trained parameters.
+        split: which part of the data is evaluated on: ``"test"``, ``"validation"`` or, where all data were trained on,
+            ``"training"``.
+        batch: ``(x, *context)`` of the data to evaluate on, with the type and device of the trained parameters.
         training: the section ``training`` of ``summary.json``, and its ``history``.
     """
 
     directory: RunDirectory
     settings: Settings
-    data: Dataset
+    data: RunData
     pair: Any
     split: str
-    x: Tensor
+    batch: Batch
     training: dict[str, Any]
 
+    @property
+    def x(self) -> Tensor:
+        """The data to evaluate on, ``(num_data, ...)``, without their context."""
+        return self.batch[0]
 
-def load_run(directory: RunDirectory, *, split: str = "test", **overrides: Any) -> SavedRun:
+    def some(self, most: int) -> Batch:
+        """So many at most of the data to evaluate on, evenly spaced, with their context."""
+        return self.data.some(self.batch, most)
+
+
+def load_run(directory: RunDirectory, *, split: str | None = None, **overrides: Any) -> SavedRun:
     """Load an earlier run.
 
     Args:
         directory: of the run; its settings and its checkpoint give the pair.
-        split: ``"test"`` or ``"validation"``.
+        split: ``"test"`` or ``"validation"``; None takes the test data, or all where all were trained on.
         overrides: settings that replace the run's own, by name; None keeps the run's.
 
     Raises:
@@ -54,18 +63,18 @@ def load_run(directory: RunDirectory, *, split: str = "test", **overrides: Any) 
     """
     settings = directory.read_settings()
     settings = replace(settings, **{name: value for name, value in overrides.items() if value is not None}).check()
-    if split not in ("test", "validation"):
+    if split not in (None, "test", "validation"):
         raise OptionError(f"split must be test or validation; it is {split!r}.")
     device = device_of(settings)
-    data = load_dataset(settings.data, data_dir=settings.data_dir)
-    pair = make_pair(settings, data)
+    pair, data = load_pair_and_data(settings)
+    part = data.part(split)
     if isinstance(pair, torch.nn.Module):
         pair.to(device)
-    checkpoint = load_parameters(directory.checkpoint, pair.model, pair.guide, data.train.to(device))
+    checkpoint = load_parameters(directory.checkpoint, pair.model, pair.guide, _moved(data.batch("train"), device))
     stopped = saved_summary(directory).get("training", {}).get("stopped", "unfinished")
     training = training_summary(checkpoint["history"], checkpoint["steps"], checkpoint["seconds"], stopped)
-    x = like_parameters(data.validation if split == "validation" else data.test, checkpoint["parameters"], device)
-    return SavedRun(directory, settings, data, pair, split, evenly_spaced(x, settings.max_eval), training)
+    batch = like_parameters(data.batch(part, settings.max_eval), checkpoint["parameters"], device)
+    return SavedRun(directory, settings, data, pair, part, batch, training)
 
 
 def saved_summary(directory: RunDirectory) -> dict[str, Any]:
@@ -76,10 +85,15 @@ def saved_summary(directory: RunDirectory) -> dict[str, Any]:
         return {}
 
 
-def like_parameters(x: Tensor, parameters: dict[str, Tensor], device: torch.device) -> Tensor:
-    """Data with the type of the trained parameters, on a device."""
+def like_parameters(batch: Batch, parameters: dict[str, Tensor], device: torch.device) -> Batch:
+    """Data with the type of the trained parameters, on a device; whole numbers stay what they are."""
     dtypes = {p.dtype for p in parameters.values() if p.is_floating_point()}
-    return x.to(device=device, dtype=dtypes.pop() if len(dtypes) == 1 else x.dtype)
+    dtype = dtypes.pop() if len(dtypes) == 1 else batch[0].dtype
+    return tuple(b.to(dtype) if b.is_floating_point() else b for b in _moved(batch, device))
+
+
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    return tuple(part.to(device) for part in batch)
 
 
 def training_summary(history: list[dict[str, float]], steps: int, seconds: float, stopped: str) -> dict[str, Any]:

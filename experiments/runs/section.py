@@ -39,7 +39,8 @@ class Section:
     def table(self) -> Table:
         """The numbers, to be printed by rich."""
         table = Table(title=self.title)
-        for column, justify in (("", "left"), ("nats per datum", "right"), ("", "left")):
+        nats = "nats" if self.summary.get("unit") == "data set" else "nats per datum"
+        for column, justify in (("", "left"), (nats, "right"), ("", "left")):
             table.add_column(column, justify=justify)  # type: ignore[arg-type]
         for row in self.rows:
             table.add_row(*row)
@@ -53,11 +54,16 @@ def check_evaluated(directory: RunDirectory) -> None:
 
 
 def write_section(
-    run: SavedRun, name: str, dataset: xr.Dataset, section: dict[str, Any], figures: Mapping[str, Figure]
+    run: SavedRun, name: str, dataset: xr.Dataset | None, section: dict[str, Any], figures: Mapping[str, Figure]
 ) -> None:
-    """Write ``<name>.nc``, the figures, the section of the summary, and the page; remove the section's old figures."""
-    dataset.attrs |= {"pair": run.settings.pair, "data": run.data.name, "seed": run.settings.seed}
-    run.directory.write_netcdf(name, dataset)
+    """Write ``<name>.nc``, if there is anything, the figures, the section of the summary, and the page.
+
+    The section's old figures are removed.
+    """
+    if dataset is not None:
+        dataset.attrs |= {"pair": run.settings.pair, "data": run.data.data.name, "seed": run.settings.seed}
+        dataset.attrs |= {"unit": run.data.unit}
+        run.directory.write_netcdf(name, dataset)
     for figure_name, figure in figures.items():
         run.directory.write_figure(figure_name, figure)
     run.directory.remove_figures(name, keep=figures)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ppvae.datasets import evenly_spaced, load_dataset
+from ppvae.errors import OptionError
 from ppvae.inference import fit
 from ppvae.models import VAE, Binomial
 from ppvae.storage import RunDirectory
@@ -29,7 +30,9 @@ def trained_pair(run: str | None, num_data: int, epochs: int, seed: int) -> tupl
     """
     if run is not None:
         saved = load_run(RunDirectory.open(run), max_eval=num_data)
-        return saved.pair, saved.x, f"{saved.settings.pair} on {saved.data.name}"
+        if saved.data.data.context or saved.data.unit == "data set":
+            raise OptionError(f"run must have a pair without context whose unit is the datum; {run} has another.")
+        return saved.pair, saved.x, f"{saved.settings.pair} on {saved.data.data.name}"
     data = load_dataset("digits")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

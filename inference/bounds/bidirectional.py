@@ -25,7 +25,7 @@ from torch import Tensor
 from ppvae.progress import Progress
 
 from ..option_records import Start
-from ..pair import Batch, Pair, Program
+from ..pair import Batch, Pair, Program, why_slow
 from ..sampling import backward, forward, tune
 
 Latents = dict[str, Tensor]
@@ -76,7 +76,7 @@ class BidirectionalWeights(NamedTuple):
         with Pair.on(self.model, self.guide, batch, start=self.start) as pair:
             u = None if exact is None else pair.unconstrained(exact, 1)
             total = effort.transitions(pair.num_units, 0 if u is None else pair.num_units)
-            with Progress(title, max(total, 1), "transitions", self.progress) as bar:
+            with Progress(title, max(total, 1), "transitions", self.progress, why_slow(pair)) as bar:
                 for data in pair.pieces(effort.num_chains, self.memory_mb):
                     part, own = pair.rows(data), None if u is None else u[:, data]
                     if effort.num_distributions == 1:

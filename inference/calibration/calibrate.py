@@ -49,7 +49,7 @@ from ppvae.progress import Progress
 
 from ..latents import unit_name
 from ..options import one_of, valid_compute, whole_number
-from ..pair import Batch, Pair, Program, as_batch, finite_batch, seeded, where_parameters_are
+from ..pair import Batch, Pair, Program, as_batch, finite_batch, seeded, where_parameters_are, why_slow
 from ..records import Summarised
 from ..sampling import LogDensity, aggregate
 from .ranks import TESTS, normalised, weighted_pit
@@ -284,7 +284,7 @@ def calibrate(
         if pair.dim == 0:
             raise PairError("the model has no latent on a continuum, so that there is nothing to calibrate.")
         total = num_simulations * num_draws * len(anchors)
-        with Progress("calibration", total, "draws", progress) as bar, torch.no_grad():
+        with Progress("calibration", total, "draws", progress, why_slow(pair)) as bar, torch.no_grad():
             for name in anchors:
                 views[name] = job.from_prior(pair, bar) if name == "prior" else job.near_data(pair, bar)
         if "data" in views:

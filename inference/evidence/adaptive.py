@@ -43,7 +43,7 @@ from ppvae.errors import PairError
 from ppvae.progress import Progress
 
 from ..options import positive_number, valid_compute, whole_number
-from ..pair import Batch, Pair, Program, as_batch, finite_batch, has_continuum, seeded, where_parameters_are
+from ..pair import Batch, Pair, Program, as_batch, finite_batch, has_continuum, seeded, where_parameters_are, why_slow
 from ..sampling import ENOUGH, LARGE_PRIOR_SHARE, PRIOR_SHARE, Search, confirms, defensive_weights, effective
 from .defence import rounding_of, search_all
 from .estimates import IMPORTANCE, MIXTURE, NOTHING, AdaptiveEvidence
@@ -138,7 +138,7 @@ def estimate_evidence(
     with (
         seeded(seed),
         Pair.on(model, guide, batch) as pair,
-        Progress("log p(x)", pair.num_units, "data", progress) as bar,
+        Progress("log p(x)", pair.num_units, "data", progress, why_slow(pair)) as bar,
     ):
         return _with_rounding(_settled(pair, goal, bar), pair, goal)
 

@@ -40,6 +40,7 @@ from ..pair import (
     named_parameters,
     seeded,
     where_parameters_are,
+    why_slow,
 )
 from ..resume import check_fingerprint, digest, fingerprint, read_checkpoint, write_checkpoint
 from ..sampling import AnnealingPath, MixtureStart, confirms, forward, tune
@@ -145,7 +146,7 @@ def _all_parts(
 ) -> list[dict[str, Tensor]]:
     """The weights of all data, piece by piece."""
     each = run.num_chains * max(run.num_distributions - 1, 0)
-    with Progress("log p(x)", pair.num_units * each, "transitions", progress) as bar:
+    with Progress("log p(x)", pair.num_units * each, "transitions", progress, why_slow(pair)) as bar:
         for data in pair.pieces(run.num_chains, memory_mb):
             if data.start in finished.parts:
                 bar.begin_at(data.stop * each)

@@ -26,7 +26,7 @@ from torch import Tensor
 from ppvae.progress import Progress
 
 from ..options import valid_compute, whole_number
-from ..pair import Batch, Pair, Program, as_batch, finite_batch, seeded, where_parameters_are
+from ..pair import Batch, Pair, Program, as_batch, finite_batch, seeded, where_parameters_are, why_slow
 from .defence import SEARCH_SHARE, defended, search_all, with_search
 from .estimates import ImportanceEvidence
 from .prior_draws import held_to_prior
@@ -86,7 +86,7 @@ def importance_evidence(
     seed, memory_mb, progress = valid_compute(seed, memory_mb, progress)
     batch = where_parameters_are(model, guide, finite_batch(as_batch(x)))
     with seeded(seed), Pair.on(model, guide, batch) as pair:
-        with Progress("log p(x)", pair.num_units * num_particles, "weights", progress) as bar:
+        with Progress("log p(x)", pair.num_units * num_particles, "weights", progress, why_slow(pair)) as bar:
             found = search_all(pair, int(SEARCH_SHARE * num_particles), memory_mb)
             misses = found.in_modes if found is not None else torch.zeros(pair.num_units, dtype=torch.bool)
             parts, order = [], []

@@ -74,7 +74,9 @@ def _joined(evidence: Record, by_prior: Evidence, ess: Tensor) -> Record:
     share = 1 - (evidence.log_evidence - by_prior.log_evidence).exp()
     agrees = confirms(by_prior.log_evidence, ess, evidence.log_evidence)
     missed = torch.where(more, share, torch.where(agrees, 0.0, evidence.missed))
-    readings: dict[str, Any] = {name: torch.where(more, getattr(by_prior, name), getattr(evidence, name)) for name in READINGS}
+    readings: dict[str, Any] = {
+        name: torch.where(more, getattr(by_prior, name), getattr(evidence, name)) for name in READINGS
+    }
     gap_error = (readings["standard_error"].square() + evidence.elbo_standard_error.square()).sqrt()
     return replace(
         evidence,

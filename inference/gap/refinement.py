@@ -45,6 +45,7 @@ from ..pair import (
     named_parameters,
     seeded,
     where_parameters_are,
+    why_slow,
 )
 from ..records import row
 from .ascent import Family, Parameters, ascend, paired
@@ -190,7 +191,8 @@ def refine(
         if family != "guide":
             _demand_maps(pair)
         total = pair.num_units * optimiser.steps * len(names)
-        with Progress(f"best member ({family})", total, "steps", progress) as bar, _networks_still(pair):
+        title = f"best member ({family})"
+        with Progress(title, total, "steps", progress, why_slow(pair)) as bar, _networks_still(pair):
             how = _Climbing(optimiser, num_draws, memory_mb, bar.advance)
             parts = [_climb_part(part, names, how) for part in _parts(pair, how)]
         offsets = _joined([offsets for offsets, _, _ in parts])

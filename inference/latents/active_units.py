@@ -65,6 +65,7 @@ from ..pair import (
     unit_draws,
     unit_indices,
     where_parameters_are,
+    why_slow,
     why_unknown,
 )
 from .units import ESTIMATES, LatentUnits
@@ -72,7 +73,6 @@ from .units import ESTIMATES, LatentUnits
 WHICH: tuple[Which, Which] = ("guide", "model")
 # How many draws of its parents a marginal density is averaged over.
 PARENTS = 500
-
 # Bytes that one density of one unit costs, with what is computed from it.
 _DENSITY = 64
 
@@ -139,9 +139,8 @@ def latent_units(
         if pair.unit == "data set":
             raise PairError("the latents are shared by the data, so that no unit differs from datum to datum.")
         work = _Work(pair, num_particles, memory_mb)
-        known = sum(not site.guide_reason for site in work.sites.values())
-        densities = known * num_particles * pair.num_units**2
-        with Progress("q(z)", densities, "densities", progress) as bar:
+        densities = sum(not site.guide_reason for site in work.sites.values()) * num_particles * pair.num_units**2
+        with Progress("q(z)", densities, "densities", progress, why_slow(pair)) as bar:
             parts = [work.estimate(name, bar) for name in work.sites]
     estimate = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
     error = {name: estimate.pop(f"{name}_error") for name in ESTIMATES}

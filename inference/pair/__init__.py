@@ -4,6 +4,7 @@ from .arguments import Arguments, Batch, as_batch, finite_batch, map_tensors
 from .check import Findings, check, fatal_findings
 from .distributions import opened
 from .failures import (
+    FailedRun,
     described,
     failed_run,
     in_a_program,
@@ -11,6 +12,7 @@ from .failures import (
     raised_by_a_program,
     stated_named,
 )
+from .layout import why_slow
 from .marginals import (
     UnitDraws,
     Which,
@@ -51,6 +53,7 @@ __all__ = [
     "Batch",
     "ContractError",
     "Densities",
+    "FailedRun",
     "Finding",
     "Findings",
     "Frame",
@@ -106,5 +109,6 @@ __all__ = [
     "unit_indices",
     "untrained",
     "where_parameters_are",
+    "why_slow",
     "why_unknown",
 ]

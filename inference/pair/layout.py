@@ -14,7 +14,7 @@ layout fits a pair is found out by replay (:mod:`.replay`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -22,11 +22,23 @@ from torch import Tensor
 from .arguments import Arguments, Batch
 from .sites import Frame, Plates
 
+if TYPE_CHECKING:
+    from .pair import Pair  # which imports this file
+
 Layout = Literal["broadcast", "fold", "vectorised", "loop"]
 LAYOUTS: tuple[Layout, ...] = ("broadcast", "fold", "vectorised", "loop")
 
 Tensors = dict[str, Tensor]
 Body = Callable[[Frame, Batch, Tensors], Tensors]
+
+
+def why_slow(pair: Pair) -> str:
+    """That measuring a pair is slow, and why; empty where no program runs in the layout ``loop``."""
+    looped = [n for n, one in (("model", pair.model_layout), ("guide", pair.guide_layout)) if one == "loop"]
+    if not looped:
+        return ""
+    programs = "model and guide give" if len(looped) == 2 else f"the {looped[0]} gives"
+    return f"slow, one draw a run: {programs} other densities, or fail, where many draws are run at once"
 
 
 def run(

@@ -31,6 +31,10 @@ from .sites import Frame, Site
 Which = Literal["guide", "model"]
 
 
+# The name of the values among the inputs of a body; no site may have it, since a filler goes by the names of sites.
+OWN = "values by unit"
+
+
 def marginals(fn: Any) -> dist.TorchDistribution | str:
     """The distribution of every unit by itself, given the parents; or, in words, why there is none.
 
@@ -92,7 +96,7 @@ def unit_draws(pair: Pair, which: Which, name: str, num_draws: int) -> UnitDraws
 
 def own_log_density(pair: Pair, which: Which, name: str, z: Tensor, num_draws: int) -> Tensor:
     """log q(z_j|x_n, parents) of ``(num_draws or 1, num_data, units)``, each under its own datum."""
-    return _run(pair, which, partial(_own, pair, which, name), num_draws, {"z": z})["log_q"]
+    return _run(pair, which, partial(_own, pair, which, name), num_draws, {OWN: z})["log_q"]
 
 
 def cross_log_density(pair: Pair, which: Which, name: str, z: Tensor, num_draws: int) -> Tensor:
@@ -160,7 +164,7 @@ def _draws(pair: Pair, which: Which, name: str, frame: Frame, batch: Batch, inpu
 
 def _own(pair: Pair, which: Which, name: str, frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
     node, site = _site(pair, which, name, frame, batch)
-    z = inputs["z"].reshape(*inputs["z"].shape[:-1], *site.shape)
+    z = inputs[OWN].reshape(*inputs[OWN].shape[:-1], *site.shape)
     unit: Any = marginals(node["fn"])
     return {"log_q": _flat(frame, log_density(unit, frame.by_program(z, site.plates)), site)}
 

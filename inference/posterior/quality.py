@@ -43,7 +43,7 @@ from ppvae.progress import Progress
 
 from ..evidence import PARETO_K_LIMIT, Running, mean_with_errors
 from ..options import instance_of, valid_compute
-from ..pair import Batch, Pair, Program, as_batch, finite_batch, seeded, where_parameters_are
+from ..pair import Batch, Pair, Program, as_batch, finite_batch, seeded, where_parameters_are, why_slow
 from ..records import Summarised
 from ..sampling import BridgeEstimate, bridge, effective_draws
 from .c2st import classifier_accuracy
@@ -230,7 +230,7 @@ def guide_quality(
             reference = sample_posterior(model, guide, batch, memory_mb=memory_mb, progress=progress)
         with (
             Pair.on(model, guide, batch, start="guide") as pair,
-            Progress("quality", pair.num_units, "data", progress) as bar,
+            Progress("quality", pair.num_units, "data", progress, why_slow(pair)) as bar,
         ):
             wanted, given = (pair.num_units, pair.dim), tuple(reference.unconstrained.shape[2:])
             if given != wanted:

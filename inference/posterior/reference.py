@@ -65,7 +65,7 @@ from ppvae.errors import PairError
 from ppvae.progress import Progress
 
 from ..options import valid_compute, whole_number
-from ..pair import Batch, Pair, Program, as_batch, finite_batch, seeded, where_parameters_are
+from ..pair import Batch, Pair, Program, as_batch, finite_batch, seeded, where_parameters_are, why_slow
 from ..records import Summarised
 from ..sampling import Kernel, Walk, annealed_places, covariance_factor, settle, starts, walk, warm_up
 
@@ -255,7 +255,7 @@ def sample_posterior(
         if pair.dim == 0:
             raise PairError("the model has no latent on a continuum, so that there is nothing to draw.")
         total = pair.num_units * num_chains * (transitions + num_draws)
-        with Progress("posterior", total, "transitions", progress) as bar:
+        with Progress("posterior", total, "transitions", progress, why_slow(pair)) as bar:
             for data in pair.pieces(num_chains, memory_mb):
                 parts.append(_attempts(pair.rows(data), run, bar))
         record = {n: torch.cat([part[n] for part in parts], 0 if n in PER_DATUM else 2) for n in parts[0]}

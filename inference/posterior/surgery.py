@@ -38,7 +38,7 @@ from ppvae.errors import OptionError, PairError
 from ppvae.progress import Progress
 
 from ..options import valid_compute, whole_number
-from ..pair import Batch, Pair, Program, Values, as_batch, finite_batch, seeded, where_parameters_are
+from ..pair import Batch, Pair, Program, Values, as_batch, finite_batch, seeded, where_parameters_are, why_slow
 from ..records import Summarised
 
 TERMS = ("reconstruction", "kl", "mutual_information", "marginal_kl", "elbo")
@@ -203,7 +203,7 @@ def _log_aggregate(pair: Pair, draws: Values, memory_mb: float, progress: bool) 
     """log (1/N) Σ_m q(z|x_m) of every draw, ``(num_draws,)``, a block of draws × data at a time."""
     num_draws = len(next(iter(draws.values())))
     log_sum = torch.full((num_draws,), -math.inf, dtype=torch.float64)
-    with Progress("q(z)", num_draws * pair.num_units, "densities", progress) as bar:
+    with Progress("q(z)", num_draws * pair.num_units, "densities", progress, why_slow(pair)) as bar:
         for units, block in pair.chunks(num_draws, memory_mb):
             part = pair.rows(units)
             count = block.stop - block.start

@@ -31,8 +31,8 @@ class Source:
         """The source of a tensor, a tuple ``(x, *context)`` or a :class:`ppvae.datasets.Dataset`."""
         draw: Callable[[Tensor], Tensor] = lambda x: x  # noqa: E731
         if isinstance(data, Dataset):
-            validation = data.validation if validation is None else validation
-            data, draw = data.train, data.draw
+            validation = data.batch("validation") if validation is None and len(data.validation) else validation
+            data, draw = data.batch("train"), data.draw
         batch = finite_batch(as_batch(data, "data"), "data")
         held_out = finite_batch(as_batch(validation, "validation"), "validation") if validation is not None else None
         return Source(Arguments.of(batch), held_out, draw, batch_size, seed)

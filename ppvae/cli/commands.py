@@ -124,6 +124,7 @@ def compare(a: str, b: str, out: str | None = None) -> int:
 def check(
     pair: str,
     data: str = "digits",
+    context: list[str] = [],  # noqa: B006
     pair_args: dict[str, Any] = {},  # noqa: B006
     data_dir: str | None = None,
     likelihood: str | None = None,
@@ -134,24 +135,32 @@ def check(
     Args:
         pair: the model/guide pair, as `ppvae run --pair` takes it.
         data: what to run it on, as `ppvae run --data` takes it.
+        context: files of what the programs take after x, as `ppvae run --context` takes them.
         pair_args: arguments of the pair.
         data_dir: folder that already holds the files of mnist and binarized_mnist.
         likelihood: p(x|z), for a pair that takes one.
         likelihood_args: arguments of the likelihood.
     """
-    from ppvae.datasets import load_dataset
-    from ppvae.experiments.runs.make_pair import make_pair
-    from ppvae.experiments.runs.preparation import check_pair
+    from ppvae.experiments.runs.preparation import check_pair, description
+    from ppvae.experiments.runs.run_data import load_pair_and_data
 
     settings = Settings(
-        pair=pair, pair_args=pair_args, data=data, likelihood=likelihood, likelihood_args=likelihood_args
+        pair=pair,
+        pair_args=pair_args,
+        data=data,
+        context=context,
+        data_dir=data_dir,
+        likelihood=likelihood,
+        likelihood_args=likelihood_args,
     )
-    dataset = load_dataset(data, data_dir=data_dir)
-    findings = check_pair(make_pair(settings, dataset), dataset)
+    programs, run_data = load_pair_and_data(settings)
+    findings = check_pair(programs, run_data)
     for finding in findings:
         print(finding)
     if not findings:
-        print(f"no findings: {pair} keeps the contract of a pair on {dataset.name}.")
+        print(f"no findings: {pair} keeps the contract of a pair on {run_data.data.name}.")
+    for line in description(findings.pair, run_data):
+        print(line)
     return FINDINGS if findings else 0
 
 

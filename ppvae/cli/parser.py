@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from types import ModuleType
 from typing import Any, get_type_hints
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 import ppvae
@@ -64,9 +66,31 @@ def parse(parser: ArgumentParser, words: Sequence[str], own: Sequence[str], usag
         OptionError: the words cannot be used, in one sentence.
     """
     try:
-        return parser.parse_args(list(words))
+        return parser.parse_args(with_one_list(words))
     except argparse.ArgumentError as error:
         raise OptionError(usage.sentence(error, own)) from error
+
+
+def with_one_list(words: Sequence[str], name: str = "context") -> list[str]:
+    """The words with every ``--context FILE`` gathered into one list, at the place of the first.
+
+    Example:
+        >>> with_one_list(["run", "--context", "y.npy", "--seed", "1", "--context=w.npy"])
+        ['run', '--context=["y.npy", "w.npy"]', '--seed', '1']
+    """
+    out: list[str] = []
+    files: list[str] = []
+    place, rest = None, list(words)
+    while rest:
+        word = rest.pop(0)
+        option, equals, value = word.partition("=")
+        if option != f"--{name}" or not (equals or (rest and not rest[0].startswith("--"))):
+            out.append(word)
+            continue
+        place = len(out) if place is None else place
+        value = value if equals else rest.pop(0)
+        files += yaml.safe_load(value) if value.startswith("[") else [value]
+    return out if place is None else [*out[:place], f"--{name}={json.dumps(files)}", *out[place:]]
 
 
 def call(function: Callable[..., int], values: dict[str, Any], command: str) -> int:

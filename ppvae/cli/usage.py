@@ -25,6 +25,7 @@ KINDS = {
     bool: "true or false",
     dict: "names with values, as in --pair_args.latent_dim 10",
     tuple: "a list, as in [1, 2]",
+    list: "a list, as in [a.npy, b.npy]",
     types.NoneType: "null",
 }
 # The options that every parser has, and that take no value.

@@ -4,7 +4,8 @@ Every data set arrives as rows, split into a training, a validation and a test p
 counts for the digits, zeros and ones for a binarised picture.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from torch import Tensor
 from ppvae.errors import DatasetError, suggestion
 
 from .arrays import to_rows
+from .context import Context, contexts
 from .downloads import ready_made
-from .user_files import SUFFIXES, read_user_file
+from .user_files import PARTS, SUFFIXES, read_user_file
 
 DATASETS = {
     "digits": "8x8 handwritten digits of scikit-learn, counts 0..16, embedded: 1297/250/250",
@@ -40,6 +42,10 @@ class Dataset:
         labels: class labels by part (``"train"``, ``"validation"``, ``"test"``) where they exist.
         total_count: the largest count where the values are counts (digits: 16).
         binarise: whether a training step draws zeros and ones from grey rows.
+        context: what the programs take after x, in their order.
+        rows: the row numbers of each part among all data, by part, by which context is cut; none where there are none.
+        own_parts: whether the parts are the data set's own; else a seed has made them.
+        datum_shape: the shape of one datum as its file has it; None where that is ``event_shape``.
     """
 
     name: str
@@ -50,6 +56,51 @@ class Dataset:
     labels: dict[str, Tensor] | None = None
     total_count: int | None = None
     binarise: bool = False
+    context: tuple[Context, ...] = ()
+    rows: dict[str, Tensor] | None = None
+    own_parts: bool = True
+    datum_shape: tuple[int, ...] | None = None
+
+    @property
+    def divided(self) -> bool:
+        """Whether there are data that are not trained on."""
+        return len(self.test) > 0
+
+    def batch(self, part: str, index: Tensor | slice = slice(None)) -> tuple[Tensor, ...]:
+        """``(x, *context)`` of a part, or of some of its rows.
+
+        Args:
+            part: ``"train"``, ``"validation"`` or ``"test"``.
+            index: which of its rows; all by default.
+        """
+        x = getattr(self, part)[index]
+        if not any(one.by_row for one in self.context):
+            return (x, *(one.values for one in self.context))
+        rows = self._row_numbers()[part][index]
+        return (x, *(one.values[rows] if one.by_row else one.values for one in self.context))
+
+    def undivided(self) -> "Dataset":
+        """All data as the training part, in the order of their file; of a data set with parts of its own, the first."""
+        rows = self._row_numbers()
+        x, numbers = self.train, rows["train"]
+        if not self.own_parts:
+            order = torch.cat([rows[part] for part in PARTS])
+            x = torch.cat([self.train, self.validation, self.test])[order.argsort()]
+            numbers = order.sort().values
+        none = {"validation": numbers[:0], "test": numbers[:0]}
+        return replace(self, train=x, validation=x[:0], test=x[:0], rows={"train": numbers, **none})
+
+    def as_in_file(self) -> "Dataset":
+        """The data with the shape that the file gives them, which may be numbers or pictures instead of rows."""
+        shape = self.event_shape if self.datum_shape is None else self.datum_shape
+        return replace(self, **{part: getattr(self, part).reshape(-1, *shape) for part in PARTS})
+
+    def _row_numbers(self) -> dict[str, Tensor]:
+        if self.rows is not None:
+            return self.rows
+        numbers = torch.arange(sum(len(getattr(self, part)) for part in PARTS))
+        sizes = [len(getattr(self, part)) for part in PARTS]
+        return dict(zip(PARTS, numbers.split(sizes), strict=True))
 
     def draw(self, rows: Tensor) -> Tensor:
         """Return training rows as they enter one step: a fresh Bernoulli draw of grey rows, other rows unchanged.
@@ -63,13 +114,20 @@ class Dataset:
         return torch.bernoulli(rows) if self.binarise else rows
 
 
-def load_dataset(name_or_path: str | Path, *, data_dir: str | Path | None = None, seed: int = 0) -> Dataset:
+def load_dataset(
+    name_or_path: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    context: Sequence[str | Path] = (),
+    seed: int = 0,
+) -> Dataset:
     """Load a data set by name, or the user's own data from a file.
 
     A file is ``.npy``, ``.npz``, ``.csv`` or ``.parquet`` and holds numbers whose first dimension counts the data; more
     dimensions than two are flattened, and an array of one dimension is N data of one number each. An ``.npz`` holds
-    either one array or the three arrays ``train``, ``validation`` (or ``valid``) and ``test``; others beside these
-    three are left unread. A single array is split 80/10/10 by ``seed``. The first line of a ``.csv`` is a header if a
+    one array, or ``x``, or the three arrays ``train``, ``validation`` (or ``valid``) and ``test``; what it holds beside
+    ``x`` or these three is context. A single array is split 80/10/10 by ``seed``, and its context, where that has as
+    many rows, with it. The first line of a ``.csv`` is a header if a
     cell of it is not a number, or if it reads 0,1,2,... over three columns or more, as pandas writes columns that have
     no names.
 
@@ -77,6 +135,8 @@ def load_dataset(name_or_path: str | Path, *, data_dir: str | Path | None = None
         name_or_path: a name in :data:`DATASETS`, or a path.
         data_dir: a folder that already holds ``mnist.npz`` and ``binarized_mnist.npz`` (or the source's own files);
             else the one named by the environment variable ``PPVAE_DATA``; else they are fetched once and cached.
+        context: files of what the programs take after x, in their order: ``.npy``, ``.npz`` with one array, ``.csv`` or
+            ``.parquet``.
         seed: the split of ``digits`` and of a single array; the parts of the other data sets are fixed.
 
     Returns:
@@ -91,16 +151,26 @@ def load_dataset(name_or_path: str | Path, *, data_dir: str | Path | None = None
         >>> digits.train.shape, digits.event_shape, digits.total_count
         (torch.Size([1297, 64]), (8, 8), 16)
     """
-    name = str(name_or_path)
+    data, arrays = _load(str(name_or_path), data_dir, seed)
+    num_data = sum(len(getattr(data, part)) for part in PARTS)
+    return replace(data, context=tuple(contexts(context, arrays, num_data, data.name)))
+
+
+def _load(name: str, data_dir: str | Path | None, seed: int) -> tuple[Dataset, dict[str, np.ndarray]]:
+    """The data, and what their archive holds beside them."""
+    if name in DATASETS:
+        return _by_name(name, data_dir, seed), {}
+    return _from_file(Path(name).expanduser(), seed)
+
+
+def _by_name(name: str, data_dir: str | Path | None, seed: int) -> Dataset:
     if name == "digits":
         return _digits(seed)
     if name == "mnist":
         return _mnist(ready_made(name, data_dir))
-    if name == "binarized_mnist":
-        arrays = ready_made(name, data_dir)
-        train, validation, test = (to_rows(arrays[part]) for part in ("train", "valid", "test"))
-        return Dataset(name, train, validation, test, (28, 28))
-    return _from_file(Path(name).expanduser(), seed)
+    arrays = ready_made(name, data_dir)
+    train, validation, test = (to_rows(arrays[part]) for part in ("train", "valid", "test"))
+    return Dataset(name, train, validation, test, (28, 28))
 
 
 def _digits(seed: int) -> Dataset:
@@ -109,8 +179,9 @@ def _digits(seed: int) -> Dataset:
     values, labels = load_digits(return_X_y=True)
     parts = _split(len(values), 250, seed)
     train, validation, test = (to_rows(values)[part] for part in parts)
-    by_part = dict(zip(("train", "validation", "test"), (torch.tensor(labels)[part] for part in parts), strict=True))
-    return Dataset("digits", train, validation, test, (8, 8), labels=by_part, total_count=16)
+    by_part = dict(zip(PARTS, (torch.tensor(labels)[part] for part in parts), strict=True))
+    rows = dict(zip(PARTS, parts, strict=True))
+    return Dataset("digits", train, validation, test, (8, 8), labels=by_part, total_count=16, rows=rows)
 
 
 def _mnist(arrays: dict[str, np.ndarray]) -> Dataset:
@@ -142,19 +213,22 @@ def _split(num_data: int, num_held_out: int, seed: int) -> tuple[Tensor, Tensor,
     return order[:num_train], order[num_train : num_train + num_held_out], order[num_train + num_held_out :]
 
 
-def _from_file(path: Path, seed: int) -> Dataset:
+def _from_file(path: Path, seed: int) -> tuple[Dataset, dict[str, np.ndarray]]:
     if path.suffix.lower() not in SUFFIXES:
         raise DatasetError(_unknown(path))
     if not path.is_file():
         raise DatasetError(f"there is no file {path}: correct the path, or give one of {', '.join(DATASETS)}.")
-    parts, event_shape = read_user_file(path)
-    if len(parts) == 1:
-        (rows,) = parts
-        if len(rows) < 3:
-            raise DatasetError(f"{path} has {len(rows)} rows: give at least 3, one each to train, validate and test.")
-        parts = [rows[part] for part in _split(len(rows), max(1, len(rows) // 10), seed)]
+    parts, shape, context = read_user_file(path)
+    own_parts, rows = len(parts) > 1, None
+    if not own_parts:
+        (x,) = parts
+        if len(x) < 3:
+            raise DatasetError(f"{path} has {len(x)} rows: give at least 3, one each to train, validate and test.")
+        order = _split(len(x), max(1, len(x) // 10), seed)
+        parts, rows = [x[part] for part in order], dict(zip(PARTS, order, strict=True))
     train, validation, test = parts
-    return Dataset(path.name, train, validation, test, event_shape)
+    data = Dataset(path.name, train, validation, test, shape or (1,), rows=rows, own_parts=own_parts, datum_shape=shape)
+    return data, context
 
 
 def _unknown(path: Path) -> str:

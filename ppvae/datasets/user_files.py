@@ -8,7 +8,7 @@ import csv
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -18,45 +18,80 @@ from ppvae.errors import DataError, DatasetError
 
 from .arrays import DAMAGE, read_npy, read_npz, to_rows
 
+# The parts of a data set, in their order.
+PARTS = ("train", "validation", "test")
+
 if TYPE_CHECKING:
     from pandas import DataFrame  # pandas is slow to import, and most runs read no table
 
 
-def read_user_file(path: Path) -> tuple[list[Tensor], tuple[int, ...]]:
+class UserFile(NamedTuple):
+    """The content of a file of data.
+
+    Attributes:
+        parts: the rows, ``(num_data, num_features)`` each, of the file's one array or of its training, validation and
+            test part in this order.
+        datum_shape: the shape of one datum in the file; ``()`` where it is one number.
+        context: what an archive holds beside, by name.
+    """
+
+    parts: list[Tensor]
+    datum_shape: tuple[int, ...]
+    context: dict[str, np.ndarray]
+
+
+class Array(NamedTuple):
+    """An array of a file.
+
+    Attributes:
+        what: what to call it in a message.
+        values: it.
+        columns: the names of its columns, where it has any.
+        name: in an archive.
+    """
+
+    what: str
+    values: np.ndarray
+    columns: Sequence[object] | None = None
+    name: str = ""
+
+
+def read_user_file(path: Path) -> UserFile:
     """Read the rows of a file: all of them, or those of its three parts.
 
     Args:
         path: a file that exists and ends in one of :data:`SUFFIXES`.
 
-    Returns:
-        The rows, ``(num_data, num_features)`` each, of the file's one array or of its training, validation and test
-        part in this order; and the shape of one datum before it was flattened.
-
     Raises:
-        DatasetError: the file cannot be read, or holds neither one array nor three parts.
+        DatasetError: the file cannot be read, or holds neither one array, nor three parts, nor x and its context.
         DataError: its content is empty, not numeric or not finite, or the parts hold data of different shapes.
 
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "mine.npy"
         >>> np.save(path, np.zeros((10, 8, 8)))
-        >>> (rows,), event_shape = read_user_file(path)
-        >>> rows.shape, event_shape
+        >>> (rows,), datum_shape, _ = read_user_file(path)
+        >>> rows.shape, datum_shape
         (torch.Size([10, 64]), (8, 8))
     """
-    arrays = _read(path)
-    parts = [_checked(array, what, columns) for what, columns, array in arrays]
-    shapes = [array.shape[1:] or (1,) for _, _, array in arrays]
+    context: dict[str, np.ndarray] = {}
+    arrays = read_arrays(path)
+    if path.suffix.lower() == ".npz":
+        arrays, context = _x_and_context(path, arrays)
+    parts = [_checked(array) for array in arrays]
+    shapes = [array.values.shape[1:] for array in arrays]
     if len(set(shapes)) > 1:
         raise DataError(f"train, validation and test in {path} hold data of different shapes {shapes}: make them one.")
-    return parts, shapes[0]
+    return UserFile(parts, shapes[0], context)
 
 
-_Named = tuple[str, Sequence[object] | None, np.ndarray]  # what to call an array in a message, its columns' names, it
+def read_arrays(path: Path) -> list[Array]:
+    """Every array of a file; a table of one column is a vector.
 
-
-def _read(path: Path) -> list[_Named]:
-    """The file's one array, or its three parts in their order."""
+    Raises:
+        DatasetError: the file cannot be read.
+        DataError: a table holds no numbers.
+    """
     suffix = path.suffix.lower()
     try:
         return _READERS[suffix](path)
@@ -68,22 +103,32 @@ def _read(path: Path) -> list[_Named]:
         raise DatasetError(f"{path} cannot be read as {suffix} ({error}): write it again.") from error
 
 
-def _read_npy(path: Path) -> list[_Named]:
-    return [(str(path), None, read_npy(path))]
+def _x_and_context(path: Path, arrays: list[Array]) -> tuple[list[Array], dict[str, np.ndarray]]:
+    """The one array or the three parts of an archive, and the arrays beside them."""
+    named = {array.name: array for array in arrays}
+    if "valid" in named:
+        named.setdefault("validation", named.pop("valid"))
+    if set(PARTS) <= set(named):
+        keys = list(PARTS)
+    elif "x" in named or len(named) == 1:
+        keys = ["x"] if "x" in named else list(named)
+    else:
+        found = ", ".join(sorted(named)) or "none"
+        raise DatasetError(
+            f"{path} holds the arrays {found}: give one array, or train, validation and test, or x and its context."
+        )
+    return [named[key] for key in keys], {key: a.values for key, a in named.items() if key not in keys}
 
 
-def _read_parts(path: Path) -> list[_Named]:
-    arrays = read_npz(path)
-    if "valid" in arrays:
-        arrays.setdefault("validation", arrays["valid"])
-    keys = ["train", "validation", "test"] if {"train", "validation", "test"} <= set(arrays) else list(arrays)
-    if len(keys) not in (1, 3) or (len(keys) == 3 and "train" not in keys):
-        found = ", ".join(sorted(arrays)) or "none"
-        raise DatasetError(f"{path} holds the arrays {found}: give one array, or train, validation and test.")
-    return [(f"array {key!r} of {path}", None, arrays[key]) for key in keys]
+def _read_npy(path: Path) -> list[Array]:
+    return [Array(str(path), read_npy(path))]
 
 
-def _read_csv(path: Path) -> list[_Named]:
+def _read_archive(path: Path) -> list[Array]:
+    return [Array(f"array {key!r} of {path}", array, name=key) for key, array in read_npz(path).items()]
+
+
+def _read_csv(path: Path) -> list[Array]:
     import pandas as pd
 
     with path.open(newline="", encoding="utf-8-sig") as file:
@@ -114,14 +159,14 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _read_parquet(path: Path) -> list[_Named]:
+def _read_parquet(path: Path) -> list[Array]:
     import pandas as pd
 
     return [_from_frame(pd.read_parquet(path), path)]
 
 
-def _from_frame(frame: "DataFrame", path: Path) -> _Named:
-    from pandas.api.types import is_numeric_dtype
+def _from_frame(frame: "DataFrame", path: Path) -> Array:
+    from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
 
     if frame.empty:
         raise DataError(
@@ -130,16 +175,19 @@ def _from_frame(frame: "DataFrame", path: Path) -> _Named:
     for column, dtype in frame.dtypes.items():
         if not is_numeric_dtype(dtype):
             raise DataError(f"column {column!r} of {path} does not hold numbers ({dtype}): drop or encode it.")
-    return str(path), list(frame.columns), frame.to_numpy(dtype=np.float64, na_value=np.nan)
+    whole = all(is_integer_dtype(t) or is_bool_dtype(t) for t in frame.dtypes) and not frame.isna().any(axis=None)
+    values = frame.to_numpy(dtype=np.int64) if whole else frame.to_numpy(dtype=np.float64, na_value=np.nan)
+    return Array(str(path), values[:, 0] if values.shape[1] == 1 else values, list(frame.columns))
 
 
-def _checked(array: np.ndarray, what: str, columns: Sequence[object] | None) -> Tensor:
+def _checked(array: Array) -> Tensor:
     """The array as rows, once it is known to hold finite real numbers."""
-    if array.dtype.kind not in "buif":
-        raise DataError(f"{what} holds {array.dtype}: give real numbers.")
-    if array.ndim == 0 or array.size == 0:
-        raise DataError(f"{what} has shape {array.shape}: give one row for each datum, with at least one number each.")
-    rows = to_rows(array)
+    what, values, columns = array.what, array.values, array.columns
+    if values.dtype.kind not in "buif":
+        raise DataError(f"{what} holds {values.dtype}: give real numbers.")
+    if values.ndim == 0 or values.size == 0:
+        raise DataError(f"{what} has shape {values.shape}: give one row for each datum, with at least one number each.")
+    rows = to_rows(values)
     wrong = ~torch.isfinite(rows)
     if wrong.any():
         row, column = wrong.nonzero()[0].tolist()
@@ -152,9 +200,9 @@ def _checked(array: np.ndarray, what: str, columns: Sequence[object] | None) -> 
     return rows
 
 
-_READERS: dict[str, Callable[[Path], list[_Named]]] = {
+_READERS: dict[str, Callable[[Path], list[Array]]] = {
     ".npy": _read_npy,
-    ".npz": _read_parts,
+    ".npz": _read_archive,
     ".csv": _read_csv,
     ".parquet": _read_parquet,
 }

@@ -118,7 +118,7 @@ CAPTIONS = {
         "rarely generates data like these.",
     ),
     "reconstructions": Caption(
-        "A row of test data, and below each its reconstruction.",
+        "A row of data, and below each its reconstruction.",
         "Below each datum stands E[x|z] for one draw z of the guide. What is missing there, z does not encode.",
     ),
     "prior": Caption(
@@ -133,14 +133,60 @@ CAPTIONS = {
 }
 
 
+# Those that differ where the data set is the unit.
+OF_THE_DATA_SET = {
+    "training": Caption(
+        "A curve of the ELBO of the data set against the epoch.",
+        "Higher is better. Training is long enough where the curve is flat.",
+    ),
+    "certificate": Caption(
+        "How far the bounds lie below and above the estimate of log p(x).",
+        "Each vertical line spans the bounds of the log p(x) of one data set, the given one or one that was simulated.",
+    ),
+    "quality": Caption(
+        "The guide's width against its shift, for every latent coordinate, beside the posterior itself.",
+        CAPTIONS["quality"].reading,
+    ),
+    "quality_forest": Caption(
+        "Intervals of latent coordinates by the guide, the reweighted guide and the reference.",
+        CAPTIONS["quality_forest"].reading.replace("One typical datum, in", "In"),
+    ),
+    "quality_pair": Caption(
+        "Draws of the guide and of the reference in planes of two latent coordinates.",
+        CAPTIONS["quality_pair"].reading.replace("The same datum, in", "In"),
+    ),
+    "quality_ranks": Caption("Rank curves of four Markov chains, with a band.", CAPTIONS["quality_ranks"].reading),
+    "quality_traces": Caption(
+        "The values that four Markov chains took one after the other.", CAPTIONS["quality_traces"].reading
+    ),
+    "quality_refused": Caption(
+        "The values that four Markov chains took, whose draws were refused as a reference.",
+        CAPTIONS["quality_refused"].reading.replace("A datum without a reference: its chains", "The chains"),
+    ),
+    "quality_exact": Caption(
+        "The exact posterior in the plane of the two latents, with the guide's ellipses over it.",
+        CAPTIONS["quality_exact"].reading,
+    ),
+    "ppc_posterior": Caption(
+        CAPTIONS["ppc_posterior"].alt,
+        "Values drawn from p(x|z), z ~ q(z|x) (blue), should be distributed as those of the data (black).",
+    ),
+    "ppc_prior": Caption(
+        CAPTIONS["ppc_prior"].alt,
+        "The same for data drawn from the model's prior. Where black leaves the blue curves, the model rarely "
+        "generates data like these.",
+    ),
+}
+
+
 def has_caption(name: str) -> bool:
     """Whether a figure of this name is shown."""
     return name in CAPTIONS
 
 
-def caption(name: str) -> Caption:
-    """The caption of the figure of a name."""
-    return CAPTIONS[name]
+def caption(name: str, unit: str = "datum") -> Caption:
+    """The caption of the figure of a name, for a run whose unit is the datum or the data set."""
+    return OF_THE_DATA_SET.get(name, CAPTIONS[name]) if unit == "data set" else CAPTIONS[name]
 
 
 def place(name: str) -> int:

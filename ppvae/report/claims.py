@@ -49,6 +49,11 @@ def claims(summary: dict[str, Any], numbers: Numbers, run: str) -> list[Claim]:
     return [*found, _posterior(summary, numbers), *_calibration(summary)]
 
 
+def _shared(summary: dict[str, Any]) -> bool:
+    """Whether the data set is one unit: there are no shares of data, and no means over them."""
+    return summary.get("unit") == "data set"
+
+
 def _by_draws(summary: dict[str, Any]) -> bool:
     """Whether k-hat is that of the guide's draws."""
     return summary.get("method", "importance") == "importance"
@@ -60,6 +65,13 @@ def _estimate(summary: dict[str, Any], numbers: Numbers) -> Claim:
         return Claim(question, "bad", "no", Markup("It is not a number: the remarks below give the reason."))
     if _by_draws(summary):
         share = numbers.value(SHARE)
+        if _shared(summary):
+            high = "k-hat is 0.7 or more: the true log p(x) is probably higher than the estimate, and the gap larger."
+            return (
+                Claim(question, "good", "yes", Markup("k-hat is below 0.7."))
+                if share == 0
+                else Claim(question, "bad", "only as a lower bound", Markup(high))
+            )
         if share is None or share > 0:
             answer = (
                 f"For {{{SHARE}:.0%}} of the data k-hat is 0.7 or more: the true log p(x) is probably higher than the "
@@ -69,6 +81,10 @@ def _estimate(summary: dict[str, Any], numbers: Numbers) -> Claim:
             word = "for most data" if few else "only as a lower bound"
             return Claim(question, "caution" if few else "bad", word, numbers.fill(answer))
         return Claim(question, "good", "yes", Markup("k-hat is below 0.7 for every datum."))
+    if _shared(summary):
+        trusted = numbers.value("evidence.trusted_share") == 1
+        answer = "The estimator has no doubt about it." if trusted else "The remarks below give the reason."
+        return Claim(question, "good" if trusted else "bad", "yes" if trusted else "no", Markup(answer))
     if summary.get("remarks"):
         return Claim(question, "caution", "not for every datum", Markup("The remarks below name the others."))
     return Claim(question, "good", "yes", Markup("The estimator has no remark about any datum."))
@@ -88,9 +104,12 @@ def _bounds(summary: dict[str, Any], numbers: Numbers, run: str) -> Claim:
         return Claim(question, "unknown", "not yet", missing)
     kind = KINDS.get(str(summary["certificate"].get("kind")), "")
     all_data = numbers.value("certificate.num_data") == numbers.value("evidence.num_data")
-    answer = (
-        "The mean over {certificate.num_data} data" + ("" if all_data else ", not the same mean as above,") + " "
-        "lies between {certificate.mean_lower:.2f} and {certificate.mean_upper:.2f} nats, with "
+    what = "The mean over {certificate.num_data} data" + ("" if all_data else ", not the same mean as above,")
+    if _shared(summary):
+        simulated = summary["certificate"].get("split") == "model"
+        what = "The mean over {certificate.num_data} simulated data sets" if simulated else "That of the data set"
+    answer = what + (
+        " lies between {certificate.mean_lower:.2f} and {certificate.mean_upper:.2f} nats, with "
         "{certificate.confidence:.0%} confidence"
     )
     reached = numbers.value("certificate.reached")
@@ -104,13 +123,15 @@ def _causes(summary: dict[str, Any], numbers: Numbers, run: str) -> Claim:
         missing = Markup("<code>ppvae gap {}</code> splits it into its causes.").format(run)
         return Claim(question, "unknown", "not known yet", missing)
     amortisation, family = (numbers.value(f"gap_attribution.{part}") or 0.0 for part in ("amortisation", "family"))
+    of_all = "" if _shared(summary) else ", the mean over {gap_attribution.num_data} data"
+    better = "a longer training" if trained_whole(summary) else "a better encoder network"
     answer = (
-        "Of {gap_attribution.total:.2f} ± {gap_attribution.total_standard_error:.2f} nats, the mean over "
-        "{gap_attribution.num_data} data, a better encoder network could remove {gap_attribution.amortisation:.2f} ± "
-        "{gap_attribution.amortisation_standard_error:.2f} (amortisation), a richer family of guides "
-        "{gap_attribution.family:.2f} ± {gap_attribution.family_standard_error:.2f}."
+        f"Of {{gap_attribution.total:.2f}} ± {{gap_attribution.total_standard_error:.2f}} nats{of_all}, {better} could "
+        "remove {gap_attribution.amortisation:.2f} ± {gap_attribution.amortisation_standard_error:.2f} (amortisation), "
+        "a richer family of guides {gap_attribution.family:.2f} ± {gap_attribution.family_standard_error:.2f}."
     )
-    word = "mostly the encoder network" if amortisation > family else "mostly the guide's family"
+    network = "mostly the training" if trained_whole(summary) else "mostly the encoder network"
+    word = network if amortisation > family else "mostly the guide's family"
     doubtful = bool(summary["gap_attribution"].get("remarks"))
     more = " The remarks below qualify these numbers." if doubtful else ""
     return Claim(question, "caution" if doubtful else "good", word, numbers.fill(answer + more))
@@ -124,8 +145,14 @@ def _posterior(summary: dict[str, Any], numbers: Numbers) -> Claim:
         answer = "k-hat of the guide's own draws is not computed with this method; the gap is KL(q(z|x) ‖ p(z|x))."
         return Claim(question, "unknown", "not judged", escape(answer) + said)
     share = numbers.value(SHARE)
+    if _shared(summary) and share != 0:
+        answer = (
+            "k-hat of its draws is 0.7 or more: it misses much of the posterior, and its intervals are wrong, usually "
+            "too narrow."
+        )
+        return Claim(question, "bad", "no", escape(answer) + said)
     if share == 0:
-        answer = "k-hat of its draws is below 0.7 for every datum."
+        answer = "k-hat of its draws is below 0.7" + ("." if _shared(summary) else " for every datum.")
         return Claim(question, "good", "yes, once reweighted", escape(answer) + said)
     if share is not None and share <= FEW:
         answer = f"k-hat of its draws is 0.7 or more for {{{SHARE}:.1%}} of the data."
@@ -151,10 +178,15 @@ CALIBRATED: dict[str, tuple[Level, str, str]] = {
 
 def _calibration(summary: dict[str, Any]) -> list[Claim]:
     said = verdict_of(summary.get("calibration"))
-    if not said:
+    if not said or said.startswith("does not apply"):
         return []
     level, word, answer = CALIBRATED.get(said, ("caution", said, "The section on calibration says more."))
     return [Claim("Is q(z|x) calibrated?", level, word, Markup(answer))]
+
+
+def trained_whole(summary: dict[str, Any]) -> bool:
+    """Whether all data were trained on: the guide has parameters for them, instead of a network that reads them."""
+    return summary.get("split") == "training"
 
 
 def verdict_of(section: Any) -> str:

@@ -56,16 +56,28 @@ class Comparison:
     values: np.ndarray
     sections: dict[str, dict[str, Any]]
 
+    @property
+    def shared(self) -> bool:
+        """Whether the data set is the unit of both."""
+        return self.a.summary.get("unit") == "data set"
+
+    @property
+    def _rows(self) -> int:
+        return int(self.a.summary.get("num_rows", 0))
+
     def table(self) -> Table:
         """The numbers, to be printed by rich."""
-        table = Table(title=f"b − a, paired by datum: nats per datum, mean over {self.difference['num_data']} data")
-        for column in ("", f"a: {escape(self.a.name)}", f"b: {escape(self.b.name)}", "b − a", "b higher for"):
+        over = f"b − a, paired by datum: nats per datum, mean over {self.difference['num_data']} data"
+        table = Table(title=f"b − a: nats, log p(x) of the same {self._rows} data" if self.shared else over)
+        columns = ["", f"a: {escape(self.a.name)}", f"b: {escape(self.b.name)}", "b − a", "b higher for"]
+        for column in columns[:-1] if self.shared else columns:
             table.add_column(column, justify="right" if column else "left")
         for name, label in QUANTITIES.items():
             means = [record.numbers().text(f"evidence.{name}", ".2f") for record in (self.a, self.b)]
             d = Numbers({"d": self.difference})
             paired = f"{d.text(f'd.{name}', '.3f')} ± {d.text(f'd.{name}_standard_error', '.3f')}"
-            table.add_row(label, *means, paired, d.text(f"d.{name}_share_higher", ".0%"))
+            share = [] if self.shared else [d.text(f"d.{name}_share_higher", ".0%")]
+            table.add_row(label, *means, paired, *share)
         return table
 
     def conclusion(self) -> str:
@@ -73,6 +85,9 @@ class Comparison:
         value, error = self.difference["log_evidence"], self.difference["log_evidence_standard_error"]
         if value is None:
             return "The difference is not known: no datum has finite values in both runs."
+        if self.shared and abs(value) > 2 * error:
+            better = "b" if value > 0 else "a"
+            return f"By log p(x) of the data set, {better} is better, by {shown(abs(value), '.2f')} nats."
         if abs(value) <= 2 * error:
             return "The difference in log p(x) cannot be told from zero: it is within two standard errors."
         times = f", by {shown(abs(value) / error, '.1f')} standard errors" if error else ""
@@ -157,6 +172,8 @@ def _same_data(a: Record, b: Record, num_a: int, num_b: int) -> None:
                 f"{both} cannot be paired by datum: they were evaluated on {other} ({a.summary.get(key)} and "
                 f"{b.summary.get(key)}): give two runs on the same data, or `ppvae evaluate` one with --split."
             )
+    if a.summary.get("unit", "datum") != b.summary.get("unit", "datum"):
+        raise RunError(f"{both} cannot be compared: the unit of one is the datum, of the other the data set.")
     if num_a != num_b:
         raise RunError(
             f"{both} cannot be paired by datum: they were evaluated on {num_a} and {num_b} data: "
@@ -199,6 +216,7 @@ def comparison_page(comparison: Comparison) -> str:
     both = {name: (options(a)[name], options(b)[name]) for name in options(a)}
     return render(
         "compare.html.j2",
+        shared=comparison.shared,
         a=a,
         b=b,
         number_a=a.numbers("a."),

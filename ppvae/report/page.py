@@ -83,6 +83,7 @@ def run_page(record: Record) -> str:
         "report.html.j2",
         run=record,
         summary=summary,
+        shared=summary.get("unit") == "data set",
         number=numbers,
         claims=claims(summary, numbers, record.word) if summary else [],
         remarks=remarks(record),

@@ -22,6 +22,9 @@ class Settings:
             `package.module:MyPair`.
         pair_args: arguments of the pair, as in `--pair_args.latent_dim 10`; a class is named as in `torch.nn:ReLU`.
         data: digits, mnist, binarized_mnist, or a .npy, .npz, .csv or .parquet file, one datum a row.
+        context: files of what the programs take after x, in their order, as in `--context labels.npy --context
+            lengths.npy`; or let the .npz of --data hold x and the others under the names of the programs' arguments.
+            What has a row for each datum, and what all data share, is found out from the programs.
         data_dir: folder that already holds the files of mnist and binarized_mnist.
         likelihood: p(x|z), for a pair that takes one: a name from `ppvae list`, or a class of yours, named as for pair.
             The data sets of known kind have a default: Binomial for digits, Bernoulli for mnist.
@@ -43,6 +46,7 @@ class Settings:
     pair: str = "VAE"
     pair_args: dict[str, Any] = field(default_factory=dict)
     data: str = "digits"
+    context: list[str] = field(default_factory=list)
     data_dir: str | None = None
     likelihood: str | None = None
     likelihood_args: dict[str, Any] = field(default_factory=dict)
@@ -82,7 +86,8 @@ class Settings:
         file, colon, attribute = self.pair.partition(":")
         pair = f"{_absolute(file)}{colon}{attribute}" if file.endswith(".py") else self.pair
         data = _absolute(self.data) if Path(self.data).suffix else self.data
-        return replace(self, pair=pair, data=data, data_dir=_absolute(self.data_dir) if self.data_dir else None)
+        data_dir = _absolute(self.data_dir) if self.data_dir else None
+        return replace(self, pair=pair, data=data, context=[_absolute(f) for f in self.context], data_dir=data_dir)
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain values."""

@@ -1,0 +1,223 @@
+"""The data of a run as its pair takes them: the context in the order of the arguments, and cut where that is right.
+
+What is cut is asked of the pair, which is run on few of the data (:meth:`ppvae.inference.pair.Pair.on`):
+
+- Where it can be run on some of the data alone, they are divided into training, validation and test data, and so is
+  each context whose rows go with them. A table or a graph that all data share is never cut, also where it has as many
+  rows as there are data by accident.
+- Where it cannot, since the data share a latent (the weights of a regression), since the guide has parameters for each
+  datum, or since a context relates the data to each other, there are no held-out data: all are trained on and measured.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import pyro
+import torch
+from torch import Tensor
+
+from ppvae.datasets import Context, Dataset, evenly_spaced, load_dataset
+from ppvae.errors import OptionError, PpvaeError, suggestion
+from ppvae.inference.pair import FailedRun, Pair
+from ppvae.storage import Settings
+
+from .make_pair import make_pair
+
+Batch = tuple[Tensor, ...]
+Unit = Literal["datum", "data set"]
+# The part of the data that is measured where none is held out.
+TRAINING = "training"
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The data of a run.
+
+    Attributes:
+        data: as the pair takes them.
+        unit: what has an evidence of its own: ``"datum"`` or ``"data set"``.
+        understood: whether the pair could be asked; if not, the contract's check says why.
+    """
+
+    data: Dataset
+    unit: Unit = "datum"
+    understood: bool = True
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader must be told of the data, a sentence each."""
+        if self.unit == "data set":
+            return [
+                "the latents are shared by the data: the data set is the unit, all of it was trained on, and log p(x) "
+                "is the evidence of these training data, not of held-out data."
+            ]
+        if not self.data.divided:
+            return [
+                "the programs run on all data at once only (as with parameters for each datum): there are no held-out "
+                "data, and the numbers are those of the training data."
+            ]
+        return []
+
+    def part(self, split: str | None) -> str:
+        """The part of the data that is measured, in words: ``"test"`` by default, ``"training"`` where all are.
+
+        Raises:
+            OptionError: there are no such data.
+        """
+        if self.data.divided:
+            return split or "test"
+        if split is not None:
+            raise OptionError(f"there are no {split} data, since all data were trained on: leave --split out.")
+        return TRAINING
+
+    def batch(self, part: str, most: int | None = None) -> Batch:
+        """``(x, *context)`` of a part of the data, of which so many at most, evenly spaced, where they can be cut."""
+        return self.data.batch(*self._place(part, most))
+
+    def numbers(self, part: str, most: int | None = None) -> Tensor:
+        """The row numbers of :meth:`batch` in its part of the data."""
+        name, index = self._place(part, most)
+        return torch.arange(len(getattr(self.data, name)))[index]
+
+    def some(self, batch: Batch, most: int) -> Batch:
+        """So many at most of the data of a batch, evenly spaced, where they can be cut."""
+        if not self.data.divided:
+            return batch
+        index = evenly_spaced(torch.arange(len(batch[0])), most)
+        own = (True, *(one.by_row for one in self.data.context))
+        return tuple(
+            values[index.to(values.device)] if cut else values for values, cut in zip(batch, own, strict=False)
+        )
+
+    def _place(self, part: str, most: int | None) -> tuple[str, Tensor]:
+        name = "train" if part == TRAINING else part
+        all_rows = torch.arange(len(getattr(self.data, name)))
+        return name, evenly_spaced(all_rows, most if self.data.divided else None)
+
+
+def load_pair_and_data(settings: Settings) -> tuple[Any, RunData]:
+    """The pair that the settings name, and the data as it takes them.
+
+    Raises:
+        PpvaeError: the data, the context or the pair cannot be had, or do not fit together.
+    """
+    data = load_dataset(settings.data, data_dir=settings.data_dir, context=settings.context)
+    pair = make_pair(settings, data)
+    if not _takes_rows(pair):
+        data = data.as_in_file()
+    data = replace(data, context=tuple(_in_order(pair.model, data, settings.pair)))
+    return pair, _arranged(pair, data, settings.seed)
+
+
+def _takes_rows(pair: Any) -> bool:
+    """Whether a pair is told how many numbers a datum is, and so gets it as a row of them."""
+    kind = type(pair)
+    return hasattr(kind, "for_data") or (
+        inspect.isclass(kind) and not inspect.ismodule(pair) and "num_features" in inspect.signature(kind).parameters
+    )
+
+
+# --- the context in the order of the arguments ------------------------------------------------------------------------
+
+
+def _in_order(model: Any, data: Dataset, pair: str) -> list[Context]:
+    """The context in the order of the model's arguments after x.
+
+    Raises:
+        OptionError: the model takes others, or another number of them.
+    """
+    named = [one for one in data.context if one.by_name]
+    given = [one for one in data.context if not one.by_name]
+    names, required, is_open = _arguments(model)
+    # An archive of three parts may hold more than the pair wants; one of x and its context may not.
+    if named and data.own_parts and not is_open:
+        named = [one for one in named if one.name in names]
+    if named and given:
+        raise OptionError(
+            f"{data.name} holds the context {_listed(named)} itself: leave --context out, or give data without them."
+        )
+    if is_open:
+        return named or given
+    for one in named:
+        if one.name not in names:
+            takes = f"its arguments after x are {', '.join(names)}" if names else "it takes nothing after x"
+            raise OptionError(
+                f"{data.name} holds {one.name!r}, which the model of {pair} does not "
+                f"take{suggestion(one.name, names)}: {takes}."
+            )
+    if named:
+        by_name = {one.name: one for one in named}
+        last = max(names.index(name) for name in by_name)
+        wanted = names[: max(required, last + 1)]
+        for name in wanted:
+            if name not in by_name:
+                raise OptionError(f"the model of {pair} takes {name!r}: put an array of that name into {data.name}.")
+        return [by_name[name] for name in wanted]
+    if not required <= len(given) <= len(names):
+        takes = f"{', '.join(names)} after x" if names else "nothing after x"
+        raise OptionError(
+            f"the model of {pair} takes {takes}, and {len(given)} context files are given: give one --context for "
+            "each, in this order, or name them so in an .npz beside x."
+        )
+    return given
+
+
+def _arguments(model: Any) -> tuple[list[str], int, bool]:
+    """The names of a program's arguments after x, how many of them have no default, and whether it takes any number."""
+    try:
+        parameters = list(inspect.signature(model).parameters.values())
+    except (TypeError, ValueError):
+        return [], 0, True
+    kinds = inspect.Parameter
+    is_open = any(p.kind is kinds.VAR_POSITIONAL for p in parameters)
+    own = [p for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)][1:]
+    return [p.name for p in own], sum(p.default is kinds.empty for p in own), is_open
+
+
+def _listed(contexts: list[Context]) -> str:
+    return ", ".join(one.name for one in contexts)
+
+
+# --- what is cut ------------------------------------------------------------------------------------------------------
+
+
+def _arranged(pair: Any, data: Dataset, seed: int) -> RunData:
+    """The data cut as the pair allows; a pair that fails is left to the check of its contract."""
+    whole = data.undivided()
+    x, *context = whole.batch("train")
+    # What an earlier pair has left in Pyro's store is none of this one's.
+    with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope():
+        torch.manual_seed(seed)
+        try:
+            with Pair.on(pair.model, pair.guide, (whole.draw(x), *context), density=False) as found:
+                unit, divisible, by_row = found.unit, found.divisible, found.arguments.by_row
+        except FailedRun as error:
+            _check_rows(data, error)
+            return RunData(data, understood=False)
+        except PpvaeError:
+            return RunData(data, understood=False)
+    if not divisible:
+        return RunData(whole, unit)
+    parts = []
+    for one, own in zip(data.context, by_row[1:], strict=True):
+        if own and not one.by_row:  # parts of their own, and a context of the training part alone
+            raise OptionError(
+                f"the context {one.name!r} has rows for the training part of {data.name} only: give the rows of train, "
+                "validation and test, one after the other."
+            )
+        parts.append(replace(one, by_row=own))
+    return RunData(replace(data, context=tuple(parts)))
+
+
+def _check_rows(data: Dataset, error: FailedRun) -> None:
+    """Raise OptionError where a pair fails on a context that has another number of rows than there are data."""
+    num_data = sum(len(part) for part in (data.train, data.validation, data.test))
+    for one in data.context:
+        if one.values.dim() and not one.by_row:
+            raise OptionError(
+                f"the pair fails on these data, and the context {one.name!r} has {len(one.values)} rows for {num_data} "
+                f"data: if they are to go with the data, give one for each ({str(error).rstrip('.')})."
+            ) from error
