@@ -188,7 +188,7 @@ def _reaches_less(prior: Any, proposal: Any) -> bool:
     if is_point_mass(proposal):
         return False
     try:
-        draws = prior.sample((100,))
+        draws = prior.sample(torch.Size((100,)))
     except NotImplementedError:
         return False
     return outside_support({"fn": proposal, "value": draws, "mask": None}) > 0
