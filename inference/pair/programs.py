@@ -32,7 +32,7 @@ from .arguments import Batch
 from .enumeration import has_enumerated
 from .handlers import Put, Read, Write, demand_support, mean_of, real
 from .layout import Tensors
-from .sites import DRAWS, Frame, Site, Values
+from .sites import DRAWS, Frame, Site, Values, demand_whole_event
 from .structure import Structure
 from .traces import Program, SizedPlate, guide_log_prob, sample_sites, site_log_prob
 
@@ -254,6 +254,8 @@ class Programs:
 
     def _values(self, frame: Frame, trace: Trace, sites: dict[str, Site]) -> Values:
         nodes: dict[str, Any] = trace.nodes
+        for name, site in sites.items():
+            demand_whole_event(name, nodes[name], site)
         return {name: frame.by_unit(nodes[name]["value"], site) for name, site in sites.items()}
 
     def _by_program(self, frame: Frame, values: Values) -> Values:
