@@ -15,6 +15,7 @@ import xarray as xr
 from torch import Tensor
 
 from ppvae.datasets import evenly_spaced
+from ppvae.errors import PairError
 from ppvae.inference import to_datatree
 from ppvae.inference.pair import Pair
 from ppvae.inference.pair.randomness import seeded
@@ -70,9 +71,9 @@ def draw_samples(pair: Any, x: Tensor, seed: int) -> Samples:
         which = evenly_spaced(torch.arange(programs.num_units), NUM_SHOWN)
         some = programs.rows(which)
         shown = x[which] if programs.unit == "datum" else x
-        reconstructions = _mean_of_data(some.expectations(some.guide_values(1)), shown)
+        reconstructions = _mean_of_data(some, some.guide_values(1), shown)
         blank = programs.rows(torch.zeros(NUM_PRIOR, dtype=torch.long)) if programs.divisible else programs
-        prior = _mean_of_data(blank.expectations(blank.prior_values(1)), x[:1].expand(blank.num_units, *x.shape[1:]))
+        prior = _mean_of_data(blank, blank.prior_values(1), x[:1].expand(blank.num_units, *x.shape[1:]))
         draws = _guide_draws(pair, x, seed, local=programs.unit == "datum")
         traversal, dimensions = _traversal(pair, draws["posterior"].to_dataset(), x)
     return Samples(shown.cpu(), reconstructions, prior, traversal, dimensions, draws)
@@ -93,8 +94,12 @@ def _guide_draws(pair: Any, x: Tensor, seed: int, *, local: bool) -> xr.DataTree
     )
 
 
-def _mean_of_data(means: dict[str, Tensor], x: Tensor) -> Tensor | None:
-    """The mean of the site that makes x, ``(num_data, D)``."""
+def _mean_of_data(pair: Pair, z: dict[str, Tensor], x: Tensor) -> Tensor | None:
+    """The mean at z of the site that makes x, ``(num_data, D)``; None where the model cannot be drawn from."""
+    try:
+        means = pair.expectations(z)
+    except PairError:
+        return None
     for mean in means.values():
         if mean.numel() == x.numel():
             return mean.reshape(x.shape).cpu()

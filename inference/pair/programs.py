@@ -201,21 +201,21 @@ class Programs:
 
     def predictions(self, frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
         """x̃ ~ p(x|z) at latents by site; enumerated sites are drawn from p(d|z, x) first."""
-        put = self._by_program(frame, {name: inputs[name] for name in self.structure.latents})
-        if self.structure.summed:
-            put |= self._discrete(frame, batch, put)
-        model = poutine.uncondition(self.model)
-        trace = self.trace(model, frame, batch, enumerate_sites=False, handler=Put(put))
-        return self._values(frame, trace, self.structure.observed)
+        return self._values(frame, self._predicted(frame, batch, inputs), self.structure.observed)
 
     def expectations(self, frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
         """E[x̃|z] at latents by site, and a draw of x̃ where the distribution has no finite mean."""
+        trace: Any = self._predicted(frame, batch, inputs)
+        for name in self.structure.observed:
+            trace.nodes[name]["value"] = mean_of(trace.nodes[name])
+        return self._values(frame, trace, self.structure.observed)
+
+    def _predicted(self, frame: Frame, batch: Batch, inputs: Tensors) -> Trace:
         put = self._by_program(frame, {name: inputs[name] for name in self.structure.latents})
         if self.structure.summed:
             put |= self._discrete(frame, batch, put)
         model = poutine.uncondition(self.model)
-        trace: Any = self.trace(model, frame, batch, enumerate_sites=False, handler=Put(put))
-        return {name: frame.by_unit(mean_of(trace.nodes[name]), site) for name, site in self.structure.observed.items()}
+        return self.trace(model, frame, batch, enumerate_sites=False, handler=Put(put))
 
     def observations(self, frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
         """What the model observes, by site, from a run at latents by site."""
