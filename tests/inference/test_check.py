@@ -242,8 +242,10 @@ def test_sound_pairs_raise_no_alarm():
 
 
 def test_a_distribution_that_cannot_be_drawn_from_as_pyros_can_is_none_of_its_findings():
+    no_dims = torch.Size()
+
     class SizesOnly(dist.Normal):  # as GPyTorch's distributions, which want a torch.Size
-        def sample(self, sample_shape=torch.Size()):
+        def sample(self, sample_shape=no_dims):
             assert sample_shape.numel() > 0
             return super().sample(sample_shape)
 
