@@ -217,7 +217,7 @@ def _measured(model: Program, guide: Program, batch: Batch) -> tuple[Pair | None
     try:
         with Pair.on(model, guide, batch) as pair, torch.no_grad():
             log_w = pair.few.log_weights(_DRAWS)
-            found = [] if log_w.isfinite().all() else list(_non_finite(pair.few))
+            found = list(_without_effect(pair.few)) if log_w.isfinite().all() else list(_non_finite(pair.few))
     except ContractError as error:
         return None, [error.finding]
     except FailedRun as error:
@@ -272,6 +272,24 @@ def _non_finite(pair: Pair) -> Iterator[Finding]:
                     f"{count} of {log_prob.numel()} of its log densities in the {program} are not finite",
                     "keep scales away from 0, use logits instead of probabilities, and scale the data to about 1",
                 )
+
+
+def _without_effect(pair: Pair) -> Iterator[Finding]:
+    """The likelihood changes with the latents, and reads no parameters of the guide in their stead."""
+    if not pair.sites or pair.structure.unnormalised:
+        return
+    z = pair.guide_values(_DRAWS)
+    log_likelihood = pair.densities(z).log_likelihood
+    moved = any(bool((z[name] != z[name][:1]).any()) for name in pair.sites)
+    if moved and bool((log_likelihood == log_likelihood[:1]).all()):
+        yield Finding(
+            "no-effect",
+            "",
+            "the likelihood is the same whatever the latents are, so that nothing is inferred of them and log p(x) is "
+            "that likelihood (a model whose likelihood reads the guide's parameters has no log p(x))",
+            "let the likelihood depend on what the model samples",
+            fatal=False,
+        )
 
 
 def _coupling_in_training(pair: Pair) -> Iterator[Finding]:

@@ -266,6 +266,22 @@ def test_a_distribution_that_cannot_be_drawn_from_as_pyros_can_is_none_of_its_fi
     assert check(model_of_sizes, guide_of_sizes, X) == []
 
 
+def test_a_likelihood_that_reads_the_guides_parameters_and_not_its_draws_is_found():
+    def model_of_means(x):  # as a Gaussian process whose likelihood integrates over q(f)
+        loc = pyro.param("loc", torch.tensor(0.3))
+        with pyro.plate("data", len(x)):
+            pyro.sample("f", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(loc, 1.0).expand([3]).to_event(1), obs=x)
+
+    def guide_of_means(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("f", dist.Normal(pyro.param("loc", torch.tensor(0.3)), 1.0))
+
+    (finding,) = check(model_of_means, guide_of_means, X)
+    assert finding.code == "no-effect"
+    assert not finding.fatal
+
+
 def test_leaves_no_trace():
     pair = Encoder(norm=nn.BatchNorm1d(3))
     before = {name: value.clone() for name, value in pair.state_dict().items()}
