@@ -17,6 +17,6 @@ def _cases():
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("program", _cases())
+@pytest.mark.parametrize("program", list(_cases()))
 def test_conforms(program):
     demand_conformity(program)
