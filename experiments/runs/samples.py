@@ -15,6 +15,7 @@ import xarray as xr
 from torch import Tensor
 
 from ppvae.datasets import evenly_spaced
+from ppvae.errors import PairError
 from ppvae.inference import DrawsFrom, to_datatree
 from ppvae.inference.pair import Batch, Pair, as_batch
 from ppvae.inference.pair.randomness import seeded
@@ -73,10 +74,10 @@ def draw_samples(pair: Any, x: Tensor | Batch, seed: int) -> Samples:
         which = evenly_spaced(torch.arange(len(data)), NUM_SHOWN)
         some = programs.rows(which)
         shown = data[which] if local else data
-        reconstructions = _mean_of_data(some.expectations(some.guide_values(1)), shown)
+        reconstructions = _mean_of_data(some, some.guide_values(1), shown)
         blank = programs.rows(torch.arange(NUM_PRIOR) % len(data)) if programs.divisible else programs
         made = data[:1].expand(blank.num_units, *data.shape[1:]) if local else data
-        prior = _mean_of_data(blank.expectations(blank.prior_values(1)), made)
+        prior = _mean_of_data(blank, blank.prior_values(1), made)
         numbers = evenly_spaced(torch.arange(len(data)), MOST_DATA) if programs.divisible else torch.arange(len(data))
         drawn = programs.rows(numbers).batch if programs.divisible else batch
         draws = _guide_draws(pair, drawn, seed, numbers if local else None)
@@ -101,8 +102,15 @@ def _guide_draws(pair: Any, batch: Batch, seed: int, numbers: Tensor | None) -> 
     )
 
 
-def _mean_of_data(means: dict[str, Tensor], x: Tensor) -> Tensor | None:
-    """The mean of the site that makes x, ``(num_data, D)``; None where a datum is one number, which is no picture."""
+def _mean_of_data(pair: Pair, z: dict[str, Tensor], x: Tensor) -> Tensor | None:
+    """The mean at z of the site that makes x, ``(num_data, D)``.
+
+    None where the model cannot be drawn from, or a datum is one number, which is no picture.
+    """
+    try:
+        means = pair.expectations(z)
+    except PairError:
+        return None
     for mean in means.values():
         if mean.numel() == x.numel() > len(x):
             return mean.reshape(len(x), -1).cpu()

@@ -2,6 +2,7 @@
 
 from .arguments import Arguments, Batch, as_batch, finite_batch, map_tensors
 from .check import Findings, check, fatal_findings
+from .contract import ContractError, Finding
 from .distributions import opened
 from .failures import (
     FailedRun,
@@ -43,7 +44,6 @@ from .programs import Programs
 from .randomness import generator_kept, seeded
 from .replay import prepare, trainable
 from .sites import Frame, Site, Values
-from .structure import ContractError, Finding
 from .traces import FAILURES, Program, plain_traces, sample_sites, site_log_prob
 from .unconstrained import Point, demand_continuum, evaluate, has_continuum
 

@@ -9,7 +9,6 @@ to.
 from __future__ import annotations
 
 import contextlib
-import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,18 +23,16 @@ from ppvae.errors import PpvaeError
 
 from .agreement import equal
 from .arguments import Batch, as_batch, finite_batch
-from .distributions import bare, is_point_mass, kind
+from .contract import ContractError, Finding, unmatched_sites, unnormalised, without_density
 from .failures import FailedRun, described
-from .handlers import outside_support
 from .modes import buffers_kept, reachable_modules
 from .objective import elbo_for
 from .observed import observed_otherwise
 from .pair import Pair
 from .parameters import named_parameters, own_parameters, where_parameters_are
 from .randomness import generator_kept
-from .structure import ContractError, Finding, unmatched_sites, unnormalised, without_density
-from .traces import Program, guide_log_prob, latents, plain_traces, sample_sites, site_log_prob
-from .unconstrained import CIRCULAR
+from .supports import supports
+from .traces import Program, guide_log_prob, plain_traces, sample_sites, site_log_prob
 
 _DRAWS = 3
 
@@ -103,7 +100,7 @@ def check(model: Program, guide: Program, x: Tensor | Batch) -> Findings:
         found = [
             *unmatched_sites(model_trace, guide_trace),
             *without_density(model_trace, guide_trace),
-            *_supports(model_trace, guide_trace),
+            *supports(model_trace, guide_trace),
             *_scales(model_trace),
             *unnormalised(model_trace, guide_trace),
         ]
@@ -147,72 +144,6 @@ def _failure(code: str, what: str, error: BaseException) -> Finding:
     return Finding(code, "", message, remedy, cause=error)
 
 
-# --- sites by themselves --------------------------------------------------------------------------------------------
-
-
-def _supports(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]:
-    """Data lie in the likelihood's support; prior and guide have the same support."""
-    for name, site in sample_sites(model_trace):
-        value = site["value"]
-        missing = value.is_floating_point() and bool(value.isnan().any())  # masked, or found when it is measured
-        outside = outside_support(site) if site["is_observed"] and not missing else 0
-        if outside:
-            yield Finding(
-                "support-of-data",
-                name,
-                f"{outside} observed values lie outside the support of {kind(site['fn'])}, which is then no "
-                "normalised likelihood of these data",
-                "use a likelihood for such values, or bring the data to the support (binarise grey pixels)",
-            )
-    for name, site in latents(guide_trace).items():
-        prior = model_trace.nodes.get(name)
-        if prior is None or prior["is_observed"]:
-            continue
-        if outside_support({**site, "fn": prior["fn"], "mask": None}):
-            yield Finding(
-                "support",
-                name,
-                f"the guide ({kind(site['fn'])}) proposes values outside the support of the prior "
-                f"({kind(prior['fn'])})",
-                "use a guide with the prior's support, or dist.TransformedDistribution to reach it",
-            )
-        elif _reaches_less(prior["fn"], site["fn"]):
-            yield Finding(
-                "support",
-                name,
-                f"the guide ({kind(site['fn'])}) cannot propose all that the prior ({kind(prior['fn'])}) allows, so "
-                "log p(x) comes out too low",
-                "widen the guide's support to the prior's",
-            )
-        elif isinstance(bare(prior["fn"]), CIRCULAR) and _winds(site["fn"]):
-            yield Finding(
-                "support",
-                name,
-                f"it lives on a circle, which draws of the guide ({kind(site['fn'])}) go round more than once, so that "
-                "log p(x) comes out too high",
-                "give the guide a distribution on the circle too (VonMises), or one on an interval of length 2π",
-            )
-
-
-def _reaches_less(prior: Any, proposal: Any) -> bool:
-    """Whether draws of the prior lie outside the guide's support (a point mass has none to compare)."""
-    if is_point_mass(proposal):
-        return False
-    try:
-        draws = prior.sample((100,))
-    except NotImplementedError:
-        return False
-    return outside_support({"fn": proposal, "value": draws, "mask": None}) > 0
-
-
-def _winds(proposal: Any) -> bool:
-    """Whether draws of a guide's distribution lie farther apart than a circle is long."""
-    if is_point_mass(proposal):
-        return False
-    draws = proposal.sample((100,))
-    return bool((draws.amax(0) - draws.amin(0) > 2 * math.pi).any())
-
-
 def _scales(model_trace: Trace) -> Iterator[Finding]:
     """A scale on a site belongs to training alone."""
     for name, site in sample_sites(model_trace):
@@ -236,7 +167,7 @@ def _measured(model: Program, guide: Program, batch: Batch) -> tuple[Pair | None
     try:
         with Pair.on(model, guide, batch) as pair, torch.no_grad():
             log_w = pair.few.log_weights(_DRAWS)
-            found = [] if log_w.isfinite().all() else list(_non_finite(pair.few))
+            found = list(_without_effect(pair.few)) if log_w.isfinite().all() else list(_non_finite(pair.few))
     except ContractError as error:
         return None, [error.finding]
     except FailedRun as error:
@@ -292,6 +223,24 @@ def _non_finite(pair: Pair) -> Iterator[Finding]:
                     f"{count} of {log_prob.numel()} of its log densities in the {program} are not finite",
                     "keep scales away from 0, use logits instead of probabilities, and scale the data to about 1",
                 )
+
+
+def _without_effect(pair: Pair) -> Iterator[Finding]:
+    """The likelihood changes with the latents, and reads no parameters of the guide in their stead."""
+    if not pair.sites or pair.structure.unnormalised:
+        return
+    z = pair.guide_values(_DRAWS)
+    log_likelihood = pair.densities(z).log_likelihood
+    moved = any(bool((z[name] != z[name][:1]).any()) for name in pair.sites)
+    if moved and bool((log_likelihood == log_likelihood[:1]).all()):
+        yield Finding(
+            "no-effect",
+            "",
+            "the likelihood is the same whatever the latents are, so that nothing is inferred of them and log p(x) is "
+            "that likelihood (a model whose likelihood reads the guide's parameters has no log p(x))",
+            "let the likelihood depend on what the model samples",
+            fatal=False,
+        )
 
 
 def _coupling_in_training(pair: Pair) -> Iterator[Finding]:

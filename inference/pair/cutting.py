@@ -22,11 +22,11 @@ from ppvae.errors import DataError, PpvaeError
 
 from .agreement import equal
 from .arguments import Arguments, first_bad_row, name_of
+from .contract import ContractError, Finding
 from .discovery import ROWS, evenly_spread, structure_of
 from .pair import FEW, Densities, Pair
 from .same_sites import same_sites
 from .sites import Plates, Values
-from .structure import ContractError, Finding
 from .traces import FAILURES, plain_traces
 
 # Context tensors of which any may be shared by all data.

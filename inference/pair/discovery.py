@@ -11,20 +11,13 @@ from pyro.poutine import Trace
 from ppvae.errors import PpvaeError
 
 from .arguments import Arguments, Batch
+from .contract import ContractError, unmatched_sites, unnormalised, without_density
 from .distributions import bare, is_point_mass
 from .failures import failed_run
 from .pair import Pair
 from .programs import Programs
 from .sites import Frame, Plates, describe
-from .structure import (
-    ContractError,
-    Structure,
-    find_plates,
-    observed_names,
-    unmatched_sites,
-    unnormalised,
-    without_density,
-)
+from .structure import Structure, find_plates, observed_names
 from .traces import FAILURES, Program, enumerated, latents, observations, plain_traces, sample_sites
 
 # Rows of x that the programs are tried on.

@@ -81,10 +81,13 @@ def described(error: BaseException) -> str:
 
 
 def in_a_program(error: BaseException) -> bool:
-    """Whether an error arose in a program, in what a program called, or where its sites are evaluated."""
+    """Whether an error arose in a program, in what a program called, where its sites are evaluated, or in the gradient
+    of what it computed."""
     frames = _all_frames(error)
     if not frames or _frames(error):
         return bool(frames)
+    if _module(frames[-1][0]).startswith("torch.autograd"):
+        return True
     return _package(frames[-1][0]) in LIBRARIES and any(_module(frame) in EVALUATE for frame, _ in frames)
 
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from .arguments import map_tensors
+from .contract import Finding
 from .distributions import left_out
 from .pair import Pair
-from .structure import Finding
 from .traces import FAILURES, observations
 
 

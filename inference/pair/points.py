@@ -16,10 +16,11 @@ from torch import Tensor
 
 from ppvae.errors import PairError
 
+from .contract import ContractError, point_mass
 from .handlers import Put, Read
 from .pair import Pair
 from .sites import Frame
-from .structure import ContractError, Structure, point_mass
+from .structure import Structure
 from .traces import guide_log_prob
 
 # With more numbers than these in a unit the Jacobian is not computed.

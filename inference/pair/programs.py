@@ -33,7 +33,7 @@ from .enumeration import has_enumerated
 from .handlers import Put, Read, Write, demand_support, filled, latent_log_prob, mean_of, written_log_prob
 from .layout import Tensors
 from .same_sites import demand_sites, known_sites
-from .sites import DRAWS, Frame, Site, U, Values
+from .sites import DRAWS, Frame, Site, U, Values, demand_whole_event
 from .structure import Structure
 from .traces import Program, SizedPlate, drawn_once, guide_log_prob, sample_sites, site_log_prob
 
@@ -201,21 +201,21 @@ class Programs:
 
     def predictions(self, frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
         """x̃ ~ p(x|z) at latents by site; enumerated sites are drawn from p(d|z, x) first."""
-        put = self._by_program(frame, {name: inputs[name] for name in self.structure.latents})
-        if self.structure.summed:
-            put |= self._discrete(frame, batch, put)
-        model = poutine.uncondition(self.model)
-        trace = self.trace(model, frame, batch, enumerate_sites=False, handler=Put(put))
-        return self._values(frame, trace, self.structure.observed)
+        return self._values(frame, self._predicted(frame, batch, inputs), self.structure.observed)
 
     def expectations(self, frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
         """E[x̃|z] at latents by site, and a draw of x̃ where the distribution has no finite mean."""
+        trace: Any = self._predicted(frame, batch, inputs)
+        for name in self.structure.observed:
+            trace.nodes[name]["value"] = mean_of(trace.nodes[name])
+        return self._values(frame, trace, self.structure.observed)
+
+    def _predicted(self, frame: Frame, batch: Batch, inputs: Tensors) -> Trace:
         put = self._by_program(frame, {name: inputs[name] for name in self.structure.latents})
         if self.structure.summed:
             put |= self._discrete(frame, batch, put)
         model = poutine.uncondition(self.model)
-        trace: Any = self.trace(model, frame, batch, enumerate_sites=False, handler=Put(put))
-        return {name: frame.by_unit(mean_of(trace.nodes[name]), site) for name, site in self.structure.observed.items()}
+        return self.trace(model, frame, batch, enumerate_sites=False, handler=Put(put))
 
     def observations(self, frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
         """What the model observes, by site, from a run at latents by site."""
@@ -255,11 +255,12 @@ class Programs:
     def _values(self, frame: Frame, trace: Trace, sites: dict[str, Site]) -> Values:
         nodes: dict[str, Any] = trace.nodes
         demand_sites(sites, trace)
+        for name, site in sites.items():
+            demand_whole_event(name, nodes[name], site)
         return {name: frame.by_unit(nodes[name]["value"], site) for name, site in sites.items()}
 
     def _by_program(self, frame: Frame, values: Values) -> Values:
-        structure = self.structure
-        sites = structure.latents | structure.auxiliary | structure.observed | structure.classes
+        sites = self.structure.drawn | self.structure.observed | self.structure.classes
         return {name: frame.by_program(value, sites[name].plates) for name, value in values.items()}
 
     def _part(self, frame: Frame, u: Tensor, site: Site) -> Tensor:

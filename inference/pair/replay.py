@@ -21,6 +21,7 @@ from torch.distributions import biject_to
 from ..option_records import Start
 from .agreement import equal
 from .arguments import Arguments, Batch
+from .contract import ContractError
 from .cutting import same_sites_everywhere, with_rows, without_nan
 from .discovery import ROWS, ShowsAPart, first_look
 from .distributions import is_real
@@ -36,7 +37,6 @@ from .points import resolved_points
 from .randomness import generator_kept
 from .same_sites import demand_sites
 from .sites import Frame, U
-from .structure import ContractError
 from .traces import FAILURES, Program, latents, plain_traces, whole_plates
 from .unconstrained import demand_continuum
 
@@ -205,8 +205,7 @@ def _with_cost(pair: Pair) -> Pair:
     one = pair.rows(slice(0, 1)) if pair.divisible else pair
     width = 1 if pair.unit == "data set" else one.arguments.num_rows
     validated = one.structure.validated >= set(one.structure.observed)
-    looped = "loop" in (pair.model_layout, pair.guide_layout) or "vectorised" in (pair.model_layout, pair.guide_layout)
-    few, many = (1, 3) if looped else (2, 34)
+    few, many = (1, 3) if {"loop", "vectorised"} & {pair.model_layout, pair.guide_layout} else (2, 34)
 
     def work(num_draws: int) -> None:
         if pair.model_layout == pair.guide_layout == "broadcast":
@@ -238,12 +237,11 @@ def _with_filler(pair: Pair) -> Pair:
 def _with_remarks(pair: Pair) -> Pair:
     """The pair with what is to be said of every number of it."""
     findings = [*pair.structure.unnormalised, *observed_otherwise(pair)]
-    found = [(f"{finding.site!r}: " if finding.site else "") + f"{finding.message}." for finding in findings]
+    found = [(f"{one.site!r}: " if one.site else "") + f"{one.message}." for one in findings]
     unchecked = set(pair.structure.observed) - pair.structure.validated
     one = pair.few
     trace: Any = one.programs.trace(one.model, one.frame, one.batch, enumerate_sites=False) if unchecked else None
-    for name in sorted(unchecked):
-        site = trace.nodes[name]
+    for name, site in ((name, trace.nodes[name]) for name in sorted(unchecked)):
         if has_density_outside_support(filled(site) if name in pair.structure.missing else site):
             found.append(
                 f"the data lie outside the support of {name!r}, which is then no normalised likelihood of them: "

@@ -12,7 +12,8 @@ from pyro.poutine import Trace
 from pyro.poutine.util import prune_subsample_sites
 
 from .arguments import Batch
-from .structure import ContractError, Finding, Structure
+from .contract import ContractError, Finding
+from .structure import Structure
 from .traces import Program, is_factor, latents, observations, plain_traces
 
 

@@ -177,5 +177,23 @@ def describe(site: dict[str, Any], plates: Plates) -> Site:
     fn, own = site["fn"], {frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
     batch_shape = (1,) * (plates.nesting + 1 - len(fn.batch_shape)) + tuple(fn.batch_shape)
     dims = tuple(dim for dim in plates.inside if dim in own or batch_shape[dim] > 1)
-    shape = (*(batch_shape[dim] for dim in dims), *fn.event_shape)
+    shape = (*(batch_shape[dim] for dim in dims), *_event_shape(site))
     return Site(dims, fn.event_dim, shape, torch.as_tensor(site["value"]).dtype, discrete=is_discrete(fn))
+
+
+def _event_shape(site: dict[str, Any]) -> torch.Size:
+    """The shape of a site's event, which a distribution of sequences of any length (an HMM) leaves to the value."""
+    of_fn, value = site["fn"].event_shape, torch.as_tensor(site["value"])
+    of_value = value.shape[max(value.dim() - len(of_fn), 0) :]
+    try:
+        return torch.broadcast_shapes(of_fn, of_value)
+    except RuntimeError:
+        return of_fn
+
+
+def demand_whole_event(name: str, node: dict[str, Any], site: Site) -> None:
+    """Raise PairError if a draw is narrower than the data, as that of a sequence without a length, not to repeat it."""
+    shape = tuple(torch.as_tensor(node["value"]).shape)
+    drawn, wanted = shape[max(len(shape) - site.event_dim, 0) :], site.shape[len(site.plates) :]
+    if not node["is_observed"] and drawn != wanted:
+        raise PairError(f"a draw of {name!r} has shape {drawn} and what was given {wanted}")

@@ -241,6 +241,47 @@ def test_sound_pairs_raise_no_alarm():
     assert check(model, guide, X[:1]) == []
 
 
+def test_a_distribution_that_cannot_be_drawn_from_as_pyros_can_is_none_of_its_findings():
+    no_dims = torch.Size()
+
+    class SizesOnly(dist.Normal):  # as GPyTorch's distributions, which want a torch.Size
+        def sample(self, sample_shape=no_dims):
+            assert sample_shape.numel() > 0
+            return super().sample(sample_shape)
+
+        rsample = sample
+
+        def expand(self, batch_shape, _instance=None):
+            return super().expand(batch_shape, self._get_checked_instance(SizesOnly, _instance))
+
+    def model_of_sizes(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", SizesOnly(torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z.unsqueeze(-1), 1.0).to_event(1), obs=x)
+
+    def guide_of_sizes(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    assert check(model_of_sizes, guide_of_sizes, X) == []
+
+
+def test_a_likelihood_that_reads_the_guides_parameters_and_not_its_draws_is_found():
+    def model_of_means(x):  # as a Gaussian process whose likelihood integrates over q(f)
+        loc = pyro.param("loc", torch.tensor(0.3))
+        with pyro.plate("data", len(x)):
+            pyro.sample("f", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(loc, 1.0).expand([3]).to_event(1), obs=x)
+
+    def guide_of_means(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("f", dist.Normal(pyro.param("loc", torch.tensor(0.3)), 1.0))
+
+    (finding,) = check(model_of_means, guide_of_means, X)
+    assert finding.code == "no-effect"
+    assert not finding.fatal
+
+
 def test_leaves_no_trace():
     pair = Encoder(norm=nn.BatchNorm1d(3))
     before = {name: value.clone() for name, value in pair.state_dict().items()}

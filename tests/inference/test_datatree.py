@@ -364,6 +364,37 @@ class TestPredictive:
         tree = tree_of(pairs.build("line"), predictive=False)
         assert set(tree.children) == GROUPS - {"prior_predictive", "posterior_predictive"}
 
+    def test_a_sequence_whose_distribution_knows_no_length(self):
+        def model(x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                emission = dist.Normal(z[..., None, None] + torch.tensor([-1.0, 1.0]), 1.0)
+                pyro.sample("x", dist.DiscreteHMM(torch.zeros(2), torch.zeros(2, 2), emission), obs=x)
+
+        def guide(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(0.0, 1.0))
+
+        x = torch.randn(4, 5)
+        with pytest.raises(PairError, match="predictive=False"):
+            to_datatree(model, guide, x)
+        tree = to_datatree(model, guide, x, predictive=False)
+        np.testing.assert_array_equal(tree["observed_data"]["x"], x)
+
+    def test_a_draw_that_is_shorter_than_the_data_is_not_repeated_to_their_length(self):
+        def model(x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                pyro.sample("x", dist.Normal(z.unsqueeze(-1), 1.0).to_event(1), obs=x)
+
+        def guide(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(0.0, 1.0))
+
+        with pytest.raises(PairError, match=r"'x' has shape \(1,\) and what was given \(5,\)"):
+            to_datatree(model, guide, torch.randn(4, 5))
+        assert to_datatree(model, guide, torch.randn(4, 5), predictive=False)["observed_data"]["x"].shape == (4, 5)
+
     def test_a_likelihood_that_cannot_be_drawn_from_is_named(self):
         class Silent(dist.Normal):
             def rsample(self, sample_shape=()):

@@ -151,6 +151,23 @@ def test_a_method_of_the_pair_that_is_no_program_is_named():
         inference.certify(pair.model, pair.guide, x, closed_form=True)
 
 
+def test_a_gradient_that_cannot_be_had_is_the_programs_fault():
+    scale = torch.ones((), requires_grad=True)
+    kept = (2 * scale).exp()  # a graph that lives from step to step, as of a cache in a module
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, kept * pyro.param("width", torch.tensor(1.0)).exp()), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(0.0)), 1.0))
+
+    with pytest.raises(PairError, match=r"cannot be run on the data: RuntimeError: Trying to backward .* second time"):
+        fit(model, guide, torch.zeros(4), epochs=3, progress=False)
+
+
 def test_an_error_of_the_caller_is_not_the_programs():
     from ppvae.inference.pair import Pair
 

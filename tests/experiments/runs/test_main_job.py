@@ -287,6 +287,23 @@ class TestViews:
             assert site.shape[:3] == (4, 25, len(pair.x))
 
 
+def test_a_model_that_cannot_be_drawn_from_is_shown_by_its_guide():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            emission = dist.Normal(z[..., None, None] + torch.tensor([-1.0, 1.0]), 1.0)
+            pyro.sample("x", dist.DiscreteHMM(torch.zeros(2), torch.zeros(2, 2), emission), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    samples = draw_samples(types.SimpleNamespace(model=model, guide=guide), torch.randn(4, 5), seed=0)
+    assert samples.reconstructions is None
+    assert samples.prior is None
+    assert samples.posterior["z"].shape == (4, 25, 4)
+
+
 def test_a_class_that_the_model_sums_out_is_seen_as_the_posterior_has_it():
     """Two classes far apart: the reconstruction of a datum is the mean of its own class, not of one from the prior."""
 

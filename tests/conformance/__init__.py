@@ -1,0 +1,1 @@
+"""Pyro programs that nobody of this project wrote, and how far each comes."""
