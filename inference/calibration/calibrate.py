@@ -43,6 +43,7 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
+from torch.utils._pytree import tree_flatten
 
 from ppvae.errors import NonFiniteError, PairError
 from ppvae.progress import Progress
@@ -358,7 +359,8 @@ def _simulation(pair: Pair, u: Tensor | None, units: slice) -> Simulation:
 
 def _joined(like: Pair, parts: list[Simulation], u: Tensor | None) -> tuple[Pair, Tensor]:
     """The pair on simulated data, and the exact draws."""
-    pair = like.with_data(torch.cat([part.batch[0] for part in parts]))
+    made = zip(like.arguments.by_row, *(tree_flatten(part.batch)[0] for part in parts), strict=True)
+    pair = like.with_leaves({i: torch.cat(leaves) for i, (by_row, *leaves) in enumerate(made) if by_row})
     if u is not None:
         return pair, u
     latents = {name: torch.cat([part.latents[name] for part in parts], 1) for name in parts[0].latents}

@@ -31,6 +31,7 @@ from ..pair import (
     as_batch,
     described,
     generator_kept,
+    observed_leaves,
     seeded,
     where_parameters_are,
 )
@@ -46,7 +47,8 @@ class Simulation:
     """Data drawn from a model, and the latents of each.
 
     Attributes:
-        batch: ``(x*, *context)``, x* of the shape and type of the x that was given.
+        batch: ``(x*, *context)``, x* of the shape and type of the x that was given; context that the model observes is
+            drawn too.
         latents: z* by site, ``(1, num_units, *plates inside the unit, *event)``.
     """
 
@@ -71,8 +73,8 @@ def simulate(
     Args:
         model: ``model(x, *context)``, the generative program.
         guide: ``guide(x, *context)``; it is not run on what is drawn, but a trained pair keeps its parameters together.
-        x: data, first dimension ``num_data``; or a tuple ``(x, *context)``. They show shape and type; the context is
-            kept, and the data are drawn given it.
+        x: data, first dimension ``num_data``; or a tuple ``(x, *context)``. They show shape and type; context that
+            the model observes is drawn with x, the rest is kept, and the data are drawn given it.
         latents: z by site, in the shape of ``Simulation.latents``, to draw the data from p(x|z) alone; a site that is
             left out is drawn from the model.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
@@ -125,10 +127,11 @@ def drawn(pair: Pair, latents: Values | None = None) -> Simulation:
         raise PairError(f"no data can be drawn from the model, since p(x, z) is no density: {finding}")
     again = int(torch.randint(2**31, ()))  # the same draws a second time
     values = _drawn(pair, again, latents)
-    places = _places(pair, values)
-    x = _put_back(pair.batch[0], {name: values[name] for name in places}, places)
-    batch = (x, *pair.batch[1:])
-    _demand_same(values, _drawn(pair.with_data(x), again, latents))
+    leaves = observed_leaves(pair)
+    places = _places(pair, values, leaves)
+    made = _put_back(pair, {name: values[name] for name in places}, places, leaves)
+    _demand_same(values, _drawn(pair.with_leaves(made), again, latents))
+    batch = pair.with_leaves(made).batch
     return Simulation(batch, {name: values[name] for name in pair.sites | pair.structure.classes})
 
 
@@ -151,44 +154,59 @@ def _drawn(pair: Pair, seed: int, latents: Values | None) -> Values:
         ) from error
 
 
-def _places(pair: Pair, drawn_values: Values) -> dict[str, Tensor]:
-    """Which entries of x each observed site shows, ``(num_units, entries)`` by site.
+def _places(pair: Pair, drawn_values: Values, leaves: tuple[int, ...]) -> dict[str, Tensor]:
+    """Which entries of a unit's data each observed site shows, ``(num_units, entries)`` by site.
+
+    The entries of x come first, then those of the context that is observed; some sites may show no entry of it.
 
     Raises:
         PairError: an entry is shown by no site, or by several, or a site shows something else.
     """
-    labelled = pair.with_data(_labels(pair.batch[0]))
+    data = [pair.arguments.leaves[i] for i in leaves]
+    sizes = [leaf.numel() // pair.num_units for leaf in data]
+    labels = _labels(pair.num_units, sum(sizes), data[0].device).split(sizes, 1)
+    labelled = {i: _typed(own, leaf) for i, own, leaf in zip(leaves, labels, data, strict=True)}
     z = {name: drawn_values[name] for name in pair.sites}
     try:
         with generator_kept(), pyro.validation_enabled(False):
-            shown_values = labelled.observations(z)
+            shown_values = pair.with_leaves(labelled).observations(z)
     except FAILURES as error:
         raise PairError(
             f"no data can be drawn from the model, since it computes with x ({described(error)}): let it observe x as "
             "it is, and read nothing from it but its shape."
         ) from error
-    num_units, size = pair.num_units, pair.batch[0].numel() // pair.num_units
-    places = {name: _decoded(name, value[0], size) for name, value in shown_values.items()}
-    shown = torch.cat([torch.empty(num_units, 0, dtype=torch.long), *(p.cpu() for p in places.values())], -1)
-    counts = torch.zeros(num_units, size, dtype=torch.long).scatter_add_(1, shown, torch.ones_like(shown))
-    if (counts != 1).any():
-        how = "not at all" if (counts == 0).any() else "more than once"
-        raise PairError(
-            f"no data can be drawn from the model, since it observes some entries of x {how}: let its observed sites "
-            "show every entry once, and give what it only conditions on as context, (x, *context)."
-        )
+    places = {name: _decoded(name, value[0], sum(sizes)) for name, value in shown_values.items()}
+    _demand_each_once(places, pair.num_units, sizes)
     return places
+
+
+def _demand_each_once(places: dict[str, Tensor], num_units: int, sizes: list[int]) -> None:
+    shown = torch.cat([torch.empty(num_units, 0, dtype=torch.long), *(p.cpu() for p in places.values())], -1)
+    counts = torch.zeros(num_units, sum(sizes), dtype=torch.long).scatter_add_(1, shown, torch.ones_like(shown))
+    for position, own in enumerate(counts.split(sizes, 1)):
+        if (own != 1).any():
+            how = "not at all" if (own == 0).any() else "more than once"
+            what = "x" if position == 0 else "the context that it observes"
+            raise PairError(
+                f"no data can be drawn from the model, since it observes some entries of {what} {how}: let its "
+                "observed sites show every entry once, and give what it only conditions on as context, (x, *context)."
+            )
 
 
 # (n D + j) a + b mod 2²⁴ with a odd: no two entries share a label, and arithmetic on labels does not give labels.
 _FACTOR, _SHIFT = 0x9E3779, 0x51ED27
 
 
-def _labels(x: Tensor) -> Tensor:
-    """A whole number for every entry, in the shape of x."""
-    exact = x.dtype in (torch.float32, torch.float64, torch.int32, torch.int64)
-    labels = (torch.arange(x.numel(), device=x.device) * _FACTOR + _SHIFT) % _LABELS
-    return labels.reshape(x.shape).to(x.dtype if exact else torch.get_default_dtype())
+def _labels(num_units: int, size: int, device: torch.device) -> Tensor:
+    """A whole number for every entry of the data, ``(num_units, size)``."""
+    entries = torch.arange(num_units * size, device=device)
+    return ((entries * _FACTOR + _SHIFT) % _LABELS).reshape(num_units, size)
+
+
+def _typed(labels: Tensor, like: Tensor) -> Tensor:
+    """Labels in the shape of a tensor, and in its type where that knows them all."""
+    exact = like.dtype in (torch.float32, torch.float64, torch.int32, torch.int64)
+    return labels.reshape(like.shape).to(like.dtype if exact else torch.get_default_dtype())
 
 
 def _decoded(name: str, value: Tensor, size: int) -> Tensor:
@@ -206,13 +224,15 @@ def _decoded(name: str, value: Tensor, size: int) -> Tensor:
     return entry
 
 
-def _put_back(x: Tensor, values: Values, places: dict[str, Tensor]) -> Tensor:
-    """What was drawn at the observed sites, ``(1, num_units, ...)`` each, as an x."""
-    units = next((len(place) for place in places.values()), len(x))
-    out = torch.empty_like(x).reshape(units, -1)
+def _put_back(pair: Pair, values: Values, places: dict[str, Tensor], leaves: tuple[int, ...]) -> dict[int, Tensor]:
+    """What was drawn at the observed sites, ``(1, num_units, ...)`` each, as leaves of the arguments."""
+    data = [pair.arguments.leaves[i] for i in leaves]
+    sizes = [leaf.numel() // pair.num_units for leaf in data]
+    out = torch.empty(pair.num_units, sum(sizes), dtype=torch.float64, device=data[0].device)
     for name, entry in places.items():
-        out.scatter_(1, entry, values[name][0].reshape(units, -1).to(x.dtype))
-    return out.reshape(x.shape)
+        out.scatter_(1, entry, values[name][0].reshape(pair.num_units, -1).double())
+    parts = zip(leaves, out.split(sizes, 1), data, strict=True)
+    return {i: own.reshape(leaf.shape).to(leaf.dtype) for i, own, leaf in parts}
 
 
 def _demand_same(values: Values, again: Values) -> None:

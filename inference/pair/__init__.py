@@ -29,6 +29,7 @@ from .marginals import (
 from .memory import chunks
 from .modes import buffers_kept, evaluation_mode, owner, reachable_modules
 from .objective import elbo_for
+from .observed import observed_leaves
 from .pair import Densities, Pair, Terms
 from .parameters import (
     ParameterValues,
@@ -89,6 +90,7 @@ __all__ = [
     "is_masked",
     "map_tensors",
     "named_parameters",
+    "observed_leaves",
     "opened",
     "own_log_density",
     "own_parameters",

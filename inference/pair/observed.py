@@ -8,6 +8,7 @@ one of the c as its g; one that is only conditioned on has 0.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,17 @@ from .contract import Finding
 from .distributions import left_out
 from .pair import Pair
 from .traces import FAILURES, observations
+
+
+def observed_leaves(pair: Pair) -> tuple[int, ...]:
+    """The leaves of the arguments that are data: x, and tensors of the context that the model observes as they are."""
+    own = pair.arguments
+    copied = tuple(leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in own.leaves)  # each in its own storage
+    trace = pair.programs.trace(pair.model, pair.frame, replace(own, leaves=copied).batch, enumerate_sites=False)
+    held = {torch.as_tensor(site["value"]).untyped_storage().data_ptr() for site in observations(trace).values()}
+    tensors = [i for i, leaf in enumerate(copied) if isinstance(leaf, Tensor) and leaf.numel()]
+    tensors = [i for i in tensors if own.by_row[i] or pair.unit == "data set"]
+    return (0, *(i for i in tensors[1:] if copied[i].untyped_storage().data_ptr() in held))
 
 
 def observed_otherwise(pair: Pair) -> list[Finding]:

@@ -10,7 +10,7 @@ unconstrained latents u; ``(num_draws, num_units, *plates inside the unit, *even
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -184,9 +184,10 @@ class Pair:
         chosen = torch.arange(self.arguments.num_rows) if self.selection is None else self.selection
         return replace(self, selection=chosen[index])
 
-    def with_data(self, x: Tensor) -> Pair:
-        """The same view on other data of the same shape, with the context as it is."""
-        return replace(self, arguments=replace(self.arguments, leaves=(x, *self.arguments.leaves[1:])))
+    def with_leaves(self, leaves: Mapping[int, Tensor]) -> Pair:
+        """The same view with other values of some leaves of the arguments, of the same shapes; leaf 0 is x."""
+        own = tuple(leaves.get(i, leaf) for i, leaf in enumerate(self.arguments.leaves))
+        return replace(self, arguments=replace(self.arguments, leaves=own))
 
     def chunks(self, num_draws: int, memory_mb: float, *, gradient: bool = False) -> Iterator[tuple[slice, slice]]:
         """Slices ``(units, draws)`` that cover all work in bounded memory, units outermost.

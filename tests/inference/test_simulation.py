@@ -10,6 +10,7 @@ import torch
 import truths_inference as truths
 
 from ppvae.errors import PairError
+from ppvae.inference import calibrate, certify
 from ppvae.inference.calibration import simulation
 from ppvae.inference.calibration.simulation import simulate
 from ppvae.inference.pair import Pair
@@ -263,3 +264,45 @@ def test_a_data_set_without_a_plate_is_one_unit():
     drawn = simulate(model, lambda x: pyro.sample("z", dist.Normal(0.0, 1.0)), torch.zeros(3), seed=0)
     assert drawn.latents["z"].shape == (1, 1)
     assert (drawn.batch[0] - drawn.latents["z"][0]).abs().max() < 0.6  # six standard deviations
+
+
+def labelled(x, y, c):
+    """z ~ N(0, 1), x ~ N(z + c, 0.5²), y ~ Bernoulli(σ(2z)), given c."""
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z + c, 0.5), obs=x)
+        pyro.sample("y", dist.Bernoulli(logits=2 * z), obs=y)
+
+
+def guide_of_labelled(x, y, c):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(0.75 * (x - c) + 0.2 * (2 * y - 1), 0.46))
+
+
+def test_context_that_the_model_observes_is_drawn_and_the_rest_is_kept():
+    """E[(2y − 1) z] = E[tanh(z) z] by quadrature; 5000 data, three |z| < 4.5."""
+    n, c = 5000, torch.linspace(-1, 1, 5000)
+    drawn = simulate(labelled, guide_of_labelled, (torch.zeros(n), torch.ones(n), c), seed=0)
+    x, y, kept = drawn.batch
+    z = drawn.latents["z"][0]
+    assert torch.equal(kept, c)
+    assert set(y.unique().tolist()) == {0.0, 1.0}
+    line = torch.linspace(-8, 8, 4001)
+    truth = (torch.tanh(line) * line * dist.Normal(0.0, 1.0).log_prob(line).exp()).sum() * (line[1] - line[0])
+    for values, mean in (((2 * y - 1) * z, truth), (2 * y - 1, 0.0), ((x - c - z) / 0.5, 0.0)):
+        assert (values.mean() - mean).abs() < truths.Z_LIMIT * values.std() / n**0.5
+
+
+def test_a_certificate_and_a_calibration_take_observed_context():
+    """log p(x, y|c) of data drawn from the model, by quadrature over z; the bounds hold with 95 %, seed fixed."""
+    n, c = 40, torch.linspace(-1, 1, 40)
+    like = (torch.zeros(n), torch.ones(n), c)
+    batch = simulate(labelled, guide_of_labelled, like, seed=1).batch
+    x, y, _ = batch
+    line = torch.linspace(-8, 8, 4001)[:, None]
+    joint = dist.Normal(0.0, 1.0).log_prob(line) + dist.Normal(line + c, 0.5).log_prob(x)
+    truth = (joint + dist.Bernoulli(logits=2 * line).log_prob(y)).logsumexp(0) + (line[1] - line[0]).log()
+    certificate = certify(labelled, guide_of_labelled, batch, seed=0)
+    assert certificate.mean_lower <= truth.mean() <= certificate.mean_upper
+    assert ((certificate.log_evidence - truth).abs() < truths.Z_LIMIT * certificate.standard_error + 1e-6).all()
+    assert calibrate(labelled, guide_of_labelled, batch, num_simulations=100, seed=0).prior.gap.mean() < 0.05
