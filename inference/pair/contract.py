@@ -145,3 +145,13 @@ def point_mass(name: str) -> Finding:
         "give the guide a distribution with a density (AutoNormal instead of AutoDelta); training by SVI is possible "
         "as it is, and finds the maximum a posteriori",
     )
+
+
+def random_densities() -> Finding:
+    """The finding that densities change from run to run."""
+    return Finding(
+        "random",
+        "",
+        "the same latents get another density when the pair runs again",
+        "draw every random number with pyro.sample, and let no run leave anything behind for the next",
+    )

@@ -22,7 +22,7 @@ from ppvae.errors import DataError, PpvaeError
 
 from .agreement import equal
 from .arguments import Arguments, first_bad_row, name_of
-from .contract import ContractError, Finding
+from .contract import ContractError, random_densities
 from .discovery import ROWS, evenly_spread, structure_of
 from .pair import FEW, Densities, Pair
 from .same_sites import same_sites
@@ -118,14 +118,7 @@ def _demand_repeatable(pair: Pair) -> tuple[Values, Densities]:
     z = pair.guide_values(1)
     first, again = pair.densities(z), pair.densities(z)
     if not (equal(first.log_p, again.log_p, z) and equal(first.log_q, again.log_q, z)):
-        raise ContractError(
-            Finding(
-                "random",
-                "",
-                "the same latents get another density when the pair runs again",
-                "draw every random number with pyro.sample",
-            )
-        )
+        raise ContractError(random_densities())
     return z, first
 
 

@@ -19,7 +19,6 @@ from pyro.infer.autoguide import AutoGuide, AutoLaplaceApproximation
 from torch.distributions import biject_to
 
 from ..option_records import Start
-from .agreement import equal
 from .arguments import Arguments, Batch
 from .contract import ContractError
 from .cutting import same_sites_everywhere, with_rows, without_nan
@@ -27,7 +26,7 @@ from .discovery import ROWS, ShowsAPart, first_look
 from .distributions import is_real
 from .failures import programs_named
 from .handlers import filled, has_density_outside_support, outside_support
-from .layout import LAYOUTS, Layout
+from .layout_choice import demand_the_same, replayed, with_layouts
 from .memory import FLOOR, growth
 from .modes import buffers_kept, evaluation_mode, reachable_modules
 from .observed import observed_otherwise
@@ -39,8 +38,6 @@ from .same_sites import demand_sites
 from .sites import Frame, U
 from .traces import FAILURES, Program, latents, plain_traces, whole_plates
 from .unconstrained import demand_continuum
-
-DRAWS = 2  # at which layouts are compared
 
 
 @contextmanager
@@ -68,9 +65,11 @@ def understood(
                     pair = _with_points(pair)
                 if start is not None:
                     demand_continuum(pair.few, start)
-                pair = _with_remarks(_with_filler(_with_cost(_with_layouts(pair))))
+                before = replayed(pair.few)
+                pair = _with_remarks(_with_filler(_with_cost(with_layouts(pair, before))))
             with torch.set_grad_enabled(grad):
                 yield pair
+            demand_the_same(pair.few, before)
 
 
 def _measurable(guide: Program, batch: Batch) -> Program:
@@ -164,40 +163,6 @@ def _with_points(pair: Pair) -> Pair:
         return pair
     structure = resolved_points(pair.few)
     return replace(pair, programs=replace(pair.programs, structure=structure))
-
-
-def _with_layouts(pair: Pair) -> Pair:
-    """The pair with the fastest layouts in which it gives the densities that the loop gives."""
-    few = pair.few
-    drawn = few.run(few.programs.guide_draws, DRAWS, {}, "loop", random=True)
-    log_p = few.run(few.programs.densities, DRAWS, drawn, "loop")["log_p"]
-    log_q = few.run(few.programs.log_guide, DRAWS, drawn, "loop")["log_q"]
-    layouts = [one for one in LAYOUTS if one != "fold" or few.divisible]
-
-    def model_agrees(layout: Layout) -> bool:
-        return equal(log_p, few.run(few.programs.densities, DRAWS, drawn, layout)["log_p"], drawn)
-
-    def guide_agrees(layout: Layout) -> bool:
-        if not equal(log_q, few.run(few.programs.log_guide, DRAWS, drawn, layout)["log_q"], drawn):
-            return False
-        fresh = few.run(few.programs.proposals, DRAWS, {}, layout, random=True)
-        own = fresh.pop("log_q")
-        again = few.run(few.programs.log_guide, DRAWS, fresh, layout)["log_q"]
-        return bool(few.structure.guide_summed) or equal(again, own, fresh)
-
-    model_layout = next(one for one in layouts if one == "loop" or _holds(model_agrees, one))
-    guide_layout = next(one for one in layouts if one == "loop" or _holds(guide_agrees, one))
-    if few.structure.guide_summed and model_layout != guide_layout:  # their enumerated dims belong together
-        slower = max(model_layout, guide_layout, key=LAYOUTS.index)
-        model_layout = guide_layout = "loop" if slower == "vectorised" else slower
-    return replace(pair, model_layout=model_layout, guide_layout=guide_layout)
-
-
-def _holds(agrees: Any, layout: Layout) -> bool:
-    try:
-        return bool(agrees(layout))
-    except Exception:  # of a program in a layout that does not suit it
-        return False
 
 
 def _with_cost(pair: Pair) -> Pair:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .network import LinearGuide, decoder_case, normal, prior
-from .program import Program
+from .program import REFUSED, Program
 
 
 def _data() -> Tensor:
@@ -146,7 +146,25 @@ def dropout_in_the_guide() -> Program:
     return decoder_case(normal(network, 0.5), _data(), guide=guide, num_particles=2000, tolerance=0.03)
 
 
+def noise_that_grows_every_forty_runs() -> Program:
+    """A counter in the model: forty runs agree, and the next forty are another model."""
+    runs = [0]
+
+    def model(x):
+        runs[0] += 1
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1 + 0.2 * (runs[0] // 40)), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, 0.7))
+
+    return Program(model, guide, torch.tensor([0.4, -1.1, 0.9]), REFUSED)
+
+
 PROGRAMS = (
+    noise_that_grows_every_forty_runs,
     dropout_by_pyro_module,
     dropout_in_a_closure,
     dropout_behind_a_partial,
