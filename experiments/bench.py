@@ -1,4 +1,4 @@
-"""The speed of the three slowest operations: a step of SVI, a log weight, a transition of annealing.
+"""The speed of the slowest operations: a step of SVI, a log weight, a transition of annealing, densities by layout.
 
 Each contender does the same work on the 784-200-200-50 tanh VAE; they run in turns, so that a busy machine slows all of
 them alike, and the result is the ratio of medians. ``make bench`` runs it.
@@ -25,6 +25,7 @@ from torch import Tensor
 from ppvae.inference import fit, importance_evidence
 from ppvae.inference.option_records import LEAPFROG_STEPS
 from ppvae.inference.pair import Pair
+from ppvae.inference.pair.layout import LAYOUTS, Layout
 from ppvae.inference.sampling.annealing import forward, tune
 from ppvae.models import VAE, Bernoulli
 
@@ -40,6 +41,7 @@ class Config:
     num_chains: int = 16
     num_annealed: int = 40
     num_distributions: int = 11
+    num_laid_out: int = 200
     turns: int = 7
 
 
@@ -65,6 +67,30 @@ def contenders(config: Config) -> dict[str, dict[str, Callable[[], object]]]:
         },
         **_annealers(ours, x[: config.num_annealed], config),
     }
+
+
+def _layouts(config: Config) -> dict[str, dict[str, float]]:
+    """log p(x, z) and log q(z|x) of the same draws in every layout, on a pair that suits them all, found out before."""
+    x = torch.bernoulli(torch.full((config.num_data, 784), 0.13))
+    pair = VAE.for_data(x, Bernoulli(), latent_dim=50, hidden=(200, 200))
+    z = torch.randn(config.num_laid_out, len(x), 50)
+    with Pair.on(pair.model, pair.guide, (x,)) as view, torch.no_grad():
+
+        def ours(layout: Layout) -> None:
+            for body in (view.programs.densities, view.programs.log_guide):
+                view.run(body, len(z), {"z": z}, layout)
+
+        ways: dict[str, Callable[[], object]] = {layout: partial(ours, layout) for layout in LAYOUTS}
+        ways["plain torch"] = lambda: _torch_densities(pair, x, z)
+        return {f"densities of {len(z)} draws of {len(x)} data": _medians(ways, config.turns)}
+
+
+def _torch_densities(pair: VAE, x: Tensor, z: Tensor) -> Tensor:
+    with torch.no_grad():
+        loc, scale = pair.encode(x)
+        logits = pair.decoder(z)
+        log_joint = (x * logits - torch.nn.functional.softplus(logits)).sum(-1) - z.square().sum(-1) / 2
+        return log_joint + ((z - loc) / scale).square().sum(-1) / 2 + scale.log().sum(-1)
 
 
 def _annealers(pair: VAE, x: Tensor, config: Config) -> dict[str, dict[str, Callable[[], object]]]:
@@ -183,17 +209,19 @@ def _torch_log_w(pair: VAE, x: Tensor, num_particles: int) -> Tensor:
 
 def run(config: Config) -> dict[str, dict[str, float]]:
     """Median seconds of every contender, by task."""
-    result = {}
-    for task, ways in contenders(config).items():
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
-        for turn in range(config.turns + 1):
-            for name, way in ways.items():
-                started = time.perf_counter()
-                way()
-                if turn:  # the first turn warms up
-                    seconds[name].append(time.perf_counter() - started)
-        result[task] = {name: statistics.median(times) for name, times in seconds.items()}
-    return result
+    result = {task: _medians(ways, config.turns) for task, ways in contenders(config).items()}
+    return result | _layouts(config)
+
+
+def _medians(ways: dict[str, Callable[[], object]], turns: int) -> dict[str, float]:
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(turns + 1):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            if turn:  # the first turn warms up
+                seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def table(result: dict[str, dict[str, float]]) -> Table:

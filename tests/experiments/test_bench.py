@@ -9,11 +9,13 @@ from ppvae.models import VAE, Bernoulli
 
 
 def test_every_task_has_a_plain_contender_and_a_median():
-    config = bench.Config(batch_size=4, steps=2, num_data=2, num_particles=5, num_chains=2, num_annealed=2, turns=1)
+    config = bench.Config(
+        batch_size=4, steps=2, num_data=2, num_particles=5, num_chains=2, num_annealed=2, num_laid_out=3, turns=1
+    )
     result = bench.run(config)
-    assert len(result) == 3
+    assert len(result) == 4
     assert all("plain torch" in medians and min(medians.values()) > 0 for medians in result.values())
-    assert bench.table(result).row_count == 9
+    assert bench.table(result).row_count == 14
 
 
 def test_the_plain_annealing_estimates_the_same_evidence():
