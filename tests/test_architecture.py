@@ -423,7 +423,7 @@ LONGER = {
     "inference/evidence/evidence.py": 318,
     "inference/gap/attribution.py": 281,
     "inference/gap/guide_family.py": 322,
-    "inference/gap/refinement.py": 306,
+    "inference/gap/refinement.py": 326,
     "inference/latents/active_units.py": 360,
     "inference/pair/check.py": 304,
     "inference/pair/pair.py": 385,

@@ -77,6 +77,7 @@ class Refinement:
         evidence: log p(x) by importance sampling from this member, from the draws that ``elbo`` or ``gain`` is read
             off. The richer the member, the closer its weights are to constant.
         poorer: the member it started from; None for the guide as it came.
+        notes: what a reader of the guide as it came must be told.
     """
 
     family: str
@@ -89,6 +90,7 @@ class Refinement:
     steps: Tensor
     evidence: Evidence
     poorer: Refinement | None
+    notes: tuple[str, ...] = ()
 
     @property
     def members(self) -> dict[str, Refinement]:
@@ -108,7 +110,7 @@ class Refinement:
     def remarks(self) -> list[str]:
         """What a reader of the numbers must be told, a sentence each; empty when there is nothing."""
         n, missing = len(self.elbo), int((~self.converged).sum())
-        found = self.poorer.remarks() if self.poorer else []
+        found = self.poorer.remarks() if self.poorer else list(self.notes)
         if missing:
             found.append(
                 f"the best member of the family {self.family!r} was not reached for {missing} of {n} data: its ELBO "
@@ -199,7 +201,20 @@ def refine(
         refined = RefinedGuide(GuideFamily(pair), offsets)
     climbs = {str(name): _Climb(*_joined([climbs[name] for _, climbs, _ in parts])) for name in names}
     evidence = [Evidence.concatenate(pieces) for pieces in zip(*(p for _, _, p in parts), strict=True)]
-    return _chain(guide, refined, climbs, evidence)
+    return _chain(guide, refined, climbs, evidence, _nothing_amortised(pair))
+
+
+def _nothing_amortised(pair: Pair) -> tuple[str, ...]:
+    """Why no network stands between the data and the guide's parameters; empty where one does."""
+    parameters = named_parameters(pair.model, pair.guide, pair.few.batch).values()
+    own = not pair.divisible and any(p.dim() and len(p) == pair.arguments.num_rows for p in parameters)
+    if pair.unit == "datum" and not own:
+        return ()
+    why = "the latents are shared by the data" if pair.unit == "data set" else "the guide has parameters for each datum"
+    return (
+        f"{why}, so that nothing is amortised: the part called amortisation is what training has not reached, and the "
+        "family's part is what the best member of the family leaves.",
+    )
 
 
 @contextmanager
@@ -292,13 +307,18 @@ def _joined(parts: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
 
 
 def _chain(
-    guide: Program, refined: RefinedGuide, climbs: dict[str, _Climb], evidence: Sequence[Evidence]
+    guide: Program,
+    refined: RefinedGuide,
+    climbs: dict[str, _Climb],
+    evidence: Sequence[Evidence],
+    notes: tuple[str, ...],
 ) -> Refinement:
     """The members, each with the poorer one that it started from; the richest is returned."""
     first = climbs.pop("guide")
     zero, yes = torch.zeros_like(first.gain), torch.ones_like(first.converged)
     none = torch.zeros_like(first.steps)
-    member = Refinement("amortised", guide, first.start, first.start_error, zero, zero, yes, none, evidence[0], None)
+    start = first.start, first.start_error
+    member = Refinement("amortised", guide, *start, zero, zero, yes, none, evidence[0], None, notes)
     member = Refinement("guide", refined, *first[2:], evidence=evidence[1], poorer=member)
     for (name, climb), log_p in zip(climbs.items(), evidence[2:], strict=True):
         elbo, error = member.elbo + climb.gain, torch.hypot(member.elbo_standard_error, climb.gain_error)

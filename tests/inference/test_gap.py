@@ -265,3 +265,17 @@ def test_bad_input():
 def test_an_unknown_part(quick):
     with pytest.raises(OptionError, match="part must be one of 'total'"):
         quick.resolved_part("approximation")
+
+
+def test_a_guide_with_parameters_for_each_datum_has_nothing_amortised():
+    pair = pairs.line()
+
+    def guide(x):
+        loc = pyro.param("loc", torch.zeros(len(x)))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc, 1.0))
+
+    gap = attribute_gap(pair.model, guide, pair.x, optimiser=Optimiser(steps=20), seed=0)
+    assert any("the guide has parameters for each datum" in remark for remark in gap.remarks())
+    amortised = gap_of(pair, optimiser=Optimiser(steps=20))
+    assert not any("nothing is amortised" in remark for remark in amortised.remarks())
