@@ -19,7 +19,7 @@ run: $(INSTALLED)
 	$(BIN)/ppvae run $(ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/pytest -n auto $(ARGS)
+	$(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -200,10 +200,10 @@ def test_a_masked_prior_is_no_start():
 
 def test_constrained_supports_and_sums_are_in_the_weights():
     """A rate, and a discrete site summed out: places are in u, one at a time fits the memory, and weights are even."""
-    for name in ("gamma_poisson", "mixture_conditional"):
+    for name, memory_mb in (("gamma_poisson", 0.01), ("mixture_conditional", 64.0)):
         pair = pairs.build(name).rows([0, 1])
         with Pair.on(pair.model, pair.guide, pair.args, start="guide") as density:
             torch.manual_seed(0)
-            places = annealed_places(density, 4, 0.01)
+            places = annealed_places(density, 4, memory_mb)
         assert places.u.shape == (32, 2, density.dim)
         assert (1 / places.weights.square().sum(0) > 10).all()

@@ -13,9 +13,9 @@ MEASURES = {
     "fit": lambda pair: inference.fit(pair.model, pair.guide, pair.data, epochs=1, progress=False),
     "simulate": lambda pair: inference.simulate(pair.model, pair.guide, pair.data, seed=0),
     "sample_posterior": lambda pair: inference.sample_posterior(
-        pair.model, pair.guide, pair.data, num_draws=20, seed=0
+        pair.model, pair.guide, pair.data, num_draws=20, num_chains=4, warm_up=20, seed=0
     ),
-    "guide_quality": lambda pair: inference.guide_quality(pair.model, pair.guide, pair.data, seed=0),
+    "guide_quality": lambda pair: inference.guide_quality(pair.model, pair.guide, pair.rows(slice(0, 1)).data, seed=0),
     "calibrate": lambda pair: inference.calibrate(pair.model, pair.guide, pair.data, num_simulations=50, seed=0),
     "attribute_gap": lambda pair: inference.attribute_gap(pair.model, pair.guide, pair.data, seed=0),
     "refine": lambda pair: inference.refine(pair.model, pair.guide, pair.data, seed=0),

@@ -132,7 +132,7 @@ def test_the_grid_is_the_posterior(linear):
 
 def test_ellipses_are_the_guides(linear):
     pair, x, _, _ = linear
-    figure = latent_space.exact_posteriors(pair, x, ["z[0]", "z[1]"], range(5), seed=0)
+    figure = latent_space.exact_posteriors(pair, (x,), ["z[0]", "z[1]"], range(5), seed=0)
     panels = [axes for axes in figure.axes if axes.patches]
     assert len(panels) == 5
     for axes in panels:

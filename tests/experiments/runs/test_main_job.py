@@ -22,6 +22,7 @@ from ppvae.experiments.runs.command_options import EvaluateOptions
 from ppvae.experiments.runs.evaluate_run import evaluate_run
 from ppvae.experiments.runs.make_pair import make_pair
 from ppvae.experiments.runs.preparation import check_pair
+from ppvae.experiments.runs.run_data import RunData
 from ppvae.experiments.runs.samples import draw_samples
 from ppvae.inference import importance_evidence
 from ppvae.inference.svi.checkpoint import load_parameters
@@ -248,7 +249,7 @@ class TestPreparation:
         grey = torch.rand(20, 4)
         data = Dataset("grey", grey, grey.round(), grey.round(), (2, 2), binarise=True)
         vae = VAE(4, latent_dim=2, hidden=(3,))
-        assert check_pair(vae, data) == []
+        assert check_pair(vae, RunData(data)) == []
 
 
 class TestViews:
