@@ -18,6 +18,7 @@ from .arguments import map_tensors
 from .contract import Finding
 from .distributions import left_out
 from .pair import Pair
+from .randomness import generator_kept
 from .traces import FAILURES, observations
 
 
@@ -25,7 +26,8 @@ def observed_leaves(pair: Pair) -> tuple[int, ...]:
     """The leaves of the arguments that are data: x, and tensors of the context that the model observes as they are."""
     own = pair.arguments
     copied = tuple(leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in own.leaves)  # each in its own storage
-    trace = pair.programs.trace(pair.model, pair.frame, replace(own, leaves=copied).batch, enumerate_sites=False)
+    with generator_kept():
+        trace = pair.programs.trace(pair.model, pair.frame, replace(own, leaves=copied).batch, enumerate_sites=False)
     held = {torch.as_tensor(site["value"]).untyped_storage().data_ptr() for site in observations(trace).values()}
     tensors = [i for i, leaf in enumerate(copied) if isinstance(leaf, Tensor) and leaf.numel()]
     tensors = [i for i in tensors if own.by_row[i] or pair.unit == "data set"]

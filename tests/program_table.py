@@ -1,4 +1,4 @@
-"""What comes out for every program, as a table in markdown: ``PYTHONPATH=tests python -m programs.table``.
+"""What comes out for every program, as a table in markdown: ``python tests/program_table.py``.
 
 The answer is that of ``importance_evidence``, at the data where it is furthest from the truth; what is said is the
 findings of ``check``, or the sentence that refuses.
@@ -10,12 +10,10 @@ from collections.abc import Callable
 
 import pyro
 import torch
+from programs import BUILDERS, Program
 
 from ppvae.errors import PpvaeError
 from ppvae.inference import check, fit, importance_evidence
-
-from . import BUILDERS
-from .program import Program
 
 # The longest sentence that a cell of the table shows.
 SHOWN = 110
