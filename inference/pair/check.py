@@ -27,7 +27,6 @@ from .contract import ContractError, Finding, unmatched_sites, unnormalised, wit
 from .failures import FailedRun, described
 from .modes import buffers_kept, reachable_modules
 from .objective import elbo_for
-from .observed import observed_otherwise
 from .pair import Pair
 from .parameters import named_parameters, own_parameters, where_parameters_are
 from .randomness import generator_kept
@@ -176,7 +175,7 @@ def _measured(model: Program, guide: Program, batch: Batch) -> tuple[Pair | None
         return None, [Finding("refused", "", *_split(str(error)))]
     except Exception as error:
         return None, [_failure("measurement", "the pair cannot be measured", error)]
-    found += observed_otherwise(pair)
+    found += pair.structure.otherwise
     if pair.coupled:
         found.append(_coupled(pair))
     try:

@@ -201,7 +201,9 @@ def _with_filler(pair: Pair) -> Pair:
 
 def _with_remarks(pair: Pair) -> Pair:
     """The pair with what is to be said of every number of it."""
-    findings = [*pair.structure.unnormalised, *observed_otherwise(pair)]
+    structure = replace(pair.structure, otherwise=tuple(observed_otherwise(pair)))
+    pair = replace(pair, programs=replace(pair.programs, structure=structure))
+    findings = [*structure.unnormalised, *structure.otherwise]
     found = [(f"{one.site!r}: " if one.site else "") + f"{one.message}." for one in findings]
     unchecked = set(pair.structure.observed) - pair.structure.validated
     one = pair.few

@@ -39,6 +39,7 @@ class Structure:
         classes: those of them that the model has, and where they stand.
         guide_summed: those of them that the guide enumerates.
         unnormalised: what makes p(x, z) no density.
+        otherwise: how the data are observed otherwise than once and as they are.
         without_density: what leaves q(z|x) without a density of all latents.
         points: latents that the guide puts at a function of auxiliary draws (Delta).
         sources: the auxiliary sites that they are functions of.
@@ -55,6 +56,7 @@ class Structure:
     classes: dict[str, Site] = field(default_factory=dict)
     guide_summed: frozenset[str] = frozenset()
     unnormalised: tuple[Finding, ...] = ()
+    otherwise: tuple[Finding, ...] = ()
     without_density: tuple[Finding, ...] = ()
     points: frozenset[str] = frozenset()
     sources: frozenset[str] = frozenset()

@@ -38,7 +38,18 @@ from ppvae.errors import OptionError, PairError
 from ppvae.progress import Progress
 
 from ..options import valid_compute, whole_number
-from ..pair import Batch, Pair, Program, Values, as_batch, finite_batch, seeded, where_parameters_are, why_slow
+from ..pair import (
+    Batch,
+    Pair,
+    Program,
+    Values,
+    as_batch,
+    finite_batch,
+    generator_kept,
+    seeded,
+    where_parameters_are,
+    why_slow,
+)
 from ..records import Summarised
 
 TERMS = ("reconstruction", "kl", "mutual_information", "marginal_kl", "elbo")
@@ -172,7 +183,9 @@ def _demand_parts(pair: Pair) -> None:
     if pair.summed:
         raise PairError("the pair sums a discrete site out: draw it in the guide instead of enumerating it.")
     some = pair.rows(slice(0, SEVERAL))
-    z = {name: value[:, :1].expand_as(value) for name, value in some.guide_values(1).items()}
+    with generator_kept():
+        drawn = some.guide_values(1)
+    z = {name: value[:, :1].expand_as(value) for name, value in drawn.items()}
     found = some.densities(z)
     log_prior = found.log_p - found.log_likelihood
     if not log_prior.isclose(log_prior[:, :1], rtol=1e-5, atol=1e-4, equal_nan=True).all():
