@@ -129,10 +129,9 @@ def drawn(pair: Pair, latents: Values | None = None) -> Simulation:
     values = _drawn(pair, again, latents)
     leaves = observed_leaves(pair)
     places = _places(pair, values, leaves)
-    made = _put_back(pair, {name: values[name] for name in places}, places, leaves)
-    _demand_same(values, _drawn(pair.with_leaves(made), again, latents))
-    batch = pair.with_leaves(made).batch
-    return Simulation(batch, {name: values[name] for name in pair.sites | pair.structure.classes})
+    made = pair.with_leaves(_put_back(pair, {name: values[name] for name in places}, places, leaves))
+    _demand_same(values, _drawn(made, again, latents))
+    return Simulation(made.batch, {name: values[name] for name in pair.sites | pair.structure.classes})
 
 
 def simulations(pair: Pair, count: int) -> list[Simulation]:
@@ -162,8 +161,7 @@ def _places(pair: Pair, drawn_values: Values, leaves: tuple[int, ...]) -> dict[s
     Raises:
         PairError: an entry is shown by no site, or by several, or a site shows something else.
     """
-    data = [pair.arguments.leaves[i] for i in leaves]
-    sizes = [leaf.numel() // pair.num_units for leaf in data]
+    data, sizes = _data(pair, leaves)
     labels = _labels(pair.num_units, sum(sizes), data[0].device).split(sizes, 1)
     labelled = {i: _typed(own, leaf) for i, own, leaf in zip(leaves, labels, data, strict=True)}
     z = {name: drawn_values[name] for name in pair.sites}
@@ -178,6 +176,12 @@ def _places(pair: Pair, drawn_values: Values, leaves: tuple[int, ...]) -> dict[s
     places = {name: _decoded(name, value[0], sum(sizes)) for name, value in shown_values.items()}
     _demand_each_once(places, pair.num_units, sizes)
     return places
+
+
+def _data(pair: Pair, leaves: tuple[int, ...]) -> tuple[list[Tensor], list[int]]:
+    """The leaves of the arguments that are data, and how many entries of each a unit has."""
+    data = [pair.arguments.leaves[i] for i in leaves]
+    return data, [leaf.numel() // pair.num_units for leaf in data]
 
 
 def _demand_each_once(places: dict[str, Tensor], num_units: int, sizes: list[int]) -> None:
@@ -199,8 +203,7 @@ _FACTOR, _SHIFT = 0x9E3779, 0x51ED27
 
 def _labels(num_units: int, size: int, device: torch.device) -> Tensor:
     """A whole number for every entry of the data, ``(num_units, size)``."""
-    entries = torch.arange(num_units * size, device=device)
-    return ((entries * _FACTOR + _SHIFT) % _LABELS).reshape(num_units, size)
+    return ((torch.arange(num_units * size, device=device) * _FACTOR + _SHIFT) % _LABELS).reshape(num_units, size)
 
 
 def _typed(labels: Tensor, like: Tensor) -> Tensor:
@@ -226,8 +229,7 @@ def _decoded(name: str, value: Tensor, size: int) -> Tensor:
 
 def _put_back(pair: Pair, values: Values, places: dict[str, Tensor], leaves: tuple[int, ...]) -> dict[int, Tensor]:
     """What was drawn at the observed sites, ``(1, num_units, ...)`` each, as leaves of the arguments."""
-    data = [pair.arguments.leaves[i] for i in leaves]
-    sizes = [leaf.numel() // pair.num_units for leaf in data]
+    data, sizes = _data(pair, leaves)
     out = torch.empty(pair.num_units, sum(sizes), dtype=torch.float64, device=data[0].device)
     for name, entry in places.items():
         out.scatter_(1, entry, values[name][0].reshape(pair.num_units, -1).double())
