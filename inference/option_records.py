@@ -92,7 +92,8 @@ class Sampling:
             is importance sampling alone.
         num_steps: leapfrog steps of the transition between two distributions.
         num_twins: data drawn from the model beside ``x`` to measure how far the estimate falls short; at least 2. An
-            upper bound of a single datum needs 39 of them at a confidence of 0.95.
+            upper bound of a single datum needs 39 of them at a confidence of 0.95. None: 100, or 40 where each is a
+            whole data set, with chains of its own.
 
     Raises:
         OptionError: a field has a value that cannot be used.
@@ -106,7 +107,7 @@ class Sampling:
     num_chains: int = 16
     max_distributions: int = 2048
     num_steps: int = LEAPFROG_STEPS
-    num_twins: int = 100
+    num_twins: int | None = None
 
     def __post_init__(self) -> None:
         one_of("start", self.start, get_args(Start))
@@ -115,7 +116,7 @@ class Sampling:
             num_chains=whole_number("num_chains", self.num_chains),
             max_distributions=whole_number("max_distributions", self.max_distributions),
             num_steps=whole_number("num_steps", self.num_steps),
-            num_twins=whole_number("num_twins", self.num_twins, least=2),
+            num_twins=None if self.num_twins is None else whole_number("num_twins", self.num_twins, least=2),
         )
 
 

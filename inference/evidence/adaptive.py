@@ -145,7 +145,7 @@ def estimate_evidence(
 
 def _settled(pair: Pair, goal: Goal, bar: Progress) -> AdaptiveEvidence:
     """Settle all data; by draws of the guide alone where chains are not for the pair."""
-    if has_continuum(pair, "prior"):
+    if has_continuum(pair):
         with suppress(PairError):  # the guide draws outside the support of the prior
             pieces = [pair.rows(units) for units in pair.pieces(FIRST_CHAINS, goal.memory_mb)]
             return AdaptiveEvidence.concatenate([_settle(piece, goal, bar) for piece in pieces])

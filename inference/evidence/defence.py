@@ -46,7 +46,7 @@ def search_all(pair: Pair, budget: int, memory_mb: float) -> Search | None:
         What was found; None if the budget is too small, the latents have no density on a continuum, or the guide draws
         outside the support of the prior.
     """
-    if budget < LEAST_BUDGET or not pair.dim or not has_continuum(pair, "prior"):
+    if budget < LEAST_BUDGET or not pair.dim or not has_continuum(pair):
         return None
     how = plan(budget)
     # The line from the guide to each of the modes is the longest list of places that is evaluated at once.

@@ -45,7 +45,7 @@ def held_to_prior(evidence: Record, pair: Pair, num_draws: int, memory_mb: float
         num_draws: of the prior, for each datum.
         memory_mb: budget in MiB for one pass of the pair.
     """
-    if num_draws < LEAST_BUDGET or not pair.sites or pair.structure.unnormalised or has_continuum(pair, "prior"):
+    if num_draws < LEAST_BUDGET or not pair.sites or pair.structure.unnormalised or has_continuum(pair):
         return evidence
     with generator_kept():
         seed = int(torch.randint(2**31, ()))

@@ -97,8 +97,8 @@ class Pair:
 
         Raises:
             PairError: the pair breaks the contract, or, with ``start``, a latent has no density on a continuum: it is
-                discrete and not enumerated, a point mass, on a circle or sphere, auxiliary, or masked out of the prior
-                that is started from. The sentence says what is wrong, and the way out.
+                discrete and not enumerated, a point mass, on a circle or sphere, auxiliary to a guide that is started
+                from, or masked out of the prior that is started from. The sentence says what is wrong, and the way out.
         """
         from .replay import understood  # which makes pairs, and so imports this file
 

@@ -6,7 +6,7 @@ u), log q(u|x) and log p(u); :func:`evaluate` gives any such terms with their gr
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pyro
 import pyro.distributions as dist
@@ -62,17 +62,8 @@ def demand_continuum(pair: Pair, start: Start) -> None:
         start: what chains are to start from.
     """
     structure = pair.structure
-    for name in structure.auxiliary:
-        if name not in structure.sources:
-            raise PairError(
-                f"{name!r} is auxiliary, so that q(z|x) is an integral over it: give a guide without it, or estimate "
-                "with importance_evidence."
-            )
-    if structure.sources and structure.order is None:
-        raise PairError(
-            f"the guide's latents are a function of {sorted(structure.sources)[0]!r} that ppvae cannot invert, so that "
-            "log q(z|x) is known at the guide's own draws only: estimate with importance_evidence."
-        )
+    if start == "guide":
+        _demand_log_guide(structure)
     frame = pair.frame
     model_trace, guide_trace = (
         pair.programs.trace(program, frame, pair.batch, enumerate_sites=False) for program in (pair.model, pair.guide)
@@ -83,11 +74,27 @@ def demand_continuum(pair: Pair, start: Start) -> None:
         _demand_one_support(pair, frame, model_trace)
 
 
-def has_continuum(pair: Pair, start: Start) -> bool:
-    """Whether :func:`demand_continuum` has nothing to say."""
+def _demand_log_guide(structure: Structure) -> None:
+    """Raise PairError unless log q(z|x) is known wherever a chain may move."""
+    ways_out = "start from the prior (start='prior' in Annealing or Sampling), or estimate with importance_evidence"
+    for name in structure.auxiliary:
+        if name not in structure.sources:
+            raise PairError(
+                f"{name!r} is auxiliary, so that q(z|x) is an integral over it: give a guide without it, {ways_out}."
+            )
+    if structure.sources and structure.order is None:
+        raise PairError(
+            f"the guide's latents are a function of {sorted(structure.sources)[0]!r} that ppvae cannot invert, so that "
+            f"log q(z|x) is known at the guide's own draws only: {ways_out}."
+        )
+
+
+def has_continuum(pair: Pair) -> bool:
+    """Whether :func:`demand_continuum` has nothing to say of chains that start from the guide or from the prior."""
     with generator_kept(), torch.no_grad(), pyro.validation_enabled(False):
         try:
-            demand_continuum(pair.few, start)
+            for start in get_args(Start):
+                demand_continuum(pair.few, start)
         except PairError:
             return False
     return True

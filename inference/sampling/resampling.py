@@ -130,7 +130,7 @@ def _pool(pair: Pair, count: int, memory_mb: float) -> tuple[Tensor, Tensor]:
 
 def _starts(pair: Pair) -> tuple[Start, ...]:
     """The starts whose weights have the mean p(x): not a prior that is masked, which is no distribution."""
-    return ("prior", "guide") if has_continuum(pair, "prior") else ("guide",)
+    return ("prior", "guide") if has_continuum(pair) else ("guide",)
 
 
 def _side_by_side(u: Tensor) -> Tensor:
