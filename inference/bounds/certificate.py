@@ -28,7 +28,7 @@ class Certificate(Summarised):
       the guide is and however badly the chains mix.
     - ``"real"``: the lower bound holds as above. The upper one is an *estimate*: no sampling scheme bounds log p(x) of
       given data from above. It is log p̂ plus the distance that the same settings were seen to leave on data drawn from
-      the model (twins), with the errors of both.
+      the model (twins), with the errors of both; +inf where no data can be drawn from it.
 
     The confidence is that of one statement: of the mean's two bounds together, or of one datum's. That the bounds of
     all data hold at once is not claimed.
@@ -52,6 +52,7 @@ class Certificate(Summarised):
         num_chains: chains per datum, or draws where there is one distribution.
         num_distributions: from the start to the posterior; 1 is plain importance sampling.
         transitions: of all chains, those by which the settings were chosen among them.
+        notes: what a reader of any number of the pair must be told.
     """
 
     printed: ClassVar = "kind num_data mean_lower log_evidence mean_upper"
@@ -74,6 +75,7 @@ class Certificate(Summarised):
     num_chains: int = 0
     num_distributions: int = 0
     transitions: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def reached(self) -> bool:
@@ -112,19 +114,23 @@ class Certificate(Summarised):
 
     def remarks(self) -> list[str]:
         """What a reader of the numbers must be told, a sentence each; empty when there is nothing."""
-        found = []
+        found = list(self.notes)
         impossible = int(self.log_evidence.isneginf().sum())
         if self.kind == "simulated":
             found.append(
                 "the data were drawn from the model: the bounds say how well log p(x) can be computed for this pair, "
                 "and nothing about how well the model fits other data."
             )
-        if self.kind == "real":
+        if self.kind == "real" and not self.num_twins:
+            found.append(
+                "there is no upper bound: its distance is measured on data drawn from the model, and none can be drawn."
+            )
+        elif self.kind == "real":
             found.append(
                 f"the upper bounds are estimates: log p(x) of given data cannot be bounded from above by sampling; the "
                 f"distance that the estimate falls short was measured on {self.num_twins} data drawn from the model."
             )
-        if self.kind == "real" and self.start == "guide":
+        if self.num_twins and self.start == "guide":
             found.append(
                 "data drawn from the model may lie where the guide was never trained: started from the guide, the "
                 "distance measured on them is usually larger than that on x."
@@ -134,13 +140,14 @@ class Certificate(Summarised):
                 f"no weight is positive for {impossible} of {len(self.lower)} data: they have probability zero under "
                 "the model, or the chains start in the wrong place."
             )
-        if not self.reached and self.least_width >= self.width:
+        both = self.kind != "real" or self.num_twins
+        if not self.reached and both and self.least_width >= self.width:
             found.append(
                 f"with {len(self.lower)} data the margins alone make the interval of the mean {self.least_width:.2g} "
                 f"nats wide, whatever is computed: give {'more chains, or ' if self.kind == 'real' else ''}at least "
                 f"{self._data_needed()} data for a width of {self.width:g}."
             )
-        elif not self.reached:
+        elif not self.reached and both:
             wide = self.mean_upper - self.mean_lower
             found.append(
                 f"the interval of the mean is {wide:.2g} nats wide and not {self.width:g}: the budget is spent; give "

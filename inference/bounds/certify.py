@@ -19,6 +19,7 @@ the twins, which is at least the mean bias of log p̂ there, and z the normal qu
 
 That holds as far as x is to the sampler what the twins are. With an amortised guide it usually is not: the twins may
 lie where the guide was never trained, so that started from the guide s is too large; started from the prior it is fair.
+Where the unit is the data set, each twin is a data set that is annealed by itself, which takes minutes.
 """
 
 from __future__ import annotations
@@ -164,6 +165,13 @@ class _Certification(NamedTuple):
         with Pair.on(self.bridge.model, self.bridge.guide, like) as pair, torch.no_grad():
             return simulations(pair, pair.num_units if count is None else count)
 
+    def twins(self, like: Batch, count: int) -> list[Simulation]:
+        """The same, and none where no data can be drawn from the model."""
+        try:
+            return self.simulate(like, count)
+        except PairError:
+            return []
+
     def weights(self, drawn: list[Simulation], effort: Effort, title: str) -> Iterator[Weights]:
         """The weights of data that were drawn with their latents."""
         for one in drawn:
@@ -174,25 +182,22 @@ class _Certification(NamedTuple):
         return concatenate([sandwich(*part, settings.groups) for part in weights])
 
 
+class _Subject(NamedTuple):
+    """How many units there are, and are simulated for the pilot and as twins; what must be told of the pair."""
+
+    num_units: int
+    num_pilot: int
+    num_twins: int
+    notes: tuple[str, ...]
+
+
 class _Settings(NamedTuple):
-    """What the pilot chose, and the transitions that it took."""
+    """What the pilot chose, the transitions that it took, and what it is chosen for."""
 
     effort: Effort
     groups: Groups
     spent: int
-
-
-class _Counts(NamedTuple):
-    """How many units are simulated for the pilot, and as twins of what was given."""
-
-    pilot: int
-    twins: int
-
-
-def _counts(job: _Certification, batch: Batch) -> _Counts:
-    with Pair.on(job.bridge.model, job.bridge.guide, batch) as pair:
-        whole = pair.unit == "data set"
-    return _Counts(NUM_PILOT_SETS, NUM_TWIN_SETS) if whole else _Counts(NUM_PILOT, NUM_TWINS)
+    subject: _Subject
 
 
 def _given(x: Tensor | Batch | None, like: Tensor | Batch | None) -> Batch:
@@ -259,13 +264,12 @@ def _simulated(job: _Certification, like: Batch) -> Certificate:
 
 def _real(job: _Certification, batch: Batch) -> Certificate:
     """The lower side of x, and the upper side as its twins suggest."""
-    num_twins = job.sampling.num_twins or _counts(job, batch).twins
     settings = _choose(job, batch, _spread(job, batch, NUM_PILOT))
-    drawn = job.simulate(batch, num_twins)
-    twins = job.sandwich(job.weights(drawn, settings.effort, "twins"), settings)
+    drawn = job.twins(batch, settings.subject.num_twins)
+    twins = job.sandwich(job.weights(drawn, settings.effort, "twins"), settings) if drawn else None
     sides = job.sandwich(job.bridge.weights(batch, None, settings.effort, "certificate"), settings)
-    num_data = len(sides.estimate)
-    above = sides.estimate + _quantile(twins.apart, 1 - job.risk)
+    num_data, num_twins = len(sides.estimate), 0 if twins is None else len(twins.estimate)
+    above = sides.estimate + (math.inf if twins is None else _quantile(twins.apart, 1 - job.risk))
     return Certificate(
         kind="real",
         upper=torch.where(sides.estimate.isneginf(), math.inf, above),
@@ -273,7 +277,7 @@ def _real(job: _Certification, batch: Batch) -> Certificate:
         least_width=job.least_width(num_data, real=True),
         num_twins=num_twins,
         transitions=settings.spent + settings.effort.transitions(num_data + num_twins, num_twins),
-        **_common(job, sides, twins, batch[0], settings),
+        **_common(job, sides, twins or sides, batch[0], settings),
     )
 
 
@@ -288,6 +292,7 @@ def _common(job: _Certification, sides: Sandwich, drawn: Sandwich, x: Tensor, se
         "standard_error": sides.standard_error,
         "x": x.cpu(),
         "width": job.width,
+        "notes": settings.subject.notes,
         "shortfall": float(drawn.shortfall.mean()),
         "shortfall_error": float(drawn.shortfall.std()) / math.sqrt(count) if count > 1 else math.nan,
         "start": job.bridge.start,
@@ -296,8 +301,10 @@ def _common(job: _Certification, sides: Sandwich, drawn: Sandwich, x: Tensor, se
     }
 
 
-def _excess(job: _Certification, sides: Sandwich, twins: Sandwich, num_data: int) -> float:
-    """s + z √(SE(log p̂)² + SE(s)²) of the mean over ``num_data`` data such as those of ``sides``."""
+def _excess(job: _Certification, sides: Sandwich, twins: Sandwich | None, num_data: int) -> float:
+    """s + z √(SE(log p̂)² + SE(s)²) of the mean over as many data such as those of ``sides``; +inf without twins."""
+    if twins is None:
+        return math.inf
     variance = sides.standard_error.square().mean() / num_data + twins.shortfall.var() / len(twins.shortfall)
     return float((twins.shortfall.mean() + _normal(job) * variance.sqrt()).nan_to_num(math.inf))
 
@@ -321,27 +328,34 @@ def _choose(job: _Certification, batch: Batch, shown: Batch | None) -> _Settings
         batch: the data, or those that show the shape.
         shown: some of the data, where their own lower side is wanted.
     """
-    num_pilot = _counts(job, batch).pilot
-    drawn = job.simulate(batch, num_pilot)
-    with Pair.on(job.bridge.model, job.bridge.guide, batch) as pair:
-        num_data = pair.num_units
+    subject = _subject(job, batch)
+    num_data, num_pilot = subject.num_units, subject.num_pilot
+    drawn = job.simulate(batch, num_pilot) if shown is None else job.twins(batch, num_pilot)
     effort, spent = Effort(IMPORTANCE_DRAWS, 1), 0
     while True:
         title = f"pilot of {effort.num_distributions}"
-        drawn_w = gather(job.weights(drawn, effort, title))
-        spent += effort.transitions(num_pilot, num_pilot)
-        if shown is None:
+        drawn_w = gather(job.weights(drawn, effort, title)) if drawn else None
+        spent += effort.transitions(num_pilot, num_pilot) if drawn else 0
+        if shown is None and drawn_w is not None:
             groups = best_groups(drawn_w[0], job.risk, num_data)
             enough = _enough(job, sandwich(*drawn_w, groups), groups, num_data)
         else:
-            w = gather(job.bridge.weights(shown, None, effort, title))
+            w = gather(job.bridge.weights(batch if shown is None else shown, None, effort, title))
             spent += effort.transitions(w[0].shape[1], 0)
             groups = best_groups(w[0], job.risk, num_data)
-            enough = _enough_for_real(job, sandwich(*w, groups), sandwich(*drawn_w, groups), groups, num_data)
+            twins = None if drawn_w is None else sandwich(*drawn_w, groups)
+            enough = _enough_for_real(job, sandwich(*w, groups), twins, groups, num_data)
         further = max(2 * effort.num_distributions, FIRST_DISTRIBUTIONS)
         if enough or further > job.sampling.max_distributions:
-            return _Settings(effort, groups, spent)
+            return _Settings(effort, groups, spent, subject)
         effort = Effort(job.sampling.num_chains, further)
+
+
+def _subject(job: _Certification, batch: Batch) -> _Subject:
+    with Pair.on(job.bridge.model, job.bridge.guide, batch) as pair:
+        whole = pair.unit == "data set"
+        num_pilot, num_twins = (NUM_PILOT_SETS, NUM_TWIN_SETS) if whole else (NUM_PILOT, NUM_TWINS)
+        return _Subject(pair.num_units, num_pilot, job.sampling.num_twins or num_twins, pair.remarks)
 
 
 def _enough(job: _Certification, sides: Sandwich, groups: Groups, num_data: int) -> bool:
@@ -355,10 +369,13 @@ def _enough(job: _Certification, sides: Sandwich, groups: Groups, num_data: int)
     return expected <= max(job.width, REACHABLE * job.least_width(num_data, real=False))
 
 
-def _enough_for_real(job: _Certification, sides: Sandwich, twins: Sandwich, groups: Groups, num_data: int) -> bool:
+def _enough_for_real(
+    job: _Certification, sides: Sandwich, twins: Sandwich | None, groups: Groups, num_data: int
+) -> bool:
     """Whether the width, or what can be had of it, is to be expected on data that were given."""
     below = float((sides.estimate - sides.below_mean).mean()) + margin(job.risk, groups.mean * num_data)
-    expected = below + _excess(job, sides, twins, num_data)
+    noise = _normal(job) * float(sides.standard_error.norm()) / math.sqrt(len(sides.estimate) * num_data)
+    expected = below + (noise if twins is None else _excess(job, sides, twins, num_data))
     return expected <= max(job.width, REACHABLE * job.least_width(num_data, real=True))
 
 

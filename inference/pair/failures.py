@@ -58,6 +58,18 @@ def stated_named(what: str) -> Iterator[None]:
         raise PairError(f"{what} fails on the data: {said(error)}: mend it, or do without it.") from error
 
 
+@contextmanager
+def drawable() -> Iterator[None]:
+    """Raise what comes of drawing from the model, data among it, as a :class:`PairError` with a way out."""
+    try:
+        yield
+    except Exception as error:
+        raise PairError(
+            f"the model cannot be drawn from ({described(error)}): let poutine.uncondition(model) run, or, if only "
+            "the data cannot be drawn, give predictive=False."
+        ) from error
+
+
 class FailedRun(PairError):
     """A program of a pair raised an error, which is the cause."""
 

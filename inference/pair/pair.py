@@ -10,9 +10,9 @@ unconstrained latents u; ``(num_draws, num_units, *plates inside the unit, *even
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,19 +24,17 @@ from ppvae.errors import PairError
 
 from ..option_records import Start
 from .arguments import Arguments, Batch
-from .failures import described
+from .failures import drawable
 from .layout import Body, Layout, Tensors, run
 from .memory import chunks
 from .programs import Programs
+from .recording import Recordings, Terms
 from .sites import Frame, Site, U, Values
 from .structure import Structure, Unit
-from .traces import FAILURES, Program
+from .traces import Program
 
 # Units that the programs are tried on.
 FEW = 4
-
-# Log densities that are functions of u: (num_chains, num_units, dim) ↦ (num_terms, num_chains, num_units).
-Terms = Callable[[Tensor], Tensor]
 
 
 class Densities(NamedTuple):
@@ -68,6 +66,7 @@ class Pair:
         selection: the units that are meant, where the programs run on all data at once; None for all.
         filler: values for the other units, ``(1, num_units, ...)`` by site and for ``u``.
         remarks: what a reader of any number of this pair must be told, a sentence each.
+        recordings: of the functions of unconstrained latents; a changed pair begins its own.
     """
 
     programs: Programs
@@ -80,6 +79,7 @@ class Pair:
     selection: Tensor | None = None
     filler: Values | None = None
     remarks: tuple[str, ...] = ()
+    recordings: Recordings = field(init=False, default_factory=Recordings, repr=False, compare=False)
 
     @staticmethod
     @contextmanager
@@ -258,17 +258,17 @@ class Pair:
             PairError: the model cannot be drawn from.
         """
         body = partial(self.programs.prior_draws, predictive=predictive)
-        with _drawable():
+        with drawable():
             return self.run(body, num_draws, given or {}, self.model_layout, random=True)
 
     def predictions(self, z: Values, num_draws: int) -> Values:
         """x̃ ~ p(x|z) by site, one for each draw; enumerated sites are drawn from p(d|z, x) first."""
-        with _drawable():
+        with drawable():
             return self.run(self.programs.predictions, num_draws, z, self.model_layout, random=True)
 
     def expectations(self, z: Values) -> Values:
         """E[x̃|z] by site, one for each draw, and a draw of x̃ where the distribution has no finite mean."""
-        with _drawable():
+        with drawable():
             return self.run(self.programs.expectations, _num_draws(z), z, self.model_layout, random=True)
 
     def observations(self, z: Values) -> Values:
@@ -290,7 +290,7 @@ class Pair:
 
     def joint(self, u: Tensor) -> Tensor:
         """log p(x, u), ``(1, num_chains, num_units)``."""
-        return self._joint(u)["log_joint"][None]
+        return self._recorded("joint", lambda u: self._joint(u)["log_joint"][None])(u)
 
     def path(self, start: Start) -> Terms:
         """The two ends of an annealing path: u ↦ log q(u|x) or log p(u), and log p(x, u); ``(2, chains, units)``."""
@@ -300,12 +300,22 @@ class Pair:
             log_start = found["log_prior"] if start == "prior" else self._log_guide(u, found)
             return torch.stack([log_start, found["log_joint"]])
 
-        return terms
+        return self._recorded(f"path from {start}", terms)
 
     def ends(self, u: Tensor) -> Tensor:
         """log q(u|x), log p(u) and log p(x, u), ``(3, num_chains, num_units)``."""
-        found = self._joint(u, prior=True)
-        return torch.stack([self._log_guide(u, found), found["log_prior"], found["log_joint"]])
+
+        def terms(u: Tensor) -> Tensor:
+            found = self._joint(u, prior=True)
+            return torch.stack([self._log_guide(u, found), found["log_prior"], found["log_joint"]])
+
+        return self._recorded("ends", terms)(u)
+
+    def _recorded(self, name: str, terms: Terms) -> Terms:
+        """The same function, played back once it was evaluated often; a loop over draws would be unrolled."""
+        if "loop" in (self.model_layout, self.guide_layout):
+            return terms
+        return partial(self.recordings.values, name, terms)
 
     def draw(self, start: Start, num_chains: int) -> Tensor:
         """Independent draws of the guide or of the prior, ``(num_chains, num_units, dim)``.
@@ -367,17 +377,6 @@ class Pair:
         other = (self.filler or {}).get(name)
         full = value.new_zeros(all_units) if other is None else other.to(value).expand(all_units)
         return full.index_copy(1, index, value)
-
-
-@contextmanager
-def _drawable() -> Iterator[None]:
-    try:
-        yield
-    except FAILURES as error:
-        raise PairError(
-            f"the model cannot be drawn from ({described(error)}): let poutine.uncondition(model) run, or, if only "
-            "the data cannot be drawn, give predictive=False."
-        ) from error
 
 
 def _num_draws(values: Values) -> int:

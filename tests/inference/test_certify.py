@@ -492,3 +492,34 @@ def test_pairs_that_cannot_be_certified():
         certify(reads, line.guide, line.x)
     with pytest.raises(PairError, match="'z' is discrete"):
         certify(discrete, poisson, line.x)
+
+
+@pytest.mark.parametrize("factor", [False, True])
+def test_without_twins_there_is_a_lower_side(factor):
+    """No data can be drawn from a model that does not observe the covariates in x, nor from one with a factor."""
+
+    def model(x):
+        covariate, y = x.unbind(-1)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("y", dist.Normal(z + covariate, 1.0), obs=y)
+            if factor:
+                pyro.factor("bonus", torch.full((len(x),), 0.7))
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal((x[:, 1] - x[:, 0]) / 2, 0.8))
+
+    x = torch.tensor([[0.0, 1.0], [2.0, 1.0], [-1.0, 0.5]])
+    truth = dist.Normal(x[:, 0], 2**0.5).log_prob(x[:, 1]) + 0.7 * factor
+    certificate = certify(model, guide, x, confidence=0.998, sampling=DRAWS_ALONE, seed=0)
+    assert certificate.mean_lower <= truth.mean() < certificate.mean_lower + 0.1
+    assert (certificate.lower <= truth).all()
+    assert certificate.mean_upper == math.inf
+    assert certificate.upper.isposinf().all()
+    assert (certificate.num_twins, certificate.reached) == (0, False)
+    remarks = certificate.remarks()
+    assert any("no upper bound" in remark for remark in remarks)
+    assert any("unnormalised" in remark for remark in remarks) == factor
+    with pytest.raises(PairError, match="no data can be drawn"):
+        certify(model, guide, like=x, seed=0)
