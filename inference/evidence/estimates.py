@@ -147,8 +147,8 @@ class AdaptiveEvidence(Evidence):
             )
         if not self.annealable.all():
             found.append(
-                "chains cannot be annealed through this pair's latents (annealed_evidence says why): log p(x) comes "
-                "from draws of the guide alone."
+                "chains cannot be annealed from the prior of this pair (annealed_evidence says why, asked with "
+                "Annealing(start='prior')): log p(x) comes from draws of the guide alone."
             )
         return found
 
