@@ -83,8 +83,10 @@ def without_density(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]
     """What leaves q(z|x) without a density of all latents: there is no evidence then, and training is possible."""
     hidden, proposed = latents(model_trace), latents(guide_trace)
     auxiliary = any(name not in model_trace.nodes for name in proposed)
-    for name in hidden.keys() & proposed.keys():
-        drawn, prior = proposed[name], hidden[name]
+    for name, drawn in proposed.items():
+        if name not in hidden:
+            continue
+        prior = hidden[name]
         if enumerated(drawn) or enumerated(prior):
             continue
         if is_point_mass(drawn["fn"]):
