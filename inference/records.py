@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from ppvae.errors import OptionError
+
 
 class Summarised:
     """A result. Its printed form has a line for each number of ``printed``, and one for each remark; never a tensor.
@@ -42,3 +44,22 @@ def row(name: str, value: Any, error: float | None = None) -> str:
     """
     shown = value if isinstance(value, str) else f"{value:.4g}"
     return f"  {name:18} {shown}" + ("" if error is None else f" ± {error:.2g}")
+
+
+def of_data(count: int, total: int) -> str:
+    """How many of the data something is true of; of a single unit, a datum or the data set, "all data".
+
+    Example:
+        >>> of_data(3, 10), of_data(1, 1)
+        ('3 of 10 data', 'all data')
+    """
+    return f"{count} of {total} data" if total > 1 or count < total else "all data"
+
+
+def demand_as_many(given: int, *wanted: int) -> None:
+    """Raise OptionError unless an evidence is of as many units as the data."""
+    if given not in wanted:
+        raise OptionError(
+            f"evidence is of {given} data and x holds {wanted[0]}: give the evidence of the same data, in the same "
+            "order."
+        )

@@ -29,6 +29,8 @@ from .saved_run import SavedRun, load_run, saved_summary
 Estimate = Callable[..., Evidence]
 # The sections that other commands add to a summary: a new evaluation leaves them there.
 ADDED = ("certificate", "gap_attribution", "latent_units", "calibration", "quality")
+# A training with fewer steps has seldom converged.
+FEW_STEPS = 1000
 # Chains per datum, where no number of them is given.
 NUM_CHAINS = 32
 
@@ -155,7 +157,7 @@ def _summary(run: SavedRun, evidence: Evidence, seconds: float, command: str) ->
         "units": "nats",
         "method": evidence.method,
         "evidence": evidence.summary(),
-        "remarks": [*run.data.remarks, *evidence.remarks()],
+        "remarks": [*run.data.remarks, *_few_steps(run), *evidence.remarks()],
         "training": {key: value for key, value in run.training.items() if key != "history"},
         "seconds": {"training": run.training["seconds"], "evaluation": seconds},
         "seed": run.settings.seed,
@@ -166,6 +168,19 @@ def _summary(run: SavedRun, evidence: Evidence, seconds: float, command: str) ->
     }
     earlier = saved_summary(run.directory)
     return summary | {name: earlier[name] for name in ADDED if name in earlier}
+
+
+def _few_steps(run: SavedRun) -> list[str]:
+    """That a training on all data at once is short: an epoch of it is few steps."""
+    steps, epochs = run.training["steps"], run.training["epochs"]
+    if run.data.data.divided or steps >= FEW_STEPS or not epochs:
+        return []
+    each = f"{steps // epochs} step{'s' * (steps > epochs)}"
+    return [
+        f"the training had {steps} gradient steps, since all data together make an epoch of {each}: if the ELBO still "
+        "rises at its end (metrics.csv), it was too short; give more --epochs, such as 3000, or a larger "
+        "--learning_rate, such as 0.01."
+    ]
 
 
 def _figures(

@@ -30,6 +30,8 @@ Batch = tuple[Tensor, ...]
 Unit = Literal["datum", "data set"]
 # The part of the data that is measured where none is held out.
 TRAINING = "training"
+# So many data are not divided before the check of a pair that fails: it may run on all of them only.
+FEW_DATA = 1000
 
 
 @dataclass(frozen=True)
@@ -194,11 +196,10 @@ def _arranged(pair: Any, data: Dataset, seed: int) -> RunData:
         try:
             with Pair.on(pair.model, pair.guide, (whole.draw(x), *context), density=False) as found:
                 unit, divisible, by_row = found.unit, found.divisible, found.arguments.by_row
-        except FailedRun as error:
-            _check_rows(data, error)
-            return RunData(data, understood=False)
-        except PpvaeError:
-            return RunData(data, understood=False)
+        except PpvaeError as error:
+            if isinstance(error, FailedRun):
+                _check_rows(data, error)
+            return RunData(whole if len(x) <= FEW_DATA else data, understood=False)
     if not divisible:
         return RunData(whole, unit)
     parts = []

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from ..records import of_data
 from .evidence import PARETO_K_LIMIT, SPREAD_LIMIT, Evidence
 
 # Fewer chains than this do not show their spread; chains that accept less than this have not moved.
@@ -33,7 +34,7 @@ class ImportanceEvidence(Evidence):
         if not doubtful.any():
             return []
         return [
-            f"k-hat is not below {PARETO_K_LIMIT} for {int((~self.reliable).sum())} of {len(doubtful)} data: there "
+            f"k-hat is not below {PARETO_K_LIMIT} for {of_data(int((~self.reliable).sum()), len(doubtful))}: there "
             "log p(x) and its error are not to be trusted, and the true value is probably higher; use a wider guide or "
             "more particles."
         ]
@@ -82,7 +83,7 @@ class AnnealedEvidence(Evidence):
         stuck = self.acceptance < LEAST_ACCEPTANCE
         if stuck.any():
             found.append(
-                f"the annealed chains hardly moved for {int(stuck.sum())} of {n} data (acceptance below "
+                f"the annealed chains hardly moved for {of_data(int(stuck.sum()), n)} (acceptance below "
                 f"{LEAST_ACCEPTANCE}): the error is not to be trusted; anneal from the guide, or see whether the "
                 "posterior is smooth."
             )
@@ -131,24 +132,24 @@ class AdaptiveEvidence(Evidence):
         rest = still_open & ~coarse & ~contradicted
         if coarse.any():
             found.append(
-                f"log p(x) of {int(coarse.sum())} of {n} data is so far from zero that single precision rounds it by "
+                f"log p(x) of {of_data(int(coarse.sum()), n)} is so far from zero that single precision rounds it by "
                 "more than the tolerance: run the pair in double precision."
             )
         if contradicted.any():
             found.append(
                 f"draws of the prior find a part of the posterior that the guide and the annealed chains miss for "
-                f"{int(contradicted.sum())} of {n} data: the estimate is that of the draws; give a guide that covers "
+                f"{of_data(int(contradicted.sum()), n)}: the estimate is that of the draws; give a guide that covers "
                 "it."
             )
         if rest.any():
             found.append(
-                f"log p(x) of {int(rest.sum())} of {n} data is not known to within the tolerance: the budget is spent; "
+                f"log p(x) of {of_data(int(rest.sum()), n)} is not known to within the tolerance: the budget is spent; "
                 "their intervals are wider."
             )
         if not self.annealable.all():
             found.append(
-                "chains cannot be annealed through this pair's latents (annealed_evidence says why): log p(x) comes "
-                "from draws of the guide alone."
+                "chains cannot be annealed from the prior of this pair (annealed_evidence says why, asked with "
+                "Annealing(start='prior')): log p(x) comes from draws of the guide alone."
             )
         return found
 
@@ -158,6 +159,6 @@ def spread_remark(doubtful: Tensor) -> list[str]:
     if not doubtful.any():
         return []
     return [
-        f"the log weights of the annealed chains spread over {SPREAD_LIMIT} nats or more for {int(doubtful.sum())} of "
-        f"{len(doubtful)} data: there log p(x) is probably higher; use more distributions."
+        f"the log weights of the annealed chains spread over {SPREAD_LIMIT} nats or more for "
+        f"{of_data(int(doubtful.sum()), len(doubtful))}: there log p(x) is probably higher; use more distributions."
     ]

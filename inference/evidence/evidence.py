@@ -13,6 +13,7 @@ from scipy import stats
 from torch import Tensor
 
 from ..options import number_between
+from ..records import of_data
 
 # Above this shape of the weights' tail, importance sampling is not to be trusted (Vehtari et al., 2024, §3).
 PARETO_K_LIMIT = 0.7
@@ -216,17 +217,17 @@ class Evidence:
         impossible = self.log_evidence.isneginf()
         if broken.any():
             found.append(
-                f"log p(x) of {int(broken.sum())} of {n} data is not a number: the model or the guide returned a "
+                f"log p(x) of {of_data(int(broken.sum()), n)} is not a number: the model or the guide returned a "
                 "density that is not finite (ppvae check names the site)."
             )
         if impossible.any():
             found.append(
-                f"no draw of the guide has positive density under the model for {int(impossible.sum())} of {n} data: "
+                f"no draw of the guide has positive density under the model for {of_data(int(impossible.sum()), n)}: "
                 "they have probability zero under the model, or the guide looks in the wrong place."
             )
         if self.misses_modes.any():
             found.append(
-                f"the guide misses a part of the posterior for {int(self.misses_modes.sum())} of {n} data: log p(x) "
+                f"the guide misses a part of the posterior for {of_data(int(self.misses_modes.sum()), n)}: log p(x) "
                 "counts what a search found there, and may still be too low; it is not to be trusted. Give a guide "
                 "that covers it."
             )
@@ -239,13 +240,15 @@ class Evidence:
     def __repr__(self) -> str:
         """A few lines, without the tensors."""
         found = self.summary()
-        lines = [f"{type(self).__name__} of {len(self.log_evidence)} data, means in nats:"]
+        n = len(self.log_evidence)
+        lines = [f"{type(self).__name__} of {n} data, means in nats:" if n > 1 else f"{type(self).__name__}, in nats:"]
         for name in ("log_evidence", "elbo", "gap"):
             value, error = found[name], found[f"{name}_monte_carlo_error"]
             lines.append(f"  {name:12} {value:.4g} ± {error:.2g} (Monte Carlo)")
-        lines.append(f"  trusted: {int(self.trusted.sum())} of {len(self.log_evidence)} data")
+        shown = of_data(int(self.trusted.sum()), n)
+        lines.append(f"  trusted: {shown if n > 1 else 'yes' if self.trusted.all() else 'no'}")
         if self.missed.isnan().any():
-            lines.append(f"  no search for modes that the guide misses: {int(self.missed.isnan().sum())} data")
+            lines.append(f"  no search for modes that the guide misses: {of_data(int(self.missed.isnan().sum()), n)}")
         return "\n".join([*lines, *(f"  {remark}" for remark in self.remarks())])
 
     def to_dataset(self) -> xr.Dataset:

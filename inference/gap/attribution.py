@@ -33,13 +33,11 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from ppvae.errors import OptionError
-
 from ..evidence import Evidence, mean_with_errors
 from ..option_records import Optimiser
 from ..options import instance_of, one_of
 from ..pair import Batch, Program, as_batch
-from ..records import Summarised
+from ..records import Summarised, demand_as_many, of_data
 from .refinement import Refinement, refine
 
 PARTS = ("total", "amortisation", "family", "covariance", "flow", "rest")
@@ -181,20 +179,20 @@ class GapAttribution(Summarised):
         unreached = int((~self.refinement.members["guide"].converged).sum())
         if unreached:
             found.append(
-                f"amortisation is not resolved for {unreached} of {n} data: there it is too small, and the family's "
+                f"amortisation is not resolved for {of_data(unreached, n)}: there it is too small, and the family's "
                 "part too large by the same amount."
             )
         doubtful = int((~self.reliable).sum())
         if doubtful:
             found.append(
-                f"log p(x) is not to be trusted for {doubtful} of {n} data, and with it total, family and rest; they "
+                f"log p(x) is not to be trusted for {of_data(doubtful, n)}, and with it total, family and rest; they "
                 "are probably larger: give the evidence of a stronger estimator."
             )
         below = int((self.rest + 3 * self.standard_error["rest"] < 0).sum())
         if below:
             found.append(
-                f"the richest member's ELBO lies above log p(x) by more than three standard errors for {below} of {n} "
-                "data, which no ELBO can: log p(x) is too low there."
+                f"the richest member's ELBO lies above log p(x) by more than three standard errors for "
+                f"{of_data(below, n)}, which no ELBO can: log p(x) is too low there."
             )
         return found
 
@@ -268,13 +266,10 @@ def attribute_gap(
     num_data = len(as_batch(x)[0])
     if evidence is not None:
         instance_of("evidence", evidence, Evidence, "the record of an estimator of evidence, or None")
-    if evidence is not None and len(evidence.log_evidence) != num_data:
-        raise OptionError(
-            f"evidence is of {len(evidence.log_evidence)} data and x holds {num_data}: give the evidence of the same "
-            "data, in the same order."
-        )
+        demand_as_many(len(evidence.log_evidence), num_data, 1)  # the data set may be the unit
     compute: Any = {"seed": seed, "memory_mb": memory_mb, "progress": progress}
     best = refine(model, guide, x, family="flow", optimiser=optimiser, num_draws=num_draws, **compute)
     evidence = best.evidence if evidence is None else evidence
+    demand_as_many(len(evidence.log_evidence), len(best.elbo))
     reliable = evidence.trusted | (evidence.delta_standard_error < _CONSTANT)
     return GapAttribution(evidence.log_evidence, evidence.standard_error, reliable, best)

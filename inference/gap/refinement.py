@@ -47,7 +47,7 @@ from ..pair import (
     where_parameters_are,
     why_slow,
 )
-from ..records import row
+from ..records import of_data, row
 from .ascent import Family, Parameters, ascend, paired
 from .flows import MapFamily, moments
 from .guide_family import GuideFamily, RefinedGuide
@@ -102,7 +102,7 @@ class Refinement:
         n = len(self.elbo)
         parts = (("elbo", self.elbo, self.elbo_standard_error), ("gain", self.gain, self.gain_standard_error))
         rows = [row(name, float(mean.mean()), float(error.norm()) / n) for name, mean, error in parts]
-        rows.append(row("converged", f"{int(self.converged.sum())} of {n} data"))
+        rows.append(row("converged", of_data(int(self.converged.sum()), n)))
         return "\n".join(
             [f"Refinement, family {self.family!r} (nats):", *rows, *(f"  {remark}" for remark in self.remarks())]
         )
@@ -113,7 +113,7 @@ class Refinement:
         found = self.poorer.remarks() if self.poorer else list(self.notes)
         if missing:
             found.append(
-                f"the best member of the family {self.family!r} was not reached for {missing} of {n} data: its ELBO "
+                f"the best member of the family {self.family!r} was not reached for {of_data(missing, n)}: its ELBO "
                 "may be higher; give more steps."
             )
         return found

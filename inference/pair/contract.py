@@ -14,7 +14,7 @@ from pyro.poutine import Trace
 
 from ppvae.errors import PairError
 
-from .distributions import is_discrete, is_point_mass, masked, masked_more
+from .distributions import is_discrete, is_improper, is_point_mass, masked, masked_more
 from .traces import enumerated, is_factor, latents, sample_sites
 
 
@@ -83,8 +83,10 @@ def without_density(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]
     """What leaves q(z|x) without a density of all latents: there is no evidence then, and training is possible."""
     hidden, proposed = latents(model_trace), latents(guide_trace)
     auxiliary = any(name not in model_trace.nodes for name in proposed)
-    for name in hidden.keys() & proposed.keys():
-        drawn, prior = proposed[name], hidden[name]
+    for name, drawn in proposed.items():
+        if name not in hidden:
+            continue
+        prior = hidden[name]
         if enumerated(drawn) or enumerated(prior):
             continue
         if is_point_mass(drawn["fn"]):
@@ -121,6 +123,14 @@ def unnormalised(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]:
             )
     proposed = latents(guide_trace)
     for name, site in latents(model_trace).items():
+        if is_improper(site["fn"]):
+            yield Finding(
+                "unnormalised",
+                name,
+                f"its prior is one everywhere (ImproperUniform), so that p(x, z) is unnormalised: {integral}",
+                "give it a distribution, or read the number as that integral, which no prior of its own scales",
+                fatal=False,
+            )
         if enumerated(site):  # whose poutine.mask counts for nothing, as in Pyro: the sum is over the prior
             unmasked = {**site, "mask": None}
             is_masked = masked(unmasked)

@@ -12,8 +12,10 @@ from ppvae.errors import PpvaeError
 
 from .arguments import Arguments, Batch
 from .contract import ContractError, unmatched_sites, unnormalised, without_density
-from .distributions import bare, is_point_mass
+from .distributions import bare, is_improper, is_point_mass
 from .failures import failed_run
+from .handlers import Put
+from .one_way import one_way_sites, with_base_draws
 from .pair import Pair
 from .programs import Programs
 from .sites import Frame, Plates, describe
@@ -38,6 +40,10 @@ def first_look(model: Program, guide: Program, arguments: Arguments, most: int) 
     tried = arguments.rows(evenly_spread(arguments.num_rows, most))
     try:
         traces = _validated_traces(model, guide, tried.batch)
+        one_way = one_way_sites(traces[1])
+        if one_way:
+            guide = with_base_draws(guide, one_way)
+            traces = _validated_traces(model, guide, tried.batch)
         _demand_whole_plates(traces, tried.num_rows)
         for finding in unmatched_sites(*traces):
             raise ContractError(finding)
@@ -71,12 +77,14 @@ def structure_of(
     model_trace, guide_trace = traces
     hidden, proposed = latents(model_trace), latents(guide_trace)
     summed = frozenset(n for sites in (hidden, proposed) for n, site in sites.items() if enumerated(site))
+    expanded = frozenset(n for sites in (hidden, proposed) for n, site in sites.items() if site["infer"].get("expand"))
     validated = _validated(model_trace)
     if plates.size == -1:  # sites have their full shapes only once the plate has a size
         first = Programs(model, guide, Structure(plates, {}, {}, {}, summed))
         frame = Frame(plates, arguments.num_rows, None, arguments.device)
         guide_trace = first.trace(guide, frame, arguments.batch, enumerate_sites=False)
-        model_trace = first.trace(model, frame, arguments.batch, enumerate_sites=False)
+        put = Put({name: site["value"] for name, site in latents(guide_trace).items()})
+        model_trace = first.trace(model, frame, arguments.batch, enumerate_sites=False, handler=put)
     nodes: dict[str, Any] = {**guide_trace.nodes, **model_trace.nodes}
     return Structure(
         plates,
@@ -85,10 +93,12 @@ def structure_of(
         observed={name: describe(nodes[name], plates) for name in observed_names(model_trace)},
         summed=summed,
         validated=validated,
+        expanded=summed & expanded,
         classes={name: describe(nodes[name], plates) for name in hidden if name in summed},
         guide_summed=frozenset(name for name, site in proposed.items() if enumerated(site)),
         unnormalised=tuple(unnormalised(model_trace, guide_trace)),
         without_density=tuple(without_density(model_trace, guide_trace)),
+        improper=frozenset(name for name, site in hidden.items() if is_improper(site["fn"])),
         points=frozenset(name for name, site in proposed.items() if name in hidden and is_point_mass(site["fn"])),
     )
 

@@ -66,6 +66,11 @@ def is_point_mass(fn: Any) -> bool:
     return isinstance(bare(fn), dist.Delta)
 
 
+def is_improper(fn: Any) -> bool:
+    """Whether the bare distribution is one everywhere on its support, and so none that can be drawn from."""
+    return isinstance(bare(fn), dist.ImproperUniform)
+
+
 def inside(fn: Any, value: Tensor) -> Tensor:
     """Whether values lie in the support of a distribution, by batch place.
 

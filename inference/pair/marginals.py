@@ -53,7 +53,7 @@ def marginals(fn: Any) -> dist.TorchDistribution | str:
     while isinstance(fn, torch.distributions.Independent):
         fn = fn.base_dist
     if isinstance(fn, dist.Delta):
-        return "it is a point mass (Delta), which has no density"
+        return "it is a point mass (Delta) or a point at a function of other draws, which has no density of its own"
     if not fn.event_shape:
         return fn
     if isinstance(fn, (torch.distributions.MultivariateNormal, torch.distributions.LowRankMultivariateNormal)):

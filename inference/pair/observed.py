@@ -27,7 +27,7 @@ def observed_leaves(pair: Pair) -> tuple[int, ...]:
     own = pair.arguments
     copied = tuple(leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in own.leaves)  # each in its own storage
     with generator_kept():
-        trace = pair.programs.trace(pair.model, pair.frame, replace(own, leaves=copied).batch, enumerate_sites=False)
+        trace = pair.programs.seen(pair.frame, replace(own, leaves=copied).batch)
     held = {torch.as_tensor(site["value"]).untyped_storage().data_ptr() for site in observations(trace).values()}
     tensors = [i for i, leaf in enumerate(copied) if isinstance(leaf, Tensor) and leaf.numel()]
     tensors = [i for i in tensors if own.by_row[i] or pair.unit == "data set"]
@@ -39,7 +39,7 @@ def observed_otherwise(pair: Pair) -> list[Finding]:
     try:
         with torch.enable_grad():
             return _found(pair.few)
-    except FAILURES:  # what cannot be differentiated, or drawn from the prior
+    except FAILURES:  # what cannot be differentiated
         return []
 
 
@@ -53,7 +53,7 @@ def _found(pair: Pair) -> list[Finding]:
         return leaves[-1]
 
     batch = map_tensors(leaf, pair.batch)
-    trace = pair.programs.trace(pair.model, pair.frame, batch, enumerate_sites=False)
+    trace = pair.programs.seen(pair.frame, batch)
     for name, values in {name: _scored(site) for name, site in observations(trace).items()}.items():
         if values.requires_grad:
             finding = _finding(name, values.reshape(-1), leaves)

@@ -68,33 +68,34 @@ class Programs:
         return SizedPlate(plates.dim, frame.num_units)(run)
 
     def trace(
-        self,
-        program: Program,
-        frame: Frame,
-        batch: Batch,
-        *,
-        enumerate_sites: bool,
-        handler: Messenger | None = None,
+        self, program: Program, frame: Frame, batch: Batch, *, enumerate_sites: bool, handler: Messenger | None = None
     ) -> Trace:
         """One run of a program; ``handler`` puts values at its sites, or reads them."""
         wrapped: Any = poutine.infer_config(self.under(program, frame), self._infer)
         if enumerate_sites and self.structure.summed:
-            wrapped = EnumMessenger(first_available_dim=frame.plates.draw_dim - 1)(wrapped)
+            wrapped = EnumMessenger(first_available_dim=frame.enumeration_dim)(wrapped)
         if handler is not None:  # outside enumeration, which must see where each site stands
             wrapped = handler(wrapped)
         return known_sites(poutine.trace(wrapped).get_trace(*batch), self.structure)
 
+    def seen(self, frame: Frame, batch: Batch) -> Trace:
+        """The model at a draw of the guide, nothing summed out: a prior may not be one that can be drawn from."""
+        drawn: Any = self.trace(self.guide, frame, batch, enumerate_sites=False)
+        put = Put({name: drawn.nodes[name]["value"].detach() for name in self.structure.latents if name in drawn})
+        return self.trace(self.model, frame, batch, enumerate_sites=False, handler=put)
+
     def _infer(self, site: Any) -> Any:
-        return {"enumerate": "parallel"} if site["name"] in self.structure.summed else {}
+        name, structure = site["name"], self.structure
+        return {"enumerate": "parallel", "expand": name in structure.expanded} if name in structure.summed else {}
 
     def traces(self, frame: Frame, batch: Batch, *, handle_enumeration: bool = False) -> tuple[Trace, Trace]:
         """A run of the guide, and of the model at its draws, ``(model_trace, guide_trace)``.
 
-        Enumerated sites take a dim of their own, the guide's first, left of the draws.
+        Enumerated sites take a dim of their own, the guide's first, left of the draws if there is a dim of them.
         """
         guide, model = self.under(self.guide, frame), self.under(self.model, frame)
         if self.structure.summed or handle_enumeration:
-            guide = EnumMessenger(first_available_dim=frame.plates.draw_dim - 1)(guide)
+            guide = EnumMessenger(first_available_dim=frame.enumeration_dim)(guide)
             model = EnumMessenger()(model)  # goes on from the guide's dims
         guide_trace = poutine.trace(guide).get_trace(*batch)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*batch)
@@ -241,7 +242,7 @@ class Programs:
     def _discrete(self, frame: Frame, batch: Batch, put: Values) -> Values:
         """Draws of the enumerated sites from p(d|z, x), as the model has them."""
         model: Any = poutine.infer_config(self.under(self.model, frame), self._infer)
-        drawing = infer_discrete(poutine.condition(model, data=put), first_available_dim=frame.plates.draw_dim - 1)
+        drawing = infer_discrete(poutine.condition(model, data=put), first_available_dim=frame.enumeration_dim)
         trace: Any = poutine.trace(drawing).get_trace(*batch)
         values = {}
         dims = frame.plates.nesting + len(frame.lead)
@@ -252,12 +253,11 @@ class Programs:
 
     # --- shapes -------------------------------------------------------------------------------------------------------
 
-    def _values(self, frame: Frame, trace: Trace, sites: dict[str, Site]) -> Values:
-        nodes: dict[str, Any] = trace.nodes
+    def _values(self, frame: Frame, trace: Any, sites: dict[str, Site]) -> Values:
         demand_sites(sites, trace)
         for name, site in sites.items():
-            demand_whole_event(name, nodes[name], site)
-        return {name: frame.by_unit(nodes[name]["value"], site) for name, site in sites.items()}
+            demand_whole_event(name, trace.nodes[name], site)
+        return {name: frame.by_unit(trace.nodes[name]["value"], site) for name, site in sites.items()}
 
     def _by_program(self, frame: Frame, values: Values) -> Values:
         sites = self.structure.drawn | self.structure.observed | self.structure.classes

@@ -136,7 +136,7 @@ def prepare(guide: Program, arguments: Arguments) -> None:
 def _with_slots(pair: Pair) -> Pair:
     """The pair with the places of its latents in u; a latent without such a place keeps none."""
     one, start, sites = pair.few, 0, {}
-    trace: Any = one.programs.trace(one.model, one.frame, one.batch, enumerate_sites=False)
+    trace: Any = one.programs.seen(one.frame, one.batch)
     demand_sites(pair.sites, trace)
     for name, site in pair.sites.items():
         node = trace.nodes[name]
@@ -207,7 +207,7 @@ def _with_remarks(pair: Pair) -> Pair:
     found = [(f"{one.site!r}: " if one.site else "") + f"{one.message}." for one in findings]
     unchecked = set(pair.structure.observed) - pair.structure.validated
     one = pair.few
-    trace: Any = one.programs.trace(one.model, one.frame, one.batch, enumerate_sites=False) if unchecked else None
+    trace: Any = one.programs.seen(one.frame, one.batch) if unchecked else None
     for name, site in ((name, trace.nodes[name]) for name in sorted(unchecked)):
         if has_density_outside_support(filled(site) if name in pair.structure.missing else site):
             found.append(

@@ -109,6 +109,11 @@ class Frame:
         """Of a log density by unit."""
         return (*self.lead, self.num_units)
 
+    @property
+    def enumeration_dim(self) -> int:
+        """The first dim that is left for enumerated sites: next to the plates, where there are no draws."""
+        return -self.plates.nesting - len(self.lead) - 1
+
     def by_unit(self, value: Tensor, site: Site) -> Tensor:
         """A value as the program has it, with the dims ``(draws, units, *plates of the site, *event)``."""
         return self.arranged(value, site.plates, site.event_dim).expand(*self.shape, *site.shape)

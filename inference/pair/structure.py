@@ -36,11 +36,13 @@ class Structure:
         observed: what the model observes.
         validated: names of the observed sites whose program does not say validate_args=False.
         summed: names of the sites that are enumerated.
+        expanded: those of them whose values get the shape of the plates, as a program asks (``"expand": True``).
         classes: those of them that the model has, and where they stand.
         guide_summed: those of them that the guide enumerates.
         unnormalised: what makes p(x, z) no density.
         otherwise: how the data are observed otherwise than once and as they are.
         without_density: what leaves q(z|x) without a density of all latents.
+        improper: latents whose prior is one everywhere, so that it cannot be drawn from.
         points: latents that the guide puts at a function of auxiliary draws (Delta).
         sources: the auxiliary sites that they are functions of.
         missing: names of the observed sites whose values hold NaN that a mask leaves out.
@@ -53,11 +55,13 @@ class Structure:
     observed: dict[str, Site]
     summed: frozenset[str]
     validated: frozenset[str] = frozenset()
+    expanded: frozenset[str] = frozenset()
     classes: dict[str, Site] = field(default_factory=dict)
     guide_summed: frozenset[str] = frozenset()
     unnormalised: tuple[Finding, ...] = ()
     otherwise: tuple[Finding, ...] = ()
     without_density: tuple[Finding, ...] = ()
+    improper: frozenset[str] = frozenset()
     points: frozenset[str] = frozenset()
     sources: frozenset[str] = frozenset()
     missing: frozenset[str] = frozenset()

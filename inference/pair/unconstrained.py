@@ -65,9 +65,8 @@ def demand_continuum(pair: Pair, start: Start) -> None:
     if start == "guide":
         _demand_log_guide(structure)
     frame = pair.frame
-    model_trace, guide_trace = (
-        pair.programs.trace(program, frame, pair.batch, enumerate_sites=False) for program in (pair.model, pair.guide)
-    )
+    model_trace = pair.programs.seen(frame, pair.batch)
+    guide_trace = pair.programs.trace(pair.guide, frame, pair.batch, enumerate_sites=False)
     for name in structure.latents:
         _demand_density(name, model_trace, guide_trace, structure, start)
     if structure.summed and structure.latents:
@@ -117,6 +116,11 @@ def _demand_density(name: str, model_trace: Trace, guide_trace: Trace, structure
     masks = [site["mask"], *(fn._mask for fn in layers(site["fn"]) if isinstance(fn, dist.MaskedDistribution))]
     if start == "prior" and any(mask is not None and not torch.as_tensor(mask).all() for mask in masks):
         raise PairError(f"the prior of {name!r} is masked, so that it is no distribution: start from the guide.")
+    if start == "prior" and name in structure.improper:
+        raise PairError(
+            f"the prior of {name!r} is improper, so that nothing can be drawn from it: give it a distribution, or, for "
+            "chains, start from the guide."
+        )
     try:
         biject_to(site["fn"].support)
     except NotImplementedError as error:

@@ -6,7 +6,7 @@ Groups, with dims ``chain`` and ``draw`` (but for the data), then ``datum``, the
     sample_stats                 log_p = log p(x, z), log_q = log q(z|x), log_weight = log_p − log_q
     log_likelihood               log p(x|z), one number for each draw and datum
     posterior_predictive         x̃ ~ p(x|z), one for each draw of the posterior
-    prior, prior_predictive      z ~ p(z) and x̃ ~ p(x|z)
+    prior, prior_predictive      z ~ p(z) and x̃ ~ p(x|z); none where a prior is improper
     observed_data, constant_data what the model observes, and the context
 
 ArviZ's comparisons take a dict of trees, such as the guide's beside a reference, of as many chains and draws each.
@@ -205,13 +205,13 @@ def _read(pair: Pair, z: Values, num_draws: int, predictive: bool, memory_mb: fl
         here = {name: value[draws, data] for name, value in z.items()}
         log_p, log_q, log_likelihood = part.densities(here, count)
         stats = {"log_p": log_p} | ({} if log_q is None else {"log_q": log_q, "log_weight": log_p - log_q})
-        prior = part.prior_values(count, predictive=predictive)
+        prior = {} if part.structure.improper else part.prior_values(count, predictive=predictive)
         found = {
             "sample_stats": stats,
             "log_likelihood": {likelihood: log_likelihood} if pair.structure.observed else {},
             "posterior_predictive": part.predictions(here, count) if predictive else {},
-            "prior": {name: prior[name] for name in pair.sites},
-            "prior_predictive": {name: prior[name] for name in pair.structure.observed if predictive},
+            "prior": {name: prior[name] for name in pair.sites if name in prior},
+            "prior_predictive": {name: prior[name] for name in pair.structure.observed if name in prior and predictive},
         }
         for group, values in found.items():
             store(groups[group], values, draws, data, (num_draws, pair.num_units))

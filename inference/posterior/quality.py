@@ -44,7 +44,7 @@ from ppvae.progress import Progress
 from ..evidence import PARETO_K_LIMIT, Running, mean_with_errors
 from ..options import instance_of, valid_compute
 from ..pair import Batch, Pair, Program, as_batch, finite_batch, seeded, where_parameters_are, why_slow
-from ..records import Summarised
+from ..records import Summarised, of_data
 from ..sampling import BridgeEstimate, bridge, effective_draws
 from .c2st import classifier_accuracy
 from .faults import CANNOT_TELL, FAULTS, WORDS, Measures, causes, missed_mass, verdict
@@ -142,15 +142,15 @@ class Quality(Summarised):
         found = []
         for word, count in Counter(words[0] for words in self.verdicts).most_common():
             if word != CANNOT_TELL:
-                found.append(f"as a posterior, the guide is {_PHRASES.get(word, word)} for {count} of {n} data.")
+                found.append(f"as a posterior, the guide is {_PHRASES.get(word, word)} for {of_data(count, n)}.")
         every = Counter(word for words in self.verdicts for word in words if word in FAULTS)
         if any(len(words) > 1 for words in self.verdicts):
-            found.append(f"every fault counted: {', '.join(f'{w} {c}' for w, c in every.most_common())} of {n} data.")
+            counts = ", ".join(f"{word} {count}" for word, count in every.most_common())
+            found.append(f"every fault counted: {counts} of {n} data." if n > 1 else f"all faults: {', '.join(every)}.")
         if unjudged:
-            found.append(f"{unjudged} of {n} data have no reference: their chains did not converge.")
-        unclear = sum(words[0] == CANNOT_TELL for words in self.verdicts) - unjudged
-        if unclear:
-            found.append(f"for {unclear} of {n} data the Monte Carlo error is too large to tell: give more draws.")
+            found.append(f"{of_data(unjudged, n)} have no reference: their chains did not converge.")
+        if unclear := sum(words[0] == CANNOT_TELL for words in self.verdicts) - unjudged:
+            found.append(f"for {of_data(unclear, n)} the Monte Carlo error is too large to tell: give more draws.")
         return found
 
     def to_dataset(self) -> xr.Dataset:

@@ -66,7 +66,7 @@ from ppvae.progress import Progress
 
 from ..options import valid_compute, whole_number
 from ..pair import Batch, Pair, Program, as_batch, finite_batch, seeded, where_parameters_are, why_slow
-from ..records import Summarised
+from ..records import Summarised, of_data
 from ..sampling import Kernel, Walk, annealed_places, covariance_factor, settle, starts, walk, warm_up
 
 RHAT_LIMIT, ESS_LIMIT, EBFMI_LIMIT = 1.01, 400, 0.3
@@ -168,7 +168,7 @@ class Posterior(Summarised):
         bad = int((~self.converged).sum())
         if not bad:
             return []
-        first = f"the draws of {bad} of {n} data are no reference, and nothing is compared with them"
+        first = f"the draws of {of_data(bad, n)} are no reference, and nothing is compared with them"
         counted = [f"{reason}: {int(which.sum())} of {n}" for reason, which in reasons.items() if which.any()]
         return [f"{first}; {'; '.join(counted)}. More draws or a longer warm-up may help."]
 

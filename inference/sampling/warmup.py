@@ -95,13 +95,16 @@ class Walk(NamedTuple):
 def starts(pair: Pair, num_chains: int, num_steps: int | None) -> tuple[Tensor, Kernel]:
     """Over-dispersed places for the chains: half from the prior, half from the guide, widened about its mean.
 
+    All are the guide's where the prior is improper.
+
     Returns:
         u, ``(num_chains, num_data, dim)``; and a kernel with the guide's scales.
     """
     guide = pair.draw("guide", max(GUIDE_DRAWS, num_chains))
-    from_guide = num_chains - num_chains // 2
-    wide = guide.mean(0) + WIDENING * (guide[:from_guide] - guide.mean(0))
-    u = torch.cat([pair.draw("prior", num_chains // 2), wide])
+    from_prior = 0 if pair.structure.improper else num_chains // 2
+    u = guide.mean(0) + WIDENING * (guide[: num_chains - from_prior] - guide.mean(0))
+    if from_prior:
+        u = torch.cat([pair.draw("prior", from_prior), u])
     log_step = torch.full((num_chains, pair.num_units), -1.0, dtype=torch.float64, device=u.device)
     return u, Kernel(log_step, torch.diag_embed(guide.std(0).clamp(min=1e-6)), num_steps)
 

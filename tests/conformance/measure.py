@@ -187,7 +187,7 @@ def _page(program: type, x) -> str:
             code = _run(words)
             if code:
                 said = [line.strip() for line in err.getvalue().splitlines() if line.strip()]
-                return re.sub(r"/\S*/", "", said[-1]) if said else f"exit {code}"
+                return re.sub(r"/\S*/", "", said[-1].removeprefix("ppvae: ")) if said else f"exit {code}"
         return "" if (Path(folder) / "page" / "report.html").is_file() else "no report.html"
 
 

@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conformance.measure import Row, examine, files, programs
 
+LONG = 60  # a sentence that is longer is shown once in a row
 COLUMNS = ("package", "program", "trained", "check", "unit", "log p(x) ± SE", "truth", "trusted", "ArviZ", "page")
 
 
@@ -27,7 +28,8 @@ def cells(row: Row) -> list[str]:
     answers = (row.trained, checked, row.unit, evidence, truth, trusted, row.tree, row.page)
     shown: list[str] = []
     for answer in answers:
-        shown.append("the same" if len(answer) > 60 and answer in shown else answer)
+        again = any(len(other) > LONG and other in answer for other in shown)
+        shown.append("the same" if again else answer)
     return [row.package, row.program, *shown]
 
 

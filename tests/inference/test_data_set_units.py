@@ -9,6 +9,7 @@ import torch
 import truths_inference as truths
 from torch import Tensor
 
+from ppvae.errors import OptionError
 from ppvae.inference import (
     Optimiser,
     Sampling,
@@ -94,6 +95,23 @@ def test_all_of_the_gap_is_the_family_s():
     total = gap.summary()["total"]
     assert abs(total - pair.gap) < truths.Z_LIMIT * gap.summary()["total_monte_carlo_error"]
     assert any("amortis" in remark for remark in gap.remarks())
+
+
+def test_the_gap_of_an_evidence_that_is_given():
+    """It is of one data set, whatever the number of rows; of two it is refused."""
+    pair = Regression()
+    evidence = importance_evidence(pair.model, pair.guide, pair.batch, num_particles=2000, seed=0)
+    gap = attribute_gap(pair.model, pair.guide, pair.batch, evidence=evidence, optimiser=Optimiser(steps=20), seed=0)
+    assert torch.equal(gap.log_evidence, evidence.log_evidence)
+    with pytest.raises(OptionError, match="evidence is of 2 data and x holds 12"):
+        attribute_gap(pair.model, pair.guide, pair.batch, evidence=type(evidence).concatenate([evidence] * 2), seed=0)
+
+
+def test_a_data_set_is_not_called_one_of_one_data():
+    pair = Regression(widened=0.2)
+    evidence = importance_evidence(pair.model, pair.guide, pair.batch, num_particles=200, seed=0)
+    assert any("all data" in remark for remark in evidence.remarks())
+    assert "1 data" not in repr(evidence)
 
 
 def test_the_posterior_is_the_gaussian_one():

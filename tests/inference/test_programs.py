@@ -28,6 +28,12 @@ def test_every_program_has_a_name_of_its_own():
     assert set(programs.BUILDERS) >= PENDING
 
 
+def test_every_program_has_its_row_in_the_documentation():
+    page = (FOLDER.parents[1] / "docs" / "programs.md").read_text(encoding="utf-8").replace("\\|", "|")
+    for make in programs.BUILDERS.values():
+        assert f"| {make.__doc__.strip().splitlines()[0].rstrip('.')} |" in page, make.__name__
+
+
 def test_truths_do_not_import_ppvae():
     for file in FOLDER.glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):

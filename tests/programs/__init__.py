@@ -19,6 +19,7 @@ from . import (
     mixtures,
     modes,
     one_batch_dim,
+    one_way_flows,
     plates,
     point_masses,
     recaptures,
@@ -35,6 +36,7 @@ from .program import REFUSED, Program
 FILES = (
     guides,
     point_masses,
+    one_way_flows,
     unnormalised,
     modes,
     one_batch_dim,

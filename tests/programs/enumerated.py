@@ -246,7 +246,37 @@ def mixture_masked_for_some_rows() -> Program:
     return Program(model, guide, (x, seen), truth, lambda: line(joint, -8, 8), tolerance=0.05)
 
 
+def classes_next_to_the_data() -> Program:
+    """A program that wants the dim of its classes next to the data and expanded, as Pyro's trainers give it."""
+    x = torch.tensor([0.6, -1.0, 2.1])
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            k = pyro.sample("k", dist.Bernoulli(0.3))
+            classes, rows = k.shape if k.dim() > 1 else (1, len(k))
+            loc = (z.repeat(classes) + 2 * k.reshape(classes * rows)).reshape(k.shape)
+            pyro.sample("x", dist.Normal(loc, 0.5), obs=x)
+
+    @config_enumerate(default="parallel", expand=True)
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("k", dist.Bernoulli(torch.sigmoid(x)))
+            pyro.sample("z", dist.Normal(0.3 * x, 0.9))
+
+    def of_class(k):
+        return td.Normal(2.0 * k, math.sqrt(1.25)).log_prob(x) + math.log(0.3 if k else 0.7)
+
+    def joint(z):
+        both = [math.log(0.3 if k else 0.7) + td.Normal(z + 2.0 * k, 0.5).log_prob(x) for k in (0, 1)]
+        return td.Normal(0.0, 1.0).log_prob(z) + torch.logaddexp(*both)
+
+    truth = torch.logaddexp(of_class(0), of_class(1))
+    return Program(model, guide, x, truth, lambda: line(joint, -8, 8), num_particles=20_000, tolerance=0.05)
+
+
 PROGRAMS = (
+    classes_next_to_the_data,
     mixture_masked_for_some_rows,
     one_hot_beside_z,
     one_hot_in_the_model_alone,

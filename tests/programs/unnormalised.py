@@ -1,6 +1,7 @@
 """Models whose density is not normalised over the data: the number is the log of an integral, and `check` says so."""
 
 import math
+from dataclasses import replace
 
 import pyro
 import pyro.distributions as dist
@@ -8,6 +9,7 @@ import torch
 import torch.distributions as td
 from pyro import poutine
 from torch import nn
+from torch.distributions import constraints
 
 from .network import Decoder, decoder_case
 from .program import Program
@@ -115,6 +117,38 @@ def prior_of_some_data_masked() -> Program:
     )
 
 
+def improper_prior() -> Program:
+    """A prior that is one on the whole line: the integral of the likelihood of two readings over all z."""
+    known = flat_prior_by_a_mask()
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.ImproperUniform(constraints.real, (), ()))
+            pyro.sample("x", dist.Normal(z.unsqueeze(-1), 0.5).to_event(1), obs=x)
+
+    return replace(known, model=model, may_refuse=False)
+
+
+def improper_prior_of_a_shared_rate() -> Program:
+    """A rate with a prior that is one on the positive line: ∫ Π r^x exp(−r)/x! dr, by a gamma of the right shape."""
+    x = torch.tensor([1.0, 3.0, 2.0])
+
+    def model(x):
+        rate = pyro.sample("rate", dist.ImproperUniform(constraints.positive, (), ()))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Poisson(rate), obs=x)
+
+    def guide(x):
+        pyro.sample("rate", dist.Gamma(x.sum() + 1, 3.0))
+
+    truth = (torch.lgamma(x.sum() + 1) - (x.sum() + 1) * math.log(3) - torch.lgamma(x + 1).sum())[None]
+
+    def again():
+        return line(lambda u: td.Poisson(u.exp()).log_prob(x).sum(-1, keepdim=True) + u, -12, 5)
+
+    return Program(model, guide, x, truth, again, unit="data set", num_particles=50, tolerance=1e-5, finding=True)
+
+
 def grey_pixels_by_logits() -> Program:
     """Grey levels in [0, 1] under Bernoulli(logits, validate_args=False): no density of the data."""
     return _grey_case(lambda logits: dist.Bernoulli(logits=logits, validate_args=False))
@@ -162,6 +196,8 @@ PROGRAMS = (
     likelihood_as_a_factor,
     flat_prior_by_a_mask,
     prior_of_some_data_masked,
+    improper_prior,
+    improper_prior_of_a_shared_rate,
     grey_pixels_by_logits,
     grey_pixels_by_probs,
     continuous_bernoulli,

@@ -80,6 +80,8 @@ def test_a_regression_is_trained_and_measured_whole(capsys):
     # Two of the guide's own errors would be passed once in 20; the guide is not quite the posterior: five.
     assert abs(numbers["log_evidence"] - exact) < 5 * numbers["log_evidence_standard_error"] + 1e-3
     assert (summary["unit"], summary["split"], summary["num_rows"]) == ("data set", "training", 40)
+    assert any("the training had 300 gradient steps" in remark for remark in summary["remarks"])
+    assert not any("1 of 1" in remark for remark in summary["remarks"])
     page = Path("runs/one/report.html").read_text()
     assert "per datum" not in page
     assert "test data" not in page
@@ -111,6 +113,24 @@ def test_parameters_by_datum_are_measured_on_the_training_data(capsys):
     numbers = json.loads(Path("runs/one/summary.json").read_text())["evidence"]
     exact = stats.norm(0, math.sqrt(1.25)).logpdf(np.load("x.npy")).mean()
     assert abs(numbers["log_evidence"] - exact) < 5 * numbers["log_evidence_monte_carlo_error"] + 1e-4
+
+
+def test_a_pair_that_is_refused_is_shown_all_of_few_data(capsys):
+    """The programs run on all 40 data only: what the check says is why they are refused, and not that they fail."""
+    text = "\ndef guide(y, covariates):\n    assert len(y) == 40\n    pyro.sample('other', dist.Normal(0.0, 1.0))\n"
+    Path("refused.py").write_text(HEAD + REGRESSION + text, encoding="utf-8")
+    assert main(["check", "refused.py", "--data", "y.npy", "--context", "covariates.npy"]) == 1
+    said = capsys.readouterr().out
+    assert "[only-in-guide] other" in said
+    assert "AssertionError" not in said
+
+
+def test_the_gap_of_a_data_set(capsys):
+    words = ["--pair", "regression.py", "--data", "y.npy", "--context", "covariates.npy"]
+    assert main(["run", *words, *RUN, "--epochs", "50", "--learning_rate", "0.05"]) == 0
+    assert main(["gap", "runs/one", "--steps", "20"]) == 0
+    section = json.loads(Path("runs/one/summary.json").read_text())["gap_attribution"]
+    assert (section["unit"], section["num_data"]) == ("data set", 1)
 
 
 def test_check_says_unit_and_layouts(capsys):
