@@ -106,9 +106,9 @@ def row(name: str) -> Row:
     known = not isinstance(program.truth, str)
     try:
         found = _measured(program)
-    except PpvaeError as error:
+    except PpvaeError as refusal:
         true = f"{program.truth[0]:.4f}" if known else "none is right"
-        return Row(name, (what, program.unit, true, "none", "–", "refused", _short(str(error))), 0.0, False)
+        return Row(name, (what, program.unit, true, "none", "–", "refused", _short(str(refusal))), 0.0, False)
     worst = int((found.log_evidence - program.truth).abs().argmax()) if known else 0
     value, error = float(found.log_evidence[worst]), float(found.standard_error[worst])
     answer = f"{value:.4f} ± {error:.1g}"

@@ -29,7 +29,7 @@ def one_way_sites(guide_trace: Trace) -> frozenset[str]:
 
 def with_base_draws(guide: Program, names: frozenset[str]) -> Program:
     """The guide with a point at f(a) in the place of each of these sites, and a drawn at a site ``NAME_base``."""
-    return _BaseDraws(names)(guide)  # type: ignore[no-any-return]
+    return _BaseDraws(names)(guide)
 
 
 def _is_one_way(fn: Any, value: Tensor) -> bool:
