@@ -26,8 +26,8 @@ from .randomness import generator_kept
 # Log densities that are functions of u: (num_chains, num_units, dim) ↦ (num_terms, num_chains, num_units).
 Terms = Callable[[Tensor], Tensor]
 
-# A recording costs as much as about a hundred evaluations, of which it saves a third to a half each time it is played.
-RECORD_AFTER = 200
+# A recording costs as much as about a hundred evaluations, and saves a third to a half of each that it stands for.
+RECORD_AFTER = 500
 
 
 class Recordings:
