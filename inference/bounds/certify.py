@@ -273,7 +273,7 @@ def _real(job: _Certification, batch: Batch) -> Certificate:
     return Certificate(
         kind="real",
         upper=torch.where(sides.estimate.isneginf(), math.inf, above),
-        mean_upper=float(sides.estimate.mean()) + _excess(job, sides, twins, num_data),
+        mean_upper=float(sides.estimate.mean()) + _excess(job, sides, twins, settings.subject),
         least_width=job.least_width(num_data, real=True),
         num_twins=num_twins,
         transitions=settings.spent + settings.effort.transitions(num_data + num_twins, num_twins),
@@ -301,11 +301,11 @@ def _common(job: _Certification, sides: Sandwich, drawn: Sandwich, x: Tensor, se
     }
 
 
-def _excess(job: _Certification, sides: Sandwich, twins: Sandwich | None, num_data: int) -> float:
-    """s + z √(SE(log p̂)² + SE(s)²) of the mean over as many data such as those of ``sides``; +inf without twins."""
+def _excess(job: _Certification, sides: Sandwich, twins: Sandwich | None, subject: _Subject) -> float:
+    """s + z √(SE(log p̂)² + SE(s)²) of the mean over the data, as these and these twins show it; +inf without twins."""
     if twins is None:
         return math.inf
-    variance = sides.standard_error.square().mean() / num_data + twins.shortfall.var() / len(twins.shortfall)
+    variance = sides.standard_error.square().mean() / subject.num_units + twins.shortfall.var() / subject.num_twins
     return float((twins.shortfall.mean() + _normal(job) * variance.sqrt()).nan_to_num(math.inf))
 
 
@@ -344,7 +344,7 @@ def _choose(job: _Certification, batch: Batch, shown: Batch | None) -> _Settings
             spent += effort.transitions(w[0].shape[1], 0)
             groups = best_groups(w[0], job.risk, num_data)
             twins = None if drawn_w is None else sandwich(*drawn_w, groups)
-            enough = _enough_for_real(job, sandwich(*w, groups), twins, groups, num_data)
+            enough = _enough_for_real(job, sandwich(*w, groups), twins, groups, subject)
         further = max(2 * effort.num_distributions, FIRST_DISTRIBUTIONS)
         if enough or further > job.sampling.max_distributions:
             return _Settings(effort, groups, spent, subject)
@@ -370,12 +370,13 @@ def _enough(job: _Certification, sides: Sandwich, groups: Groups, num_data: int)
 
 
 def _enough_for_real(
-    job: _Certification, sides: Sandwich, twins: Sandwich | None, groups: Groups, num_data: int
+    job: _Certification, sides: Sandwich, twins: Sandwich | None, groups: Groups, subject: _Subject
 ) -> bool:
     """Whether the width, or what can be had of it, is to be expected on data that were given."""
+    num_data = subject.num_units
     below = float((sides.estimate - sides.below_mean).mean()) + margin(job.risk, groups.mean * num_data)
     noise = _normal(job) * float(sides.standard_error.norm()) / math.sqrt(len(sides.estimate) * num_data)
-    expected = below + (noise if twins is None else _excess(job, sides, twins, num_data))
+    expected = below + (noise if twins is None else _excess(job, sides, twins, subject))
     return expected <= max(job.width, REACHABLE * job.least_width(num_data, real=True))
 
 

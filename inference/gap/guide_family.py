@@ -22,7 +22,7 @@ References:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ from torch.distributions import transform_to
 
 from ppvae.errors import DataError, PairError
 
-from ..pair import Batch, Frame, Pair, Program, Programs, Values, opened, site_log_prob
+from ..pair import Arguments, Batch, Frame, Pair, Program, Programs, Values, opened, site_log_prob
 from .ascent import Parameters
 
 # Shifts by site and parameter, as the programs shape them.
@@ -183,14 +183,15 @@ class RefinedGuide:
     def __init__(self, family: GuideFamily, values: Parameters) -> None:
         self.program, self._plates = family.pair.guide, family.pair.structure.plates
         self._offsets, self._values = family.offsets, values
-        self._row = {key: i for i, key in enumerate(_keys(family.pair.batch))}
+        self._by_row = family.pair.arguments.by_row
+        self._row = {key: i for i, key in enumerate(_keys(family.pair.batch, self._by_row))}
 
     def __call__(self, *batch: Any) -> Any:
         """Run the guide with its offsets."""
         if self._plates.data is None:
             index = torch.zeros(1, dtype=torch.long)
         else:
-            found = [self._row.get(key, -1) for key in _keys(batch)]
+            found = [self._row.get(key, -1) for key in _keys(batch, self._by_row)]
             if -1 in found:
                 raise DataError(
                     f"x holds a datum that the guide was not refined on, the first in row {found.index(-1)}: refine "
@@ -204,11 +205,11 @@ class RefinedGuide:
         return shifted_guide(self.program, place(self._offsets, values, frame))(*batch)
 
 
-def _keys(batch: Batch) -> list[bytes]:
-    """What tells the data apart: the bytes of every member of the batch that runs over them."""
-    n = len(batch[0])
-    over = [b.detach().cpu().numpy() for b in batch if isinstance(b, Tensor) and b.dim() and len(b) == n]
-    return [b"".join(part[i].tobytes() for part in over) for i in range(n)]
+def _keys(batch: Batch, by_row: Sequence[bool]) -> list[bytes]:
+    """What tells the data apart: the bytes of every leaf of the batch that has a row for each of them."""
+    leaves = Arguments.of(batch).leaves
+    over = [leaf.detach().cpu().numpy() for leaf, own in zip(leaves, by_row, strict=True) if own]
+    return [b"".join(part[i].tobytes() for part in over) for i in range(len(batch[0]))]
 
 
 def shifted_guide(guide: Program, shifts: Shifts) -> Program:

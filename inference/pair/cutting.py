@@ -49,7 +49,7 @@ def with_rows(pair: Pair) -> Pair:
             if _same_on_rows(tried):
                 return tried
         except FAILURES as error:
-            if isinstance(error, PpvaeError):
+            if isinstance(error, PpvaeError) and not isinstance(error, DataError):  # these rows together are no data
                 raise
     alone_in_model, alone_in_guide = _alone(pair)
     if not alone_in_model:

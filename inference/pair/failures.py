@@ -35,7 +35,10 @@ def programs_named() -> Iterator[None]:
     """
     try:
         yield
-    except PpvaeError:
+    except PpvaeError as error:
+        first = error.__cause__
+        if isinstance(first, PpvaeError) and str(error).startswith(str(first)):
+            raise first from first.__cause__  # Pyro has raised it again, with the shapes of all sites behind it
         raise
     except Exception as error:
         if not in_a_program(error):

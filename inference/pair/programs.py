@@ -19,7 +19,6 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.infer.discrete import infer_discrete
 from pyro.poutine import Trace
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.messenger import Messenger
@@ -28,6 +27,7 @@ from torch import Tensor
 from ppvae.errors import PairError
 
 from .arguments import Batch
+from .discrete_draws import discrete_draws
 from .distributions import is_real
 from .enumeration import has_enumerated
 from .handlers import Put, Read, Write, demand_support, filled, latent_log_prob, mean_of, written_log_prob
@@ -214,7 +214,9 @@ class Programs:
     def _predicted(self, frame: Frame, batch: Batch, inputs: Tensors) -> Trace:
         put = self._by_program(frame, {name: inputs[name] for name in self.structure.latents})
         if self.structure.summed:
-            put |= self._discrete(frame, batch, put)
+            marked: Any = poutine.infer_config(self.under(self.model, frame), self._infer)
+            given = poutine.condition(marked, data=put)
+            put |= discrete_draws(given, self.structure.summed, batch, frame.enumeration_dim)
         model = poutine.uncondition(self.model)
         return self.trace(model, frame, batch, enumerate_sites=False, handler=Put(put))
 
@@ -238,18 +240,6 @@ class Programs:
             outside[name] = frame.sum_plates((~read.inside[name]).double()).expand(frame.shape)
         empty = torch.zeros(*frame.shape, 0, device=frame.device)
         return {U: torch.cat(parts, -1) if parts else empty, **outside}
-
-    def _discrete(self, frame: Frame, batch: Batch, put: Values) -> Values:
-        """Draws of the enumerated sites from p(d|z, x), as the model has them."""
-        model: Any = poutine.infer_config(self.under(self.model, frame), self._infer)
-        drawing = infer_discrete(poutine.condition(model, data=put), first_available_dim=frame.enumeration_dim)
-        trace: Any = poutine.trace(drawing).get_trace(*batch)
-        values = {}
-        dims = frame.plates.nesting + len(frame.lead)
-        for name in self.structure.summed & set(trace.nodes):
-            value, event_dim = trace.nodes[name]["value"], trace.nodes[name]["fn"].event_dim
-            values[name] = value.reshape(value.shape[max(value.dim() - event_dim - dims, 0) :])
-        return values
 
     # --- shapes -------------------------------------------------------------------------------------------------------
 

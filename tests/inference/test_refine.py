@@ -12,7 +12,7 @@ import truths_inference as truths
 from torch import Tensor
 
 from ppvae.errors import DataError, OptionError, PairError
-from ppvae.inference import Optimiser, importance_evidence, log_weights
+from ppvae.inference import Optimiser, attribute_gap, importance_evidence, log_weights
 from ppvae.inference.gap.ascent import ROUND, ascend, paired
 from ppvae.inference.gap.flows import MapFamily, forward, inverse, moments
 from ppvae.inference.gap.guide_family import GuideFamily, shifted
@@ -475,6 +475,28 @@ def test_moments_are_those_of_the_guide():
         centre, spread = moments(density, 20_000, 5000)
     torch.testing.assert_close(centre, 0.3 * x, rtol=0, atol=4.5 * 0.7 / math.sqrt(20_000))
     torch.testing.assert_close(spread, torch.full((3, 2), 0.7), rtol=0.03, atol=0)
+
+
+def test_a_table_with_as_many_rows_as_data_is_no_part_of_a_datum():
+    """The guide is the posterior but for a shift, which is taken away: the gain is the gap, 0.1² / (2 · 0.2) = 0.025 nats."""
+    table, x, category = torch.tensor([-2.0, 0.0, 2.0]), torch.tensor([-1.5, 2.2, 0.3]), torch.tensor([0, 2, 1])
+
+    def model(x, category, table):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(table[category], 1.0))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+    def guide(x, category, table):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal((4 * x + table[category]) / 5 + 0.1, math.sqrt(0.2)))
+
+    gap = attribute_gap(model, guide, (x, category, table), optimiser=Optimiser(steps=200), seed=0).summary()
+    assert abs(gap["amortisation"] - 0.025) < 4.5 * gap["amortisation_standard_error"] < 0.02
+    refined = refine(model, guide, (x, category, table), optimiser=Optimiser(steps=200), seed=0)
+    evidence = importance_evidence(model, refined.guide, (x[[2, 0]], category[[2, 0]], table), 100, seed=0)
+    assert torch.allclose(evidence.log_evidence, dist.Normal(table[category], 1.25**0.5).log_prob(x)[[2, 0]])
+    with pytest.raises(DataError, match=r"^x holds a datum .*used on\.$"):  # and no shapes of Pyro's
+        importance_evidence(model, refined.guide, (x + 1, category, table), 100, seed=0)
 
 
 def test_an_unknown_datum_is_refused():
