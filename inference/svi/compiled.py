@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.utils._pytree import tree_flatten
 
 from ppvae.errors import first_line
 
-from ..pair import Batch, buffers_kept, generator_kept
+from ..pair import Batch, buffers_kept, generator_kept, reachable_modules
 from .graph import Graph, NoGraph, batch_tensors, record_step
 from .loss import Loss
 
@@ -52,13 +53,12 @@ class Compiled:
     Args:
         loss: the loss of the training.
         batch: a batch of that shape.
-        backend: what makes code of a graph.
 
     Raises:
         NoGraph: the step cannot be recorded or compiled.
     """
 
-    def __init__(self, loss: Loss, batch: Batch, backend: Callable[[Any, list[Tensor]], Runner] | None = None) -> None:
+    def __init__(self, loss: Loss, batch: Batch) -> None:
         self._loss = loss
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -67,7 +67,7 @@ class Compiled:
         if size > MOST_OPERATIONS:
             raise NoGraph(f"a step has {size} operations, which would take minutes to compile")
         self._trained = [p for p, used in zip(loss.parameters, self._graph.used, strict=True) if used]
-        self._run = (backend or inductor)(self._graph.module, [t.detach() for t in self._inputs(batch)])
+        self._run = inductor(self._graph.module, [t.detach() for t in self._inputs(batch)])
         self._unlike: list[int] = []
         self._news: list[Tensor] = []
         with buffers_kept(loss.model, loss.guide), generator_kept():
@@ -106,35 +106,42 @@ class Compiled:
             seed: of the noise; None takes the generators as they are.
             nudge: how far to move every parameter for the trial, so that a value taken from one shows.
         """
+        with self._moved(nudge):
+            eager, buffers = self._trial(lambda: self._loss.backward(batch), seed)
+            compiled, untouched = self._trial(lambda: self(batch), seed)
+        (value, _, _, passed), *gradients = compiled
+        if not passed:
+            return "a check of a distribution"
+        news = {id(place): new for place, new in zip(self._graph.written, self._news, strict=True)}
+        buffers_compiled = [news.get(id(place), now) for place, now in zip(self._buffers(), untouched, strict=True)]
+        return self._difference([value, *gradients], eager) or self._written_otherwise(buffers_compiled, buffers)
+
+    @contextmanager
+    def _moved(self, nudge: float) -> Iterator[None]:
+        """Inside, every parameter is moved; afterwards all have their values and no gradient."""
         before = [parameter.detach().clone() for parameter in self._loss.parameters]
         try:
             with torch.no_grad():
                 for parameter in self._loss.parameters if nudge else ():
                     parameter.add_(nudge * (1 + parameter.abs()))
-            eager, written = self._eager_trial(batch, seed)
-            with generator_kept(seed):
-                value, _, _, passed = self(batch)
-            if not passed:
-                return "a check of a distribution"
-            return self._difference([value, *self._gradients()], eager) or self._written_otherwise(written)
+            yield
         finally:
             with torch.no_grad():
-                for parameter, value_before in zip(self._loss.parameters, before, strict=True):
-                    parameter.copy_(value_before)
+                for parameter, value in zip(self._loss.parameters, before, strict=True):
+                    parameter.copy_(value)
                     parameter.grad = None
 
-    def _eager_trial(self, batch: Batch, seed: int | None) -> tuple[list[Any], list[Any]]:
+    def _trial(self, step: Callable[[], Any], seed: int | None) -> tuple[list[Any], list[Tensor]]:
+        """What a step returns and its gradients, and the buffers after it, which are then put back."""
         for parameter in self._loss.parameters:
             parameter.grad = None
         with buffers_kept(self._loss.model, self._loss.guide), generator_kept(seed):
-            value = self._loss.backward(batch)
-            found = [value, *self._gradients()], [place.clone() for place in self._graph.written]
-        for parameter in self._loss.parameters:
-            parameter.grad = None
-        return found
+            value = step()
+            return [value, *(p.grad for p in self._loss.parameters)], [buffer.clone() for buffer in self._buffers()]
 
-    def _gradients(self) -> list[Tensor | None]:
-        return [parameter.grad for parameter in self._loss.parameters]
+    def _buffers(self) -> list[Tensor]:
+        modules = reachable_modules(self._loss.model, self._loss.guide)
+        return [buffer for module in modules for buffer in module.buffers()]
 
     def _difference(self, compiled: list[Any], eager: list[Any]) -> str | None:
         if not abs(compiled[0] - eager[0]) <= self._tolerance * (1 + abs(eager[0])):
@@ -147,10 +154,10 @@ class Compiled:
                 return "a gradient"
         return None
 
-    def _written_otherwise(self, written: list[Tensor]) -> str | None:
+    def _written_otherwise(self, compiled: list[Tensor], eager: list[Tensor]) -> str | None:
         near = [
             _apart(one, other) <= self._tolerance * (1 + _norm(other))
-            for one, other in zip(self._news, written, strict=True)
+            for one, other in zip(compiled, eager, strict=True)
         ]
         return None if all(near) else "a buffer"
 

@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._decomp import decomposition_table
+from torch._decomp.decompositions import native_batch_norm_decomposition
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
 from torch.overrides import TorchFunctionMode
@@ -32,6 +34,12 @@ from ..pair import Batch, buffers_kept, generator_kept, reachable_modules
 from .loss import Loss
 
 aten = torch.ops.aten
+
+# Operations whose signatures do not say that they write into their arguments, by such as say so.
+_WRITES_SAID = {
+    aten.native_batch_norm.default: native_batch_norm_decomposition,
+    aten.cudnn_batch_norm.default: decomposition_table[aten.cudnn_batch_norm.default],
+}
 
 
 class NoGraph(Exception):
@@ -76,7 +84,7 @@ def record_step(loss: Loss, batch: Batch) -> Graph:
     with buffers_kept(loss.model, loss.guide), generator_kept():
         states = _python_generators()
         try:
-            module = make_fx(step)(*loss.parameters, *tensors)
+            module = make_fx(step, _WRITES_SAID)(*loss.parameters, *tensors)
         except NoGraph:
             raise
         except Exception as error:  # whatever in the programs cannot be recorded

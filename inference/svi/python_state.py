@@ -13,6 +13,7 @@ import sys
 import types
 from typing import Any
 
+from pyro.infer.autoguide import AutoGuide
 from torch import Tensor, nn
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
@@ -94,7 +95,8 @@ class PythonState:
         if isinstance(one, (dict, list, tuple)):
             return self._watch_container(one)
         if isinstance(one, nn.Module):
-            keys = [key for key in vars(one) if key not in _BOOKKEEPING]
+            remade = {"plates"} if isinstance(one, AutoGuide) else set()  # by Pyro, in every run
+            keys = [key for key in vars(one) if key not in _BOOKKEEPING | remade]
             return self._note(vars(one), keys) + self._watch_class(type(one))
         if _of_a_library(type(one).__module__) or isinstance(one, types.ModuleType) or not hasattr(one, "__dict__"):
             return []

@@ -93,12 +93,11 @@ class Step:
         """
         state = PythonState(self._loss.model, self._loss.guide, vars(self._loss.elbo))
         try:
-            if str(self._loss.fabric._precision.precision) == "16-mixed":
-                raise NoGraph("with precision 16-mixed the gradients are scaled")
-            _refuse_score_functions(self._loss, batches[0])
-            made = {shape_of(batch): self._tried(batch) for batch in batches}
-            if shape_of(other) in made:
-                _try(made[shape_of(other)], other, TRIAL_SEED, NUDGE)
+            made = self._made(batches, other)
+        except NoGraph:
+            if (changed := state.changed()) is not None:  # which says more than what comes of it
+                raise NoGraph(f"the programs change a Python value as they run ({changed})") from None
+            raise
         finally:
             changed = state.changed()
             state.restore()
@@ -125,6 +124,15 @@ class Step:
                 f"{number} on steps are eager. Train again with fit(..., compile=False).",
                 stacklevel=2,
             )
+
+    def _made(self, batches: list[Batch], other: Batch) -> dict[tuple[Any, ...], Compiled]:
+        if str(self._loss.fabric._precision.precision) == "16-mixed":
+            raise NoGraph("with precision 16-mixed the gradients are scaled")
+        _refuse_score_functions(self._loss, batches[0])
+        made = {shape_of(batch): self._tried(batch) for batch in batches}
+        if shape_of(other) in made:
+            _try(made[shape_of(other)], other, TRIAL_SEED, NUDGE)
+        return made
 
     def _tried(self, batch: Batch) -> Compiled:
         compiled = Compiled(self._loss, batch)
