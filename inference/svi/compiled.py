@@ -26,13 +26,15 @@ LOW_PRECISION = 3e-2
 # A gradient far smaller than the others is what is left of larger terms; it is held to this share of the largest.
 SMALL = 1e-2
 
+# Noise is drawn by torch's own generators, so that it is that of the eager step. That shapes are those that it was
+# compiled for is known, and need not be asked in every step.
+INDUCTOR = {"fallback_random": True, "size_asserts": False, "alignment_asserts": False}
+
 Runner = Callable[..., Any]
 
 
 def inductor(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Runner:
-    """The graph as compiled code, from inductor's cache on the disk where it is there.
-
-    Noise is drawn by torch's own generators (``fallback_random``), so that it is that of the eager step.
+    """The graph as compiled code, from inductor's cache on the disk (``TORCHINDUCTOR_CACHE_DIR``) where it is there.
 
     Raises:
         NoGraph: it cannot be compiled.
@@ -40,7 +42,7 @@ def inductor(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Runner:
     try:
         with torch.no_grad(), generator_kept(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch._inductor.compile(graph, inputs, options={"fallback_random": True})
+            return torch._inductor.compile(graph, inputs, options=INDUCTOR)
     except Exception as error:  # inductor raises a different type for each stage
         if "InvalidCxxCompiler" in f"{type(error).__name__}{error!r}":
             raise NoGraph("there is no C++ compiler, which torch's inductor needs") from error
@@ -195,6 +197,8 @@ def _apart(one: Tensor, other: Tensor) -> float:
 
 def shape_of(batch: Batch) -> tuple[Any, ...]:
     """What two batches must share for one compiled step: layout and type of tensors, and all that is no tensor."""
+    if all(type(leaf) is Tensor for leaf in batch):  # asked before every step: the common case is fast
+        return tuple([(leaf.shape, leaf.stride(), leaf.dtype, leaf.device) for leaf in batch])
     leaves, spec = tree_flatten(batch)
     return (
         str(spec),

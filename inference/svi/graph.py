@@ -102,6 +102,8 @@ def record_step(loss: Loss, batch: Batch) -> Graph:
 
 def batch_tensors(batch: Batch) -> list[Tensor]:
     """The tensors of a batch, in their order in the graph's arguments."""
+    if all(type(leaf) is Tensor for leaf in batch):
+        return list(batch)
     return [leaf for leaf in tree_flatten(batch)[0] if isinstance(leaf, Tensor)]
 
 

@@ -9,6 +9,7 @@ containers. Tensors need no watching but for which tensor it is, since their val
 from __future__ import annotations
 
 import functools
+import operator
 import sys
 import types
 from typing import Any
@@ -61,9 +62,12 @@ class PythonState:
             if id(one) not in seen and not isinstance(one, (*PLAIN, Tensor, type)):
                 seen[id(one)] = one
                 pending += self._watch(one)
+        self._values = [value for _, _, value in self._entries]
 
     def changed(self) -> str | None:
         """The name of a value that is another one by now, or None."""
+        if self._as_before():
+            return None
         for table, key, value in self._entries:
             try:
                 now = table[key]
@@ -75,6 +79,17 @@ class PythonState:
             if cell.cell_contents is not value and not _equal(cell.cell_contents, value):
                 return "a variable of an enclosing function"
         return next(("a list or a dict" for table, size in self._sizes if len(table) != size), None)
+
+    def _as_before(self) -> bool:
+        """Whether all are the same objects: asked before every step, and nearly always so."""
+        try:
+            return (
+                all(map(operator.is_, [table[key] for table, key, _ in self._entries], self._values))
+                and all(cell.cell_contents is value for cell, value in self._cells)
+                and all(len(table) == size for table, size in self._sizes)
+            )
+        except (LookupError, ValueError):
+            return False
 
     def restore(self) -> None:
         """Put the values back, where they are attributes, globals or items."""
