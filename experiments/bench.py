@@ -1,7 +1,8 @@
 """The speed of the slowest operations: a step of SVI, a log weight, a transition of annealing, densities by layout.
 
-Steps of SVI are by :mod:`.bench_training`. Each contender does the same work on the 784-200-200-50 tanh VAE; they run
-in turns, so that a busy machine slows all of them alike, and the result is the ratio of medians. ``make bench`` runs it.
+Steps of SVI are by :mod:`.bench_training`. Each contender does the same work on the 784-200-200-50 tanh VAE; they
+run in turns, so that a busy machine slows all of them alike, and the result is the ratio of medians. ``make bench``
+runs it.
 """
 
 from __future__ import annotations

@@ -112,10 +112,11 @@ def fit(
         checkpoint: file to keep the state of the training in.
         resume: go on from ``checkpoint``. Killed at any point and resumed, a training ends with the same bits.
         checkpoint_seconds: how often to write the checkpoint; it is also written at the end and on Ctrl-C.
-        compile: True compiles the step (programs, loss and gradients as one piece of code, without Python), which then
-            takes a third to a half of the time, and the result is the same up to rounding; False never does. "auto"
-            compiles where it can and at least 5000 steps pay for the half minute that it takes; the second time the
-            code comes from inductor's cache on the disk. ``Fit.step`` says which, and if it is not compiled, why.
+        compile: True compiles the step (programs, loss and gradients as one piece of code, without Python), which
+            then takes about half of the time or less; the result is the same up to rounding. False never does. "auto"
+            compiles where that can be done and 5000 steps or more pay for the half minute that it takes; the second
+            time the code comes from inductor's cache on the disk (``TORCHINDUCTOR_CACHE_DIR``). ``Fit.step`` says
+            which it was, and if steps are eager, why. A training that goes on from a checkpoint keeps its kind.
         accelerator: Lightning Fabric's (``"auto"``, ``"cpu"``, ``"cuda"``, …).
         precision: Lightning Fabric's (``"32-true"``, ``"bf16-mixed"``, ``"64-true"``, …).
         progress: show a progress bar with the time that remains.
@@ -124,11 +125,12 @@ def fit(
         Fit: the history and how it ended. Ctrl-C ends a training early and returns what there is.
 
     Raises:
-        OptionError: an option has no meaningful value.
+        OptionError: an option has no meaningful value, or ``compile`` is True and the step cannot be compiled.
         DataError: the data are empty or hold NaN or infinite values.
         PairError: the pair cannot be run on the data, has no parameters, or has a fault that ``check`` calls fatal.
         NonFiniteError: the loss or its gradient is not finite; the parameters are those of the last good step.
-        CheckpointError: the checkpoint is missing, damaged or of another training.
+        CheckpointError: the checkpoint is missing, damaged or of another training, or of one by compiled steps that
+            cannot be compiled here.
 
     Example:
         >>> import torch

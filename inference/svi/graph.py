@@ -38,7 +38,7 @@ aten = torch.ops.aten
 # Operations whose signatures do not say that they write into their arguments, by such as say so.
 _WRITES_SAID = {
     aten.native_batch_norm.default: native_batch_norm_decomposition,
-    aten.cudnn_batch_norm.default: decomposition_table[aten.cudnn_batch_norm.default],
+    **{op: decomposition_table[op] for op in (aten.cudnn_batch_norm.default,) if op in decomposition_table},
 }
 
 

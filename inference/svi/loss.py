@@ -54,11 +54,6 @@ class Loss:
             parameter.grad = None
         return loss.detach(), found
 
-    def value(self, batch: Batch) -> float:
-        """The loss of a batch without gradients, from the draws that :meth:`backward` would make."""
-        with torch.no_grad(), self.fabric.autocast():
-            return float(self.elbo.loss(self.model, self.guide, *batch)) / self._size(batch)
-
     def _differentiable(self, batch: Batch) -> Tensor:
         with self.fabric.autocast():
             return self.elbo.differentiable_loss(self.model, self.guide, *batch) / self._size(batch)
