@@ -63,8 +63,8 @@ LOSSES = {
     "TraceEnum_ELBO": lambda: TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False),
     "RenyiELBO": lambda: RenyiELBO(alpha=0.0, num_particles=3, vectorize_particles=True, max_plate_nesting=1),
 }
-# Every pair of the law suite that has parameters, and every ELBO for two of them.
-STEPS = [(name, None) for name in pairs.LEARNT] + [(name, loss) for name in ("stored", "methods") for loss in LOSSES]
+# Every pair of the law suite that has parameters, and every other ELBO for one of them.
+STEPS = [(name, None) for name in pairs.LEARNT] + [("stored", loss) for loss in LOSSES if loss != "Trace_ELBO"]
 
 
 def loss_of(model, guide, batch, elbo=None):
@@ -102,12 +102,9 @@ def test_the_graph_of_a_step_is_the_step(name, elbo, uncompiled):
     assert_steps_agree(loss_of(pair.model, pair.guide, pair.args, elbo and LOSSES[elbo]()), pair.args, 1e-12)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("stored", torch.float64), ("vae_bernoulli", torch.float32)])
-def test_what_inductor_makes_of_it_is_the_step(name, kind):
-    torch.set_default_dtype(kind)
-    pair = pairs.build(name)
-    loss = loss_of(pair.model, pair.guide, pair.args)
-    assert_steps_agree(loss, pair.args, 1e-12 if kind == torch.float64 else 1e-6)
+def test_what_inductor_makes_of_it_is_the_step():
+    pair = pairs.build("stored")
+    assert_steps_agree(loss_of(pair.model, pair.guide, pair.args), pair.args, 1e-12)
 
 
 # --- a training -------------------------------------------------------------------------------------------------------
@@ -250,8 +247,7 @@ def assert_same_end(one, other, tolerance=1e-9):
     assert elbos[0] == pytest.approx(elbos[1], rel=tolerance)
 
 
-@pytest.mark.parametrize("clip_norm", [None, 0.05])
-@pytest.mark.parametrize("make", TRAINED)
+@pytest.mark.parametrize(("make", "clip_norm"), [(make, None) for make in TRAINED] + [(tied, 0.05)])
 def test_a_training_ends_where_the_eager_one_does(make, clip_norm, uncompiled):
     """Batch norm, dropout, constraints, context, subsampled plates, enumeration, automatic guides, tied weights."""
     result = train(make, True, clip_norm=clip_norm)
@@ -271,6 +267,8 @@ def test_a_vae_of_the_digits_ends_within_rounding_of_the_eager_one():
     assert (result.step, eager.step) == ("compiled", "eager: compile=False")
     assert_same_end(result, eager, tolerance=1e-3)
     assert result.elbo > result.history[0]["elbo"] + 1
+    model, guide, _ = make()
+    assert_steps_agree(loss_of(model, guide, (x[:50],)), (x[:50],), 1e-6)
 
 
 def test_training_is_the_same_bits_again_and_other_with_another_seed(uncompiled):
@@ -330,7 +328,7 @@ def broken_off(make, path, stop_at, monkeypatch, compile, **options):
     monkeypatch.setattr(svi_fit, "svi_step", taken)
 
 
-@pytest.mark.parametrize("stop_at", [1, 2, 7])
+@pytest.mark.parametrize("stop_at", [1, 7])
 def test_a_resumed_training_ends_with_the_same_bits(stop_at, tmp_path, uncompiled, monkeypatch):
     """Its steps stay compiled without being asked, however few remain."""
     expected = train(modules, True)
