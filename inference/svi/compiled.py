@@ -43,7 +43,7 @@ def inductor(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Runner:
         with torch.no_grad(), generator_kept(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             options = {name: value for name, value in INDUCTOR.items() if hasattr(torch._inductor.config, name)}
-            return torch._inductor.compile(graph, inputs, options=options)
+            return torch._inductor.compile(graph, [*inputs], options=options)
     except Exception as error:  # inductor raises a different type for each stage
         if "InvalidCxxCompiler" in f"{type(error).__name__}{error!r}":
             raise NoGraph("there is no C++ compiler, which torch's inductor needs") from error

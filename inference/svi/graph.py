@@ -116,7 +116,8 @@ def _stats(value: Tensor, gradients: list[Tensor], passed: Tensor) -> Tensor:
 
 
 def _python_generators() -> tuple[Any, ...]:
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
+    state: Any = np.random.get_state()  # noqa: NPY002
+    kind, keys, *rest = state
     return random.getstate(), kind, bytes(keys), *rest
 
 
@@ -170,7 +171,8 @@ _OF_CHECKS = {Tensor.item, Tensor.__bool__, Tensor.register_hook, torch._is_all_
 
 def _lift(module: GraphModule, num_parameters: int) -> list[Tensor]:
     """Make inputs of the tensors that the graph holds, after the parameters; those made by the step itself stay."""
-    graph, held = module.graph, {}
+    graph = module.graph
+    held: dict[int, tuple[Tensor, Node]] = {}
     places = [node for node in graph.nodes if node.op == "placeholder"]
     before = places[num_parameters] if len(places) > num_parameters else next(iter(graph.nodes))
     for node in list(graph.nodes):
