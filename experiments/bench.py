@@ -1,7 +1,8 @@
 """The speed of the slowest operations: a step of SVI, a log weight, a transition of annealing, densities by layout.
 
-Each contender does the same work on the 784-200-200-50 tanh VAE; they run in turns, so that a busy machine slows all of
-them alike, and the result is the ratio of medians. ``make bench`` runs it.
+Steps of SVI are by :mod:`.bench_training`. Each contender does the same work on the 784-200-200-50 tanh VAE; they
+run in turns, so that a busy machine slows all of them alike, and the result is the ratio of medians. ``make bench``
+runs it.
 """
 
 from __future__ import annotations
@@ -15,27 +16,28 @@ from itertools import pairwise
 
 import pyro
 import torch
-from pyro.infer import SVI, Trace_ELBO
 from pyro.infer.importance import vectorized_importance_weights
-from pyro.optim import PyroOptim
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from ppvae.inference import fit, importance_evidence
+from ppvae.inference import importance_evidence
 from ppvae.inference.option_records import LEAPFROG_STEPS
 from ppvae.inference.pair import Pair
 from ppvae.inference.pair.layout import LAYOUTS, Layout
 from ppvae.inference.sampling.annealing import forward, tune
-from ppvae.models import VAE, Bernoulli
+from ppvae.models import VAE
+
+from .bench_training import torch_log_w, trainers, vae_for
 
 
 @dataclass(frozen=True)
 class Config:
     """How much work a turn is, and how many turns there are."""
 
-    batch_size: int = 100
+    batch_sizes: tuple[int, ...] = (128, 20)
     steps: int = 50
+    compiled: bool = True
     num_data: int = 8
     num_particles: int = 5000
     num_chains: int = 16
@@ -48,15 +50,13 @@ class Config:
 def contenders(config: Config) -> dict[str, dict[str, Callable[[], object]]]:
     """For each task, who does it and how; the first of each is ours, the last plain torch."""
     torch.manual_seed(0)
-    x = torch.bernoulli(torch.full((config.steps * config.batch_size, 784), 0.13))
+    x = torch.bernoulli(torch.full((config.steps * max(config.batch_sizes), 784), 0.13))
     few = x[: config.num_data]
-    ours, theirs, plain = (VAE.for_data(x, Bernoulli(), latent_dim=50, hidden=(200, 200)) for _ in range(3))
-    train = partial(fit, epochs=1, batch_size=config.batch_size, progress=False)
+    ours, theirs, plain = (vae_for(x) for _ in range(3))
     return {
-        f"{config.steps} steps of SVI, {config.batch_size} data each": {
-            "ppvae.inference.fit": lambda: train(ours.model, ours.guide, x),
-            "pyro.infer.SVI": lambda: _pyro_steps(theirs, x, config.batch_size),
-            "plain torch": lambda: _torch_steps(plain, x, config.batch_size),
+        **{
+            f"{config.steps} steps of SVI, {size} data each": trainers(x[: config.steps * size], size, config.compiled)
+            for size in config.batch_sizes
         },
         f"{config.num_particles} weights of each of {config.num_data} data": {
             "ppvae.inference.importance_evidence": lambda: importance_evidence(
@@ -72,7 +72,7 @@ def contenders(config: Config) -> dict[str, dict[str, Callable[[], object]]]:
 def _layouts(config: Config) -> dict[str, dict[str, float]]:
     """log p(x, z) and log q(z|x) of the same draws in every layout, on a pair that suits them all, found out before."""
     x = torch.bernoulli(torch.full((config.num_data, 784), 0.13))
-    pair = VAE.for_data(x, Bernoulli(), latent_dim=50, hidden=(200, 200))
+    pair = vae_for(x)
     z = torch.randn(config.num_laid_out, len(x), 50)
     with Pair.on(pair.model, pair.guide, (x,)) as view, torch.no_grad():
 
@@ -168,22 +168,6 @@ def _torch_anneal(
     return log_w
 
 
-def _pyro_steps(pair: VAE, x: Tensor, batch_size: int) -> None:
-    pyro.clear_param_store()
-    svi = SVI(pair.model, pair.guide, PyroOptim(torch.optim.Adam, {"lr": 1e-3}), Trace_ELBO())
-    for batch in x.split(batch_size):
-        svi.step(batch)
-    pyro.clear_param_store()
-
-
-def _torch_steps(pair: VAE, x: Tensor, batch_size: int) -> None:
-    optimizer = torch.optim.Adam(pair.parameters(), lr=1e-3)
-    for batch in x.split(batch_size):
-        optimizer.zero_grad()
-        (-_torch_log_w(pair, batch, 1).mean()).backward()
-        optimizer.step()
-
-
 def _pyro_weights(pair: VAE, x: Tensor, num_particles: int) -> None:
     with torch.no_grad():
         for datum in x.split(1):
@@ -194,17 +178,7 @@ def _pyro_weights(pair: VAE, x: Tensor, num_particles: int) -> None:
 def _torch_weights(pair: VAE, x: Tensor, num_particles: int) -> None:
     with torch.no_grad():
         for datum in x.split(1):
-            _torch_log_w(pair, datum, num_particles).logsumexp(0)
-
-
-def _torch_log_w(pair: VAE, x: Tensor, num_particles: int) -> Tensor:
-    """log w by hand, up to the constants of the Gaussians, which cancel."""
-    loc, scale = pair.encode(x)
-    noise = torch.randn(num_particles, *loc.shape)
-    z = loc + scale * noise
-    logits = pair.decoder(z)
-    log_likelihood = (x * logits - torch.nn.functional.softplus(logits)).sum(-1)
-    return log_likelihood + (0.5 * noise.square() - 0.5 * z.square() + scale.log()).sum(-1)
+            torch_log_w(pair, datum, num_particles).logsumexp(0)
 
 
 def run(config: Config) -> dict[str, dict[str, float]]:
@@ -218,9 +192,9 @@ def _medians(ways: dict[str, Callable[[], object]], turns: int) -> dict[str, flo
     for turn in range(turns + 1):
         for name, way in ways.items():
             started = time.perf_counter()
-            way()
+            own = way()  # some count the seconds of their work themselves, without getting ready
             if turn:  # the first turn warms up
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(own if isinstance(own, float) else time.perf_counter() - started)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 

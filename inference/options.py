@@ -104,6 +104,20 @@ def flag(name: str, value: Any) -> bool:
     return found
 
 
+def flag_or(word: str, name: str, value: Any) -> Any:
+    """``value`` if it is True, False or one word.
+
+    Raises:
+        OptionError: it is not.
+    """
+    if isinstance(value, str) and value == word:
+        return value
+    found = plain(value)
+    if not isinstance(found, bool):
+        raise OptionError(f"{name} must be {word!r}, True or False; it is {shown(value)}.")
+    return found
+
+
 def valid_seed(value: Any) -> int | None:
     """The argument ``seed``, if the generators can be started from it; or None, which leaves them as they are.
 

@@ -28,6 +28,7 @@ class Fit:
         parameters: the trained values by their names in Pyro's parameter store, in the constrained space.
         steps: gradient steps taken, those before a resume included.
         seconds: time spent, that before a resume included.
+        step: how steps were taken: ``"compiled"``, or ``"eager: "`` and why.
         found: names of the parameters whose values were in Pyro's parameter store before, and were trained on.
     """
 
@@ -38,6 +39,7 @@ class Fit:
     parameters: dict[str, Tensor]
     steps: int
     seconds: float
+    step: str = "eager"
     found: tuple[str, ...] = ()
 
     @property
@@ -75,6 +77,7 @@ class Fit:
             "place": [len(self.history), 0, self.steps],
             "sums": [0.0, self.seconds],
             "found": list(self.found),
+            "step": {"name": self.step, "sizes": []},
         }
         save_values(Path(path), self.model.values, told)
 
@@ -110,6 +113,7 @@ class Fit:
             score = max(row["validation_elbo"] for row in self.history)
             lines.append(f"validation ELBO: {score:.2f} nats per datum in the best epoch")
         lines.append(f"{sum(p.numel() for p in self.parameters.values())} numbers in {len(self.parameters)} parameters")
+        lines.append(f"steps: {self.step}")
         if self.found:
             lines.append(f"trained on from values found in Pyro's parameter store: {', '.join(self.found)}")
         return "\n".join(lines)

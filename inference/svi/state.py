@@ -48,6 +48,8 @@ from ..resume import fingerprint
 from .batches import Source
 from .checkpoint import generator_state, put_values, set_generator_state, values_of
 from .early_stopping import Plateau
+from .loss import Loss
+from .step import Step
 
 # Validation draws at least so many weights in all: a small validation set gets more particles per datum.
 VALIDATION_WEIGHTS = 4096
@@ -85,9 +87,14 @@ class Training:
             self.parameters = self._first_run(first)
         for finding in fatal_findings(model, guide, first):
             raise ContractError(finding) from finding.cause
-        self._optimizer = made("optimizer", Optimizer, optimizer, list(self.parameters.values()), lr=learning_rate)
-        self.optimizer: Any = fabric.setup_optimizers(self._optimizer)
-        self.scheduler = made("scheduler", LRScheduler, scheduler, self._optimizer) if scheduler is not None else None
+        leaves = list(self.parameters.values())
+        self.step = Step(Loss(model, guide, self._elbo, fabric, leaves, self._num_units))
+        self.saved_step: dict[str, Any] | None = None
+        self.bare_optimizer = made("optimizer", Optimizer, optimizer, leaves, lr=learning_rate)
+        self.optimizer: Any = fabric.setup_optimizers(self.bare_optimizer)
+        self.scheduler = (
+            made("scheduler", LRScheduler, scheduler, self.bare_optimizer) if scheduler is not None else None
+        )
         self.plateau = Plateau(patience) if patience is not None else None
         self.best: dict[str, Any] | None = None
         self.history: list[dict[str, float]] = []
@@ -137,32 +144,13 @@ class Training:
             return moved
         return map_tensors(lambda leaf: leaf.to(self._cast) if leaf.is_floating_point() else leaf, moved)
 
-    def loss(self, batch: Batch) -> float:
-        """The per-datum mean loss of a batch; its gradients are left in the parameters."""
-        size = self._num_units or len(batch[0])
-        if not hasattr(self._elbo, "differentiable_loss"):
-            return self._loss_and_grads(batch, size)
-        with self._fabric.autocast():
-            loss = self._elbo.differentiable_loss(self.model, self.guide, *batch) / size
-        self._fabric.backward(loss)
-        return loss.item()
-
-    def _loss_and_grads(self, batch: Batch, size: int) -> float:
-        """For ELBOs that only leave gradients behind, of the sum over the data (RenyiELBO, TraceGraph_ELBO)."""
-        with self._fabric.autocast():
-            loss = self._elbo.loss_and_grads(self.model, self.guide, *batch)
-        for parameter in self.parameters.values():
-            if parameter.grad is not None:
-                parameter.grad.div_(size)
-        return float(loss) / size
-
     def end_epoch(self, seconds: float) -> None:
         """Validate, write the row of history, step the scheduler, judge the plateau."""
         row = {"epoch": self.epoch + 1, "elbo": self.epoch_sum / self.source.num_data}
         scores = self._validation_scores()
         row["validation_elbo"] = float(scores.mean())
         row["validation_standard_error"] = float(scores.std() / math.sqrt(len(scores))) if len(scores) > 1 else math.nan
-        row["learning_rate"] = self._optimizer.param_groups[0]["lr"]
+        row["learning_rate"] = self.bare_optimizer.param_groups[0]["lr"]
         row["seconds"] = seconds
         self.history.append(row)
         if isinstance(self.scheduler, ReduceLROnPlateau):
@@ -219,10 +207,11 @@ class Training:
         """All that the next step depends on."""
         return {
             "values": values_of(self.parameters, self.modules),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": self.bare_optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "plateau": self.plateau.state_dict() if self.plateau else None,
             "best": self.best,
+            "step": {"name": self.step.name, "sizes": self.step.sizes},
             "generators": generator_state(),
             "history": self.history,
             "place": [self.epoch, self.batch_number, self.steps],
@@ -233,7 +222,7 @@ class Training:
         """Go on from :meth:`state_dict`."""
         try:
             put_values(self.parameters, self.modules, state["values"], self._fabric.device)
-            self._optimizer.load_state_dict(state["optimizer"])
+            self.bare_optimizer.load_state_dict(state["optimizer"])
             if self.scheduler is not None and state["scheduler"] is not None:
                 self.scheduler.load_state_dict(state["scheduler"])
             if self.plateau is not None and state["plateau"] is not None:
@@ -244,6 +233,7 @@ class Training:
                 "it was started with."
             ) from error
         self.best, self.history = state["best"], state["history"]
+        self.saved_step = state.get("step", {"name": "eager: so was the checkpoint's training", "sizes": []})
         self.epoch, self.batch_number, self.steps = state["place"]
         self.epoch_sum, self.seconds = state["sums"]
         set_generator_state(state["generators"])

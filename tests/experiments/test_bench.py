@@ -5,17 +5,36 @@ import math
 import torch
 
 from ppvae.experiments import bench
+from ppvae.experiments.bench_training import torch_log_w, trainers
+from ppvae.inference.svi import compiled
 from ppvae.models import VAE, Bernoulli
 
 
 def test_every_task_has_a_plain_contender_and_a_median():
     config = bench.Config(
-        batch_size=4, steps=2, num_data=2, num_particles=5, num_chains=2, num_annealed=2, num_laid_out=3, turns=1
+        batch_sizes=(4, 3),
+        steps=2,
+        compiled=False,
+        num_data=2,
+        num_particles=5,
+        num_chains=2,
+        num_annealed=2,
+        num_laid_out=3,
+        turns=1,
     )
     result = bench.run(config)
-    assert len(result) == 4
+    assert len(result) == 5
     assert all("plain torch" in medians and min(medians.values()) > 0 for medians in result.values())
-    assert bench.table(result).row_count == 14
+    assert bench.table(result).row_count == 17
+
+
+def test_those_that_compile_take_the_same_steps(monkeypatch):
+    """Without compilers, which take half a minute each."""
+    monkeypatch.setattr(compiled, "inductor", lambda graph, inputs: graph)
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    ways = trainers(torch.bernoulli(torch.full((6, 784), 0.4)), 3, compiled=True)
+    assert {"ppvae.inference.fit, compiled", "plain torch, compiled"} <= set(ways)
+    assert all(way() > 0 for way in ways.values())
 
 
 def test_the_plain_annealing_estimates_the_same_evidence():
@@ -24,7 +43,7 @@ def test_the_plain_annealing_estimates_the_same_evidence():
     x = torch.bernoulli(torch.full((3, 12), 0.4))
     pair = VAE.for_data(x, Bernoulli(), latent_dim=2, hidden=(8,))
     with torch.no_grad():
-        drawn = bench._torch_log_w(pair, x, 20_000)
+        drawn = torch_log_w(pair, x, 20_000)
     annealed = bench._torch_anneal(pair, x, 500, 10, 3)
     # Both leave the same Gaussian constants out.
     for i in range(len(x)):
