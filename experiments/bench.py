@@ -55,7 +55,9 @@ def contenders(config: Config) -> dict[str, dict[str, Callable[[], object]]]:
     ours, theirs, plain = (vae_for(x) for _ in range(3))
     return {
         **{
-            f"{config.steps} steps of SVI, {size} data each": trainers(x[: config.steps * size], size, config.compiled)
+            f"{config.steps} steps of SVI, {size} data each": {
+                **trainers(x[: config.steps * size], size, config.compiled)
+            }
             for size in config.batch_sizes
         },
         f"{config.num_particles} weights of each of {config.num_data} data": {

@@ -1,6 +1,7 @@
 """Enumerated sites are drawn from p(d|z, x), as a number or as a one-hot vector."""
 
 import math
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -11,7 +12,7 @@ from torch import Tensor
 from ppvae.inference import to_datatree
 from ppvae.inference.pair import Pair
 
-PARALLEL = {"enumerate": "parallel"}
+PARALLEL: Any = {"enumerate": "parallel"}
 MEANS = torch.tensor([-1.0, 0.5, 2.0], dtype=torch.float64)
 SHARES = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
 X = torch.tensor([[0.3], [-1.2], [2.0]], dtype=torch.float64)

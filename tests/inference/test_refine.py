@@ -478,7 +478,7 @@ def test_moments_are_those_of_the_guide():
 
 
 def test_a_table_with_as_many_rows_as_data_is_no_part_of_a_datum():
-    """The guide is the posterior but for a shift, which is taken away: the gain is the gap, 0.1² / (2 · 0.2) = 0.025 nats."""
+    """The guide is the posterior but for a shift, which is taken away: a gain of 0.1² / (2 · 0.2) = 0.025 nats."""
     table, x, category = torch.tensor([-2.0, 0.0, 2.0]), torch.tensor([-1.5, 2.2, 0.3]), torch.tensor([0, 2, 1])
 
     def model(x, category, table):
