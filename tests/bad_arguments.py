@@ -221,6 +221,7 @@ KINDS: dict[str, Values] = {
     "seed": SEED,
     "progress": FLAG,
     "resume": FLAG,
+    "compile": FLAG,
     "closed_form": FLAG,
     "predictive": FLAG,
     "annealing": NONE | RECORD | _but("Annealing") | {"word": lambda: "prior"},

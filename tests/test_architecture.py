@@ -426,7 +426,7 @@ LONGER = {
     "inference/gap/refinement.py": 326,
     "inference/latents/active_units.py": 360,
     "inference/pair/check.py": 304,
-    "inference/pair/pair.py": 383,
+    "inference/pair/pair.py": 373,
     "inference/pair/parameters.py": 327,
     "inference/pair/programs.py": 275,
     "inference/posterior/datatree.py": 260,

@@ -10,9 +10,9 @@ unconstrained latents u; ``(num_draws, num_units, *plates inside the unit, *even
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,13 +28,15 @@ from .failures import drawable
 from .layout import Body, Layout, Tensors, run
 from .memory import chunks
 from .programs import Programs
-from .recording import Recordings, Terms
 from .sites import Frame, Site, U, Values
 from .structure import Structure, Unit
 from .traces import Program
 
 # Units that the programs are tried on.
 FEW = 4
+
+# Log densities that are functions of u: (num_chains, num_units, dim) ↦ (num_terms, num_chains, num_units).
+Terms = Callable[[Tensor], Tensor]
 
 
 class Densities(NamedTuple):
@@ -66,7 +68,6 @@ class Pair:
         selection: the units that are meant, where the programs run on all data at once; None for all.
         filler: values for the other units, ``(1, num_units, ...)`` by site and for ``u``.
         remarks: what a reader of any number of this pair must be told, a sentence each.
-        recordings: of the functions of unconstrained latents; a changed pair begins its own.
     """
 
     programs: Programs
@@ -79,7 +80,6 @@ class Pair:
     selection: Tensor | None = None
     filler: Values | None = None
     remarks: tuple[str, ...] = ()
-    recordings: Recordings = field(init=False, default_factory=Recordings, repr=False, compare=False)
 
     @staticmethod
     @contextmanager
@@ -290,7 +290,7 @@ class Pair:
 
     def joint(self, u: Tensor) -> Tensor:
         """log p(x, u), ``(1, num_chains, num_units)``."""
-        return self._recorded("joint", lambda u: self._joint(u)["log_joint"][None])(u)
+        return self._joint(u)["log_joint"][None]
 
     def path(self, start: Start) -> Terms:
         """The two ends of an annealing path: u ↦ log q(u|x) or log p(u), and log p(x, u); ``(2, chains, units)``."""
@@ -300,22 +300,12 @@ class Pair:
             log_start = found["log_prior"] if start == "prior" else self._log_guide(u, found)
             return torch.stack([log_start, found["log_joint"]])
 
-        return self._recorded(f"path from {start}", terms)
+        return terms
 
     def ends(self, u: Tensor) -> Tensor:
         """log q(u|x), log p(u) and log p(x, u), ``(3, num_chains, num_units)``."""
-
-        def terms(u: Tensor) -> Tensor:
-            found = self._joint(u, prior=True)
-            return torch.stack([self._log_guide(u, found), found["log_prior"], found["log_joint"]])
-
-        return self._recorded("ends", terms)(u)
-
-    def _recorded(self, name: str, terms: Terms) -> Terms:
-        """The same function, played back once it was evaluated often; a loop over draws would be unrolled."""
-        if "loop" in (self.model_layout, self.guide_layout):
-            return terms
-        return partial(self.recordings.values, name, terms)
+        found = self._joint(u, prior=True)
+        return torch.stack([self._log_guide(u, found), found["log_prior"], found["log_joint"]])
 
     def draw(self, start: Start, num_chains: int) -> Tensor:
         """Independent draws of the guide or of the prior, ``(num_chains, num_units, dim)``.

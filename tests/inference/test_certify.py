@@ -293,7 +293,10 @@ def test_a_closed_form_is_that_of_the_model_only():
 
     pair = Several(num_features=3, latent_dim=2)
     with pytest.raises(PairError, match="not an entry of x"):
-        certify(pair.other, pair.guide, torch.zeros(2, 3))
+        certify(pair.other, pair.guide, like=torch.zeros(2, 3))
+    certificate = certify(pair.other, pair.guide, torch.ones(2, 3), sampling=DRAWS_ALONE, seed=0)
+    assert certificate.mean_upper == math.inf
+    assert any("observes" in note for note in certificate.notes)
 
 
 def test_a_single_datum():
@@ -489,7 +492,8 @@ def test_pairs_that_cannot_be_certified():
 
     line = pairs.build("line")
     with pytest.raises(PairError, match="observe x as it is"):
-        certify(reads, line.guide, line.x)
+        certify(reads, line.guide, like=line.x)
+    assert any("observes" in note for note in certify(reads, line.guide, line.x, sampling=DRAWS_ALONE).notes)
     with pytest.raises(PairError, match="'z' is discrete"):
         certify(discrete, poisson, line.x)
 

@@ -41,7 +41,7 @@ def test_what_needs_a_draw_of_the_prior_is_refused_in_a_sentence():
     with pytest.raises(PairError, match="prior of 'loc' is improper"):
         annealed_evidence(model, guide, X, annealing=Annealing(start="prior"), seed=0)
     with pytest.raises(PairError, match="no data can be drawn from the model"):
-        certify(model, guide, X, seed=0)
+        certify(model, guide, like=X, seed=0)
 
 
 def test_reference_draws_and_their_tree():
