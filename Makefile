@@ -1,10 +1,11 @@
 # The list of commands. Each makes .venv if there is none and installs only when what is to be installed changed.
 #
-#   make run     train the default pair on the embedded digits and estimate log p(x); ARGS="..." goes to `ppvae run`
-#   make test    the tests; ARGS="..." goes to pytest
-#   make lint    ruff and mypy
-#   make bench   medians of a step of SVI and of a log weight, side by side with Pyro's own and plain torch
-#   make wheel   build the wheel, and import all of it from an environment away from this checkout
+#   make run         train the default pair on the embedded digits and estimate log p(x); ARGS="..." goes to `ppvae run`
+#   make test        the tests but for those that take long; ARGS="..." goes to pytest
+#   make test-slow   those that take long: hard posteriors, many replicates, whole trainings, the tutorials
+#   make lint        ruff and mypy
+#   make bench       medians of a step of SVI and of a log weight, side by side with Pyro's own and plain torch
+#   make wheel       build the wheel, and import all of it from an environment away from this checkout
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -12,14 +13,17 @@ BIN := .venv/bin
 ROOMS := ppvae models inference experiments
 INSTALLED := build/installed
 
-.PHONY: run test lint bench wheel
+.PHONY: run test test-slow lint bench wheel
 .DELETE_ON_ERROR:
 
 run: $(INSTALLED)
 	$(BIN)/ppvae run $(ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/pytest -n auto --dist worksteal $(ARGS)
+	$(BIN)/pytest -n auto --dist worksteal -m "not slow" $(ARGS)
+
+test-slow: $(INSTALLED)
+	$(BIN)/pytest -n auto --dist worksteal -m slow $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

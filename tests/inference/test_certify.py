@@ -218,6 +218,7 @@ def test_a_real_certificate_covers(name, num_draws, monkeypatch):
     assert certificate.mean_lower <= truth.mean()
 
 
+@pytest.mark.slow
 def test_the_mean_of_real_data_is_covered():
     """20 certificates of 20 data each: four misses would have a chance of 0.016 if they cover with 95 %."""
     hits = 0

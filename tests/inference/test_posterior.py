@@ -134,6 +134,7 @@ def test_a_hierarchy_has_the_posterior_of_each_level():
     assert_moments(torch.cat([found.draws["z2"], found.draws["z1"]], -1), mean, cov.expand(5, 4, 4))
 
 
+@pytest.mark.slow
 def test_a_funnel_is_refused():
     """20 of 20."""
     found = sample_posterior(*planted.funnel(), torch.zeros(20), num_draws=75, warm_up=60, seed=0)
@@ -165,6 +166,7 @@ def leaning_data(second, first=2.0):
     return torch.stack([torch.full_like(second, first), second], -1)
 
 
+@pytest.mark.slow
 def test_chains_in_a_mode_of_no_mass_start_anew(monkeypatch):
     """A lower mode of mass 10⁻⁷ to 10⁻⁵ holds a quarter of the chains: refused at first, 20 of 20 in the end."""
     x, numbers = leaning_data(torch.linspace(1.8, 2.2, 20), 4.0), (0.3, 0.76)
@@ -255,6 +257,7 @@ def test_a_second_attempt_replaces_the_draws_of_those_that_failed_and_no_others(
     assert torch.allclose(found.rhat, torch.tensor(rhat))
 
 
+@pytest.mark.slow
 def test_data_do_not_depend_on_pieces_or_on_who_drew_before():
     """The whole is reproducible by its seed, in one piece or in many, and leaves the global generator alone."""
     pair, options = pairs.build("vae_binomial"), {"num_draws": 20, "num_chains": 4, "warm_up": 20, "seed": 3}

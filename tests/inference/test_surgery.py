@@ -118,6 +118,7 @@ def test_the_elbo_is_that_of_the_log_weights():
     assert ((surgery.elbo - evidence.elbo).abs() < truths.Z_LIMIT * error).all()
 
 
+@pytest.mark.slow
 def test_the_errors_are_the_spread_over_seeds():
     """The spread over 400 seeds is known to 1/√800 = 3.5 %; 16 % are 4.5 of these."""
     pair = pairs.line(scale=1.25)
