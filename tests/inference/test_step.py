@@ -255,6 +255,7 @@ def test_a_training_ends_where_the_eager_one_does(make, clip_norm, uncompiled):
     assert_same_end(result, train(make, False, clip_norm=clip_norm))
 
 
+@pytest.mark.slow
 def test_a_vae_of_the_digits_ends_within_rounding_of_the_eager_one():
     torch.set_default_dtype(torch.float32)
     x = load_dataset("digits").train[:200]

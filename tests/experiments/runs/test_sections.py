@@ -92,6 +92,7 @@ def test_a_new_evaluation_keeps_the_sections_and_says_its_method(trained):
         assert saved.attrs["method"] == "annealing"
 
 
+@pytest.mark.slow
 def test_auto_settles_by_tolerance(trained):
     result = evaluate_run(trained, EvaluateOptions(method="auto", tolerance=0.3, max_eval=3, seed=1))
     again = evaluate_run(trained, EvaluateOptions(method="auto", tolerance=0.3, max_eval=3, seed=1))
@@ -178,6 +179,7 @@ def test_what_is_written_is_what_inference_says(trained):
     assert by_run.summary["mean_lower"] == pytest.approx(direct.mean_lower)
 
 
+@pytest.mark.slow
 def test_the_guide_is_looked_at_as_a_posterior(trained):
     found = assess_run(trained, AssessOptions(num_data=2, num_simulations=60, seed=3), command="ppvae posterior")
     summary = trained.read_summary()
