@@ -336,11 +336,12 @@ def _choose(job: _Certification, batch: Batch, shown: Batch | None) -> _Settings
         title = f"pilot of {effort.num_distributions}"
         drawn_w = gather(job.weights(drawn, effort, title)) if drawn else None
         spent += effort.transitions(num_pilot, num_pilot) if drawn else 0
-        if shown is None and drawn_w is not None:
+        if shown is None:
+            assert drawn_w is not None  # without any, drawing them has raised
             groups = best_groups(drawn_w[0], job.risk, num_data)
             enough = _enough(job, sandwich(*drawn_w, groups), groups, num_data)
         else:
-            w = gather(job.bridge.weights(batch if shown is None else shown, None, effort, title))
+            w = gather(job.bridge.weights(shown, None, effort, title))
             spent += effort.transitions(w[0].shape[1], 0)
             groups = best_groups(w[0], job.risk, num_data)
             twins = None if drawn_w is None else sandwich(*drawn_w, groups)
