@@ -17,7 +17,7 @@ from torch import Tensor
 from ppvae.errors import PairError
 
 from ..pair import Pair, generator_kept, has_continuum
-from ..sampling import LEAST_BUDGET, ON_THE_LINE, Search, confirms, defensive_weights, effective, plan, search
+from ..sampling import LEAST_BUDGET, Search, confirms, defensive_weights, effective, plan, search
 from .estimates import ImportanceEvidence
 from .evidence import Evidence
 from .streaming import Running, num_bounds_of
@@ -48,14 +48,12 @@ def search_all(pair: Pair, budget: int, memory_mb: float) -> Search | None:
     """
     if budget < LEAST_BUDGET or not pair.dim or not has_continuum(pair):
         return None
-    how = plan(budget)
-    # The line from the guide to each of the modes is the longest list of places that is evaluated at once.
-    at_once = max(how.num_prior, how.num_images, how.num_climbs * ON_THE_LINE, how.num_tests)
     # Random numbers of its own: where nothing is found, the estimator draws what it would draw without a search.
     with generator_kept():
         seed = int(torch.randint(2**31, ()))
     with generator_kept(seed), suppress(PairError):  # the guide draws outside the prior's support
-        return _joined([search(pair.rows(units), budget) for units in pair.pieces(at_once, memory_mb)])
+        pieces = pair.pieces(plan(budget).draws_at_once(pair), memory_mb)
+        return _joined([search(pair.rows(units), budget, memory_mb) for units in pieces])
     return None
 
 

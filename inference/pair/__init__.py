@@ -43,7 +43,7 @@ from .parameters import (
 )
 from .programs import Programs
 from .randomness import generator_kept, seeded
-from .replay import prepare, trainable
+from .replay import measured_again, prepare, trainable
 from .sites import Frame, Site, Values
 from .traces import FAILURES, Program, plain_traces, sample_sites, site_log_prob
 from .unconstrained import Point, demand_continuum, evaluate, has_continuum
@@ -89,6 +89,7 @@ __all__ = [
     "in_a_program",
     "is_masked",
     "map_tensors",
+    "measured_again",
     "named_parameters",
     "observed_leaves",
     "opened",

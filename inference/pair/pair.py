@@ -67,6 +67,7 @@ class Pair:
         bytes_each: bytes that one evaluation with its gradient costs per draw and unit.
         selection: the units that are meant, where the programs run on all data at once; None for all.
         filler: values for the other units, ``(1, num_units, ...)`` by site and for ``u``.
+        plates_made_whole: whether plates that subsample show all of their data.
         remarks: what a reader of any number of this pair must be told, a sentence each.
     """
 
@@ -79,6 +80,7 @@ class Pair:
     bytes_each: int = 128
     selection: Tensor | None = None
     filler: Values | None = None
+    plates_made_whole: bool = False
     remarks: tuple[str, ...] = ()
 
     @staticmethod

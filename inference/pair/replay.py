@@ -72,6 +72,24 @@ def understood(
             demand_the_same(pair.few, before)
 
 
+@contextmanager
+def measured_again(pair: Pair) -> Iterator[Pair]:
+    """The pair inside a context as :func:`understood` gives it, after its parameters changed.
+
+    What was found out about the programs holds whatever the parameters are, and is not found out anew: that takes
+    longer than many a measurement.
+    """
+    programs = (pair.model, pair.guide)
+    with (
+        programs_named(),
+        evaluation_mode(*programs),
+        own_parameters(*programs),
+        buffers_kept(*programs),
+        whole_plates(pair.plates_made_whole),
+    ):
+        yield pair
+
+
 def _measurable(guide: Program, batch: Batch) -> Program:
     """A Laplace approximation is a point while it is trained; what it stands for is the normal at that point."""
     if not isinstance(guide, AutoLaplaceApproximation):
@@ -121,7 +139,7 @@ def _seen(model: Program, guide: Program, arguments: Arguments, stack: ExitStack
         pair = looked_at(model, guide, arguments)
     except ShowsAPart:
         stack.enter_context(whole_plates())
-        pair = looked_at(model, guide, arguments)
+        pair = replace(looked_at(model, guide, arguments), plates_made_whole=True)
     return without_nan(pair)
 
 

@@ -14,9 +14,10 @@ from .bridge_sampling import BridgeEstimate, bridge, effective_draws
 from .defensive import ENOUGH, LARGE_PRIOR_SHARE, PRIOR_SHARE, confirms, defensive_weights
 from .hmc import transition
 from .mixture_start import AnnealingPath, MixtureStart
-from .mode_search import LEAST_BUDGET, ON_THE_LINE, Search, effective, plan, search
+from .mode_search import Search, effective, search
 from .preconditioning import Standardised, standardised
 from .resampling import annealed_places
+from .search_plan import LEAST_BUDGET, plan
 from .student import StudentMixture
 from .warmup import Kernel, Walk, covariance_factor, settle, starts, walk, warm_up
 
@@ -24,7 +25,6 @@ __all__ = [
     "ENOUGH",
     "LARGE_PRIOR_SHARE",
     "LEAST_BUDGET",
-    "ON_THE_LINE",
     "PILOT_CHAINS",
     "PILOT_TRANSITIONS",
     "PILOT_WARM_UP",

@@ -35,11 +35,12 @@ import torch
 from torch import Tensor
 
 from ..pair import Pair
+from .in_parts import InParts
 from .quasi_newton import Climbed, climb
+from .search_plan import ON_THE_LINE, plan
+from .search_starts import climb_starts, images_of, pick
 from .student import StudentMixture
 
-# Evaluations per datum below which no search is worth while.
-LEAST_BUDGET = 100
 # Shares of p(x) for which it is worth while to draw from modes that were found, and from wider distributions.
 WORTHWHILE, WORTHWHILE_OUTSIDE = 0.01, 0.1
 # Effective draws of the prior below which their standard error means nothing.
@@ -52,25 +53,6 @@ DIP = 0.5
 FACTORS = (1.5, 3.0)
 # So many draws must have found a part of the posterior that has no mode.
 SEVERAL = 3.0
-# Places on the line from the guide to a mode.
-ON_THE_LINE = 5
-
-
-class Plan(NamedTuple):
-    """How a budget of evaluations is spent; see :func:`plan`."""
-
-    num_guide: int
-    num_prior: int
-    num_images: int
-    num_climbs: int
-    num_steps: int
-    num_tests: int
-
-    @property
-    def cost(self) -> int:
-        """Evaluations per datum; a gradient counts as two."""
-        climbs = self.num_climbs * (2 * (self.num_steps + 1) + ON_THE_LINE + 1)
-        return 2 * self.num_guide + self.num_prior + self.num_images + climbs + self.num_tests
 
 
 class Search(NamedTuple):
@@ -85,7 +67,7 @@ class Search(NamedTuple):
         prior_ess: the effective number of these.
         sizes: |log q| + |log p(u)| + |log p(x, u)|, the largest of the guide's draws each: what is rounded.
         num_prior: draws of the prior.
-        cost: evaluations per datum.
+        cost: evaluations per datum, at most.
     """
 
     proposal: StudentMixture
@@ -137,46 +119,31 @@ class Search(NamedTuple):
         return self._replace(proposal=self.proposal.rows(index), **tensors)
 
 
-def plan(budget: int) -> Plan:
-    """How to spend a budget of evaluations per datum, at least :data:`LEAST_BUDGET`."""
-    budget = min(budget, 3000)
-    steps = 8 if budget < 300 else 12 if budget < 1500 else 20
-    climbs = max(int(0.5 * budget / (2 * (steps + 1) + ON_THE_LINE + 1)), 2)
-    guide = min(max(budget // 20, 6), 64)
-    images = min(budget // 10, 64)
-    tests = min(max(budget // 10, 8), 128)
-    prior = max(budget - 2 * guide - images - tests - climbs * (2 * (steps + 1) + ON_THE_LINE + 1), 8)
-    return Plan(guide, prior, images, climbs, steps, tests)
-
-
-def search(pair: Pair, budget: int) -> Search:
+def search(pair: Pair, budget: int, memory_mb: float) -> Search:
     """Search for modes that the guide misses.
 
     Args:
-        pair: the pair on the data; all of it is evaluated at once.
+        pair: the pair on the data; the climbs of all of them are one.
         budget: evaluations per datum.
+        memory_mb: budget in MiB for one pass of the pair.
     """
     how = plan(budget)
+    places = InParts(pair, memory_mb)
     with torch.no_grad():
-        drawn, prior = pair.draw("guide", how.num_guide), pair.draw("prior", how.num_prior)
-        at_drawn, at_prior = pair.ends(drawn), pair.ends(prior)
+        drawn, prior = places.draw("guide", how.num_guide), places.draw("prior", how.num_prior)
+        at_drawn, at_prior = places.ends(drawn), places.ends(prior)
         log_guide = _log_mean(at_drawn[2] - at_drawn[0])
-        best = _pick(drawn, at_drawn[2].nan_to_num(-math.inf, -math.inf, -math.inf).argmax(0, keepdim=True))
+        best = pick(drawn, at_drawn[2].nan_to_num(-math.inf, -math.inf, -math.inf).argmax(0, keepdim=True))
         threshold = log_guide + math.log(OUTWEIGHED)
-        outside = _outside(pair, drawn, at_drawn, at_prior, threshold)
-        images = _images(best[0], prior.mean(0), how.num_images)
-        promise = [_promise(ends, threshold) for ends in (pair.ends(images), at_prior)]
-        others = _starts(images, promise[0], prior, promise[1], how.num_climbs - 1)
+        outside = _outside(places, drawn, at_drawn, at_prior, threshold)
+        images = images_of(best[0], prior.mean(0), how.num_images)
+        promise = [_promise(ends, threshold) for ends in (places.ends(images), at_prior)]
+        others = climb_starts(images, promise[0], prior, promise[1], how.num_climbs - 1)
     scale, farthest = (u.std(0).nan_to_num(1.0).clamp(min=1e-6) for u in (drawn, prior))
     climbed = climb(pair.joint, torch.cat([best, others]), scale, farthest, how.num_steps)
     with torch.no_grad():
-        apart = _apart(pair, climbed)
-        log_mass = climbed.values + torch.linalg.slogdet(climbed.inverse_curvature)[1] / 2
-        modes = _once_each(climbed, log_mass.where(apart, -math.inf))
-        tested = modes.draw(how.num_tests)
-        log_q, _, log_joint = pair.ends(tested)
-        uncovered = (log_joint - log_q > threshold) & modes.known
-        log_missed = _log_mean((log_joint - modes.log_prob(tested)).where(uncovered, -math.inf))
+        modes = _modes(climbed, _apart(places, climbed))
+        log_missed = _missed(places, modes, threshold, how.num_tests)
     log_likelihood = at_prior[2] - at_prior[1]
     return Search(
         proposal=modes.joined(_widened(drawn)),
@@ -191,13 +158,26 @@ def search(pair: Pair, budget: int) -> Search:
     )
 
 
-def _outside(pair: Pair, drawn: Tensor, at_drawn: Tensor, at_prior: Tensor, threshold: Tensor) -> Tensor:
+def _missed(places: InParts, modes: StudentMixture, threshold: Tensor, num_tests: int) -> Tensor:
+    """log m of the places near the modes, ``(num_data,)``; −inf where there is none."""
+    log_missed = torch.full_like(threshold, -math.inf)
+    known = modes.known.nonzero()[:, 0]
+    if len(known):
+        some = modes.rows(known)
+        tested = some.draw(num_tests)
+        log_q, _, log_joint = places.rows(known).ends(tested)
+        uncovered = log_joint - log_q > threshold[known]
+        log_missed[known] = _log_mean((log_joint - some.log_prob(tested)).where(uncovered, -math.inf))
+    return log_missed
+
+
+def _outside(places: InParts, drawn: Tensor, at_drawn: Tensor, at_prior: Tensor, threshold: Tensor) -> Tensor:
     """log m, the larger of what the prior's draws and the guide's draws moved away find."""
     log_q, log_prior, log_joint = at_prior
     by_prior = (log_joint - log_prior).where(log_joint - log_q > threshold, -math.inf)
     factor = torch.tensor(FACTORS, dtype=drawn.dtype).repeat(len(drawn))[: len(drawn), None, None].to(drawn.device)
     centre = drawn.mean(0)
-    log_q, _, log_joint = pair.ends(centre + factor * (drawn - centre))
+    log_q, _, log_joint = places.ends(centre + factor * (drawn - centre))
     log_proposal = at_drawn[0] - drawn.shape[-1] * factor[..., 0].double().log()
     by_widened = (log_joint - log_proposal).where(log_joint - log_q > threshold, -math.inf)
     found = [_log_mean(w).where(effective(w) >= SEVERAL, -math.inf) for w in (by_prior, by_widened)]
@@ -212,73 +192,28 @@ def _widened(drawn: Tensor) -> StudentMixture:
     return StudentMixture.at(loc, scale, torch.zeros(len(FACTORS), drawn.shape[1]).to(scale))
 
 
-def _images(u: Tensor, centre: Tensor, count: int) -> Tensor:
-    """Images of u ``(num_data, dim)`` under reflections about the centre and exchanges of blocks of coordinates."""
-    dim = u.shape[-1]
-    signs = torch.cat([-torch.ones(1, dim), 1 - 2 * torch.eye(dim)] if dim > 1 else [-torch.ones(1, dim)]).to(u)
-    reflected = centre + signs[:, None] * (u - centre)
-    order = torch.tensor(_exchanges(dim), dtype=torch.long).reshape(-1, dim)
-    order = order[torch.randperm(len(order))[: max(count - len(reflected), count // 2)]]
-    exchanged = u[:, order].movedim(1, 0) if len(order) else u.new_empty(0, *u.shape)
-    kept = torch.randperm(max(len(reflected) - 1, 0))[: max(count - len(exchanged) - 1, 0)] + 1
-    return torch.cat([reflected[:1], reflected[kept], exchanged])[: max(count, 1)]
-
-
-def _exchanges(dim: int) -> list[list[int]]:
-    """Orders of coordinates in which two blocks of equal length have changed places."""
-    orders = []
-    for length in (n for n in range(1, dim // 2 + 1) if dim % n == 0):
-        starts = range(0, dim, length)
-        for a, b in ((a, b) for a in starts for b in starts if a < b):
-            order = list(range(dim))
-            order[a : a + length], order[b : b + length] = order[b : b + length], order[a : a + length]
-            orders.append(order)
-    return orders
-
-
 def _promise(ends: Tensor, threshold: Tensor) -> Tensor:
     """log p(x, u) where the guide does not come, ``(num_places, num_data)``; −inf where it does."""
     log_q, _, log_joint = ends
     return log_joint.where(log_joint - log_q > threshold, -math.inf)
 
 
-def _starts(images: Tensor, at_images: Tensor, prior: Tensor, at_prior: Tensor, count: int) -> Tensor:
-    """Where climbs start: the best images, the best of the prior's draws, and others of these whatever they weigh."""
-    by_image = min(count // 3, len(images))
-    first = _best(images, at_images, by_image)
-    others = (count - by_image) // 2
-    return torch.cat([first, _best(prior[others:], at_prior[others:], count - by_image - others), prior[:others]])
-
-
-def _best(places: Tensor, values: Tensor, count: int) -> Tensor:
-    return _pick(
-        places, values.nan_to_num(-math.inf, -math.inf, -math.inf).topk(min(count, len(places)), dim=0).indices
-    )
-
-
-def _pick(places: Tensor, index: Tensor) -> Tensor:
-    """The places ``(num, num_data, dim)`` that an index ``(count, num_data)`` names."""
-    return places.gather(0, index[..., None].expand(-1, -1, places.shape[-1]))
-
-
-def _apart(pair: Pair, climbed: Climbed) -> Tensor:
+def _apart(places: InParts, climbed: Climbed) -> Tensor:
     """Whether log p(x, u) falls on the way from the first place to each other, ``(num_places, num_data)``."""
     u, values = climbed.u, climbed.values
     shares = torch.linspace(0, 1, ON_THE_LINE + 2)[1:-1].to(u)
     line = u[:1] + shares[:, None, None, None] * (u - u[:1])
-    low = (
-        pair.joint(line.flatten(0, 1))[0]
-        .reshape(ON_THE_LINE, *values.shape)
-        .nan_to_num(-math.inf, math.inf, -math.inf)
-        .amin(0)
-    )
+    on_the_line = places.joint(line.flatten(0, 1)).reshape(ON_THE_LINE, *values.shape)
+    low = on_the_line.nan_to_num(-math.inf, math.inf, -math.inf).amin(0)
     return (low < torch.minimum(values[:1], values) - DIP) & values.isfinite()
 
 
-def _once_each(climbed: Climbed, log_mass: Tensor) -> StudentMixture:
-    """Components at the places of finite mass; of those within a standard deviation of each other, the heaviest."""
+def _modes(climbed: Climbed, apart: Tensor) -> StudentMixture:
+    """Components at the places that are apart; of those within a standard deviation of each other, the heaviest."""
+    log_mass = climbed.values + torch.linalg.slogdet(climbed.inverse_curvature)[1] / 2
+    log_mass = log_mass.where(apart, -math.inf)
     log_mass, order = log_mass.sort(0, descending=True)
-    u = _pick(climbed.u, order).double()
+    u = pick(climbed.u, order).double()
     scale = climbed.inverse_curvature.gather(0, order[..., None, None].expand_as(climbed.inverse_curvature))
     tril, _ = torch.linalg.cholesky_ex((scale + scale.mT) / 2)
     for i in range(len(u) - 1):
@@ -288,7 +223,7 @@ def _once_each(climbed: Climbed, log_mass: Tensor) -> StudentMixture:
     log_mass, order = log_mass.sort(0, descending=True)
     count = max(int(log_mass.isfinite().sum(0).max()), 1)
     scale = scale.gather(0, order[..., None, None].expand_as(scale))[:count]
-    return StudentMixture.at(_pick(u, order)[:count].to(climbed.u), scale, log_mass[:count])
+    return StudentMixture.at(pick(u, order)[:count].to(climbed.u), scale, log_mass[:count])
 
 
 def effective(log_w: Tensor) -> Tensor:

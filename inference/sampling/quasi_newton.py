@@ -62,9 +62,8 @@ def climb(log_density: Terms, u: Tensor, scale: Tensor, farthest: Tensor, num_st
         tried = evaluate(log_density, (u + move).to(point.u))
         rise = _LEAST_RISE * (gradient * move).sum(-1)
         better = tried.values[0] >= values + rise
-        change = gradient - tried.gradients[0].double()
         if u.shape[-1] <= DENSE_LIMIT:
-            inverse = torch.where(better[..., None, None], _updated(inverse, move, change), inverse)
+            _update(inverse, move, gradient - tried.gradients[0].double(), better)
         u = torch.where(better[..., None], u + move, u)
         gradient = torch.where(better[..., None], tried.gradients[0].double(), gradient)
         values = torch.where(better, tried.values[0], values)
@@ -72,13 +71,16 @@ def climb(log_density: Terms, u: Tensor, scale: Tensor, farthest: Tensor, num_st
     return Climbed(u.to(point.u), values, inverse)
 
 
-def _updated(inverse: Tensor, s: Tensor, y: Tensor) -> Tensor:
-    """The BFGS update; H itself where sᵀy is not clearly positive."""
+def _update(inverse: Tensor, s: Tensor, y: Tensor, better: Tensor) -> None:
+    """The BFGS update of H in place, where the move was better and sᵀy is clearly positive.
+
+    It is H + s vᵀ + v sᵀ with v = ½ (ρ² yᵀHy + ρ) s − ρ Hy: one pass over the matrices.
+    """
     product = (s * y).sum(-1)
     hy = torch.einsum("rnij,rnj->rni", inverse, y)
-    sound = product > 1e-10 * s.norm(dim=-1) * y.norm(dim=-1)
-    rho = torch.where(sound, 1 / product, 0.0)[..., None, None]
-    outer = s[..., :, None] * hy[..., None, :]
-    quadratic = (y * hy).sum(-1)[..., None, None]
-    new = inverse - rho * (outer + outer.mT) + (rho.square() * quadratic + rho) * s[..., :, None] * s[..., None, :]
-    return torch.where((sound & new.isfinite().all(-1).all(-1))[..., None, None], new, inverse)
+    sound = better & (product > 1e-10 * s.norm(dim=-1) * y.norm(dim=-1))
+    rho = torch.where(sound, 1 / product, 0.0)[..., None]
+    v = (rho.square() * (y * hy).sum(-1, keepdim=True) + rho) / 2 * s - rho * hy
+    sound &= (s.norm(dim=-1) * v.norm(dim=-1)).isfinite()
+    s, v = (part.where(sound[..., None], 0.0).flatten(0, 1) for part in (s, v))
+    inverse.flatten(0, 1).baddbmm_(torch.stack([s, v], -1), torch.stack([v, s], -2))

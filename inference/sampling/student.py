@@ -92,11 +92,14 @@ class StudentMixture:
         shares = self.log_shares.exp().T.where(self.known[:, None], 1.0)
         which = torch.multinomial(shares, count, replacement=True).T
         data = torch.arange(self.loc.shape[1], device=self.loc.device)
-        loc, tril = self.loc[which, data], self.scale_tril[which, data]
+        loc = self.loc[which, data]
         normal = torch.randn_like(loc)
         chi = torch.distributions.Chi2(torch.full(loc.shape[:-1], FREEDOM, dtype=loc.dtype, device=loc.device)).sample()
-        step = torch.einsum("knij,knj->kni", tril, normal) * (FREEDOM / chi).sqrt()[..., None]
-        return (loc + step).to(self.dtype)
+        step = torch.zeros_like(normal)
+        # Component by component: a matrix for every draw would take dim times the memory of the draws.
+        for i, tril in enumerate(self.scale_tril):
+            step = torch.where((which == i)[..., None], torch.einsum("nij,knj->kni", tril, normal), step)
+        return (loc + step * (FREEDOM / chi).sqrt()[..., None]).to(self.dtype)
 
     def log_prob(self, u: Tensor) -> Tensor:
         """Log density ``(count, num_data)``; −inf of a datum without components."""

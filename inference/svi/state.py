@@ -6,6 +6,7 @@ Everything that the next step depends on is here, and :meth:`Training.state_dict
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,6 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ppvae.errors import CheckpointError, PairError, first_line
 
-from ..evidence import log_weights
 from ..options import made
 from ..pair import (
     FAILURES,
@@ -50,9 +50,7 @@ from .checkpoint import generator_state, put_values, set_generator_state, values
 from .early_stopping import Plateau
 from .loss import Loss
 from .step import Step
-
-# Validation draws at least so many weights in all: a small validation set gets more particles per datum.
-VALIDATION_WEIGHTS = 4096
+from .validation import Validation
 
 
 class Training:
@@ -100,6 +98,7 @@ class Training:
         self.history: list[dict[str, float]] = []
         self.epoch = self.batch_number = self.steps = 0
         self.epoch_sum = self.seconds = 0.0
+        self._validation: Validation | None = None
 
     def _first_batch(self) -> Batch:
         with generator_kept():
@@ -146,6 +145,7 @@ class Training:
 
     def end_epoch(self, seconds: float) -> None:
         """Validate, write the row of history, step the scheduler, judge the plateau."""
+        begun = time.monotonic()
         row = {"epoch": self.epoch + 1, "elbo": self.epoch_sum / self.source.num_data}
         scores = self._validation_scores()
         row["validation_elbo"] = float(scores.mean())
@@ -160,18 +160,20 @@ class Training:
         if self.plateau is not None and self.plateau.improves(scores):
             self.best = values_of(self.parameters, self.modules)
         self.epoch, self.batch_number, self.epoch_sum = self.epoch + 1, 0, 0.0
+        self.seconds += time.monotonic() - begun
 
     def _validation_scores(self) -> Tensor:
         """The ELBO of every validation datum, with the same random numbers each time."""
         if self.source.validation is None:
             return torch.full((1,), math.nan, dtype=torch.float64)
         batch = self.to_device(self.source.validation)
-        particles = math.ceil(VALIDATION_WEIGHTS / len(batch[0]))
         if self._point_mass:
             with torch.no_grad(), generator_kept(self.source.seed), evaluation_mode(self.model, self.guide):
                 loss = self._elbo.loss(self.model, self.guide, *batch)
             return torch.tensor([-loss / (self._num_units or len(batch[0]))], dtype=torch.float64)
-        return log_weights(self.model, self.guide, batch, particles, seed=self.source.seed).mean(0)
+        if self._validation is None:
+            self._validation = Validation(self.model, self.guide, batch, self.source.seed)
+        return self._validation.elbo()
 
     @property
     def _point_mass(self) -> bool:

@@ -19,7 +19,7 @@ from ppvae.experiments.missed_mode_pairs import PROBLEMS
 from ppvae.inference import Evidence, annealed_evidence, estimate_evidence, importance_evidence
 from ppvae.inference.evidence.defence import search_all
 from ppvae.inference.pair import Pair
-from ppvae.inference.sampling.mode_search import LEAST_BUDGET, plan
+from ppvae.inference.sampling.search_plan import LEAST_BUDGET, plan
 from ppvae.models import LinearGaussian
 
 DATA = 12
