@@ -25,7 +25,7 @@ from ppvae.inference import importance_evidence
 from ppvae.inference.option_records import LEAPFROG_STEPS
 from ppvae.inference.pair import Pair
 from ppvae.inference.pair.layout import LAYOUTS, Layout
-from ppvae.inference.sampling.annealing import forward, tune
+from ppvae.inference.sampling import forward, tune
 from ppvae.models import VAE
 
 from .bench_training import torch_log_w, trainers, vae_for

@@ -44,17 +44,28 @@ from ppvae.progress import Progress
 
 from ..options import positive_number, valid_compute, whole_number
 from ..pair import Batch, Pair, Program, as_batch, finite_batch, has_continuum, seeded, where_parameters_are, why_slow
-from ..sampling import ENOUGH, LARGE_PRIOR_SHARE, PRIOR_SHARE, Search, confirms, defensive_weights, effective
+from ..sampling import (
+    ENOUGH,
+    LARGE_PRIOR_SHARE,
+    PILOT_CHAINS,
+    PRIOR_SHARE,
+    Search,
+    confirms,
+    defensive_weights,
+    effective,
+)
 from .defence import rounding_of, search_all
 from .estimates import IMPORTANCE, MIXTURE, NOTHING, AdaptiveEvidence
 from .evidence import MISSED_LIMIT, Evidence
 from .importance import by_guide
 from .ledger import Goal, Ledger, half_width, record, wanted
-from .preconditioned import FIRST_CHAINS, anneal
+from .preconditioned import anneal
 from .prior_draws import held_to_prior
 from .streaming import num_bounds_of
 
 LEAST_BUDGET = 100
+# Data that are settled together, at most: progress is told after each such piece.
+PIECE = 100
 # Evaluations of the search, and the share of the budget that they may be.
 SEARCH, SEARCH_SHARE = 500, 0.25
 # Draws of the first round, which reports nothing; the fewest of one that does; and the most that a round may have where
@@ -147,9 +158,19 @@ def _settled(pair: Pair, goal: Goal, bar: Progress) -> AdaptiveEvidence:
     """Settle all data; by draws of the guide alone where chains are not for the pair."""
     if has_continuum(pair):
         with suppress(PairError):  # the guide draws outside the support of the prior
-            pieces = [pair.rows(units) for units in pair.pieces(FIRST_CHAINS, goal.memory_mb)]
+            pieces = _pieces(pair, goal.memory_mb)
             return AdaptiveEvidence.concatenate([_settle(piece, goal, bar) for piece in pieces])
     return _by_importance(pair, goal)
+
+
+def _pieces(pair: Pair, memory_mb: float) -> list[Pair]:
+    """Parts of the data whose pilot chains fit the memory together."""
+    most = PIECE if pair.divisible else pair.num_units
+    return [
+        pair.rows(slice(at, min(at + most, units.stop)))
+        for units in pair.pieces(PILOT_CHAINS, memory_mb)
+        for at in range(units.start, units.stop, most)
+    ]
 
 
 def _settle(pair: Pair, goal: Goal, bar: Progress) -> AdaptiveEvidence:

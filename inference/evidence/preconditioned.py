@@ -1,10 +1,11 @@
 """Annealing from the normal distribution nearest to the posterior: a much shorter bridge than one from the guide.
 
-A few *pilot chains* are annealed from the guide in few steps, stay a little where they end, and are thrown away. Their
-places and gradients give a normal close to the posterior (:mod:`ppvae.inference.sampling.preconditioning`); from it
-chains are annealed whose weights count. The normal was fixed before these chains were drawn, so that E[w] = p(x)
-whatever the pilot chains found. Where the log weights still spread too far, the ends of the chains take the place of
-the pilot chains, and the next bridge has four times as many distributions.
+A few *pilot chains* walk from the guide to the posterior (:mod:`ppvae.inference.sampling.pilot`), stay there, and are
+thrown away. Their places and gradients give a normal close to the posterior
+(:mod:`ppvae.inference.sampling.preconditioning`); from it chains are annealed whose weights count. The normal was fixed
+before these chains were drawn, so that E[w] = p(x) whatever the pilot chains found. Where the log weights still spread
+too far, the ends of the chains take the place of the pilot chains, and the next bridge has four times as many
+distributions.
 
 Where the guide misses modes no normal is near the posterior: there chains start from a mixture of the guide and these
 modes (:mod:`ppvae.inference.sampling.mixture_start`).
@@ -12,6 +13,7 @@ modes (:mod:`ppvae.inference.sampling.mixture_start`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 
 import torch
@@ -20,6 +22,7 @@ from torch import Tensor
 from ..option_records import LEAPFROG_STEPS
 from ..pair import Pair, evaluate
 from ..sampling import (
+    MOST_SHARE,
     PILOT_CHAINS,
     PILOT_TRANSITIONS,
     PILOT_WARM_UP,
@@ -27,10 +30,10 @@ from ..sampling import (
     Standardised,
     StudentMixture,
     Tuning,
+    explore,
     forward,
     standardised,
     transition,
-    tune,
 )
 from .estimates import ANNEALING, AnnealedEvidence
 from .ledger import Goal, Ledger, half_width, record, wanted
@@ -39,8 +42,10 @@ Mapped = Standardised | MixtureStart
 
 # Evaluations that a gradient costs.
 GRADIENT = 2
-# Chains from the guide that find the posterior, their temperatures, and their transitions once they are there.
-EXPLORING_CHAINS, EXPLORING_DISTRIBUTIONS, STAY = 32, 16, 6
+# Places at which the posterior is seen for a fit, from all chains together.
+PLACES = 192
+# A bridge from a normal near the posterior is short, and even enough for the pilot's longer strides.
+LONG_STRIDE = 0.6
 # The first round of chains that count, and by how much a round may exceed the one before.
 FIRST_CHAINS, FIRST_DISTRIBUTIONS, GROWTH = 64, 16, 4
 # Evaluations below which it is not worth while to begin: tuning, pilot chains and a first round cost about as much.
@@ -67,10 +72,8 @@ def anneal(pair: Pair, index: Tensor, ledger: Ledger, goal: Goal, proposal: Stud
     if proposal is not None:
         view = MixtureStart(pair, proposal.rows(rich))
     else:
-        tuning = tune(pair, "guide", EXPLORING_DISTRIBUTIONS)
-        ledger.cost[index] += _pilot_price(tuning)
-        ledger.cost[index] += EXPLORING_CHAINS * _chain_price(EXPLORING_DISTRIBUTIONS) + _stay_price(EXPLORING_CHAINS)
-        _, ends, _ = forward(pair, tuning, "guide", EXPLORING_CHAINS)
+        tuning, ends = explore(pair, "guide", FIRST_DISTRIBUTIONS)
+        ledger.cost[index] += _pilot_price(tuning) + _stay_price(PILOT_CHAINS)
         view = _fit(pair, ends.u, tuning)
     num_distributions = FIRST_DISTRIBUTIONS
     while True:
@@ -78,7 +81,8 @@ def anneal(pair: Pair, index: Tensor, ledger: Ledger, goal: Goal, proposal: Stud
         index, view = index[affordable], view.rows(affordable)
         if not len(index):
             return
-        tuning = tune(view, "guide", num_distributions)
+        stride = LONG_STRIDE if isinstance(view, Standardised) else MOST_SHARE
+        tuning, _ = explore(view, "guide", num_distributions, most_share=stride)
         ledger.cost[index] += _pilot_price(tuning)
         v, wide = _chains(view, tuning, index, ledger, goal)
         index, view, tuning, v = index[wide], view.rows(wide), _of(tuning, wide), v[:, wide]
@@ -139,7 +143,7 @@ def _fit(view: Pair | Standardised, u: Tensor, tuning: Tuning) -> Standardised:
     """The pair in coordinates that fit the posterior, from chains that have arrived there."""
     step, scale = tuning.at(torch.ones_like(tuning.length))
     point, places, gradients = evaluate(view.joint, u), [], []
-    for _ in range(STAY):
+    for _ in range(_stay(len(u))):
         point, _ = transition(view.joint, point, torch.ones(1).to(point.values), step, scale, LEAPFROG_STEPS)
         places.append(point.u)
         gradients.append(point.gradients[0])
@@ -155,8 +159,13 @@ def _chain_price(num_distributions: int) -> int:
     return GRADIENT * ((num_distributions - 1) * LEAPFROG_STEPS + 1)
 
 
+def _stay(num_chains: int) -> int:
+    """Transitions of so many chains at the posterior."""
+    return math.ceil(PLACES / num_chains)
+
+
 def _stay_price(num_chains: int) -> int:
-    return GRADIENT * num_chains * (STAY * LEAPFROG_STEPS + 1)
+    return GRADIENT * num_chains * (_stay(num_chains) * LEAPFROG_STEPS + 1)
 
 
 def _pilot_price(tuning: Tuning) -> int:

@@ -35,8 +35,8 @@ from .traces import Program
 # Units that the programs are tried on.
 FEW = 4
 
-# Log densities that are functions of u: (num_chains, num_units, dim) ↦ (num_terms, num_chains, num_units).
-Terms = Callable[[Tensor], Tensor]
+# Log densities that are functions of u: (num_chains, num_units, dim) ↦ (num_chains, num_units) of each term.
+Terms = Callable[[Tensor], Tensor | tuple[Tensor, ...]]
 
 
 class Densities(NamedTuple):
@@ -295,12 +295,12 @@ class Pair:
         return self._joint(u)["log_joint"][None]
 
     def path(self, start: Start) -> Terms:
-        """The two ends of an annealing path: u ↦ log q(u|x) or log p(u), and log p(x, u); ``(2, chains, units)``."""
+        """The two ends of an annealing path: u ↦ log q(u|x) or log p(u), and log p(x, u); ``(chains, units)`` each."""
 
-        def terms(u: Tensor) -> Tensor:
+        def terms(u: Tensor) -> tuple[Tensor, Tensor]:
             found = self._joint(u, prior=start == "prior")
             log_start = found["log_prior"] if start == "prior" else self._log_guide(u, found)
-            return torch.stack([log_start, found["log_joint"]])
+            return log_start, found["log_joint"]
 
         return terms
 

@@ -47,11 +47,13 @@ def evaluate(terms: Terms, u: Tensor) -> Point:
     """Values and gradients of the terms at u."""
     with torch.enable_grad():
         u = u.detach().requires_grad_()
-        values = terms(u) + 0 * u.sum(-1)  # a term may not depend on u
+        # Terms that are not one tensor: the gradient of one term would pass through all of a tensor's others as zeros.
+        values = [term + 0 * u.sum(-1) for term in terms(u)]  # a term may not depend on u
         # Chains and units do not touch each other, so the gradient of the sum holds the gradient of each.
         last = len(values) - 1
         gradients = [torch.autograd.grad(v.sum(), u, retain_graph=j < last)[0] for j, v in enumerate(values)]
-    return Point(u.detach(), values.detach(), torch.stack(gradients).nan_to_num(0.0, 0.0, 0.0))
+    values = [value.detach() for value in values]
+    return Point(u.detach(), torch.stack(values), torch.stack(gradients).nan_to_num(0.0, 0.0, 0.0))
 
 
 def demand_continuum(pair: Pair, start: Start) -> None:

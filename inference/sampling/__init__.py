@@ -1,20 +1,13 @@
 """Draws, and how chains move: Hamiltonian Monte Carlo, annealing, proposals, the search for modes."""
 
 from .aggregate import LogDensity, aggregate
-from .annealing import (
-    PILOT_CHAINS,
-    PILOT_TRANSITIONS,
-    PILOT_WARM_UP,
-    Tuning,
-    backward,
-    forward,
-    tune,
-)
+from .annealing import backward, forward
 from .bridge_sampling import BridgeEstimate, bridge, effective_draws
 from .defensive import ENOUGH, LARGE_PRIOR_SHARE, PRIOR_SHARE, confirms, defensive_weights
 from .hmc import transition
 from .mixture_start import AnnealingPath, MixtureStart
 from .mode_search import Search, effective, search
+from .pilot import MOST_SHARE, PILOT_CHAINS, PILOT_TRANSITIONS, PILOT_WARM_UP, Tuning, explore, tune
 from .preconditioning import Standardised, standardised
 from .resampling import annealed_places
 from .search_plan import LEAST_BUDGET, plan
@@ -25,6 +18,7 @@ __all__ = [
     "ENOUGH",
     "LARGE_PRIOR_SHARE",
     "LEAST_BUDGET",
+    "MOST_SHARE",
     "PILOT_CHAINS",
     "PILOT_TRANSITIONS",
     "PILOT_WARM_UP",
@@ -48,6 +42,7 @@ __all__ = [
     "defensive_weights",
     "effective",
     "effective_draws",
+    "explore",
     "forward",
     "plan",
     "search",

@@ -47,7 +47,7 @@ class AnnealingPath(Protocol):
         ...
 
     def path(self, start: Start) -> Terms:
-        """u ↦ log density of the start, and log p(x, u); ``(2, chains, data)``."""
+        """u ↦ log density of the start, and log p(x, u); ``(chains, data)`` each."""
         ...
 
     def draw(self, start: Start, num_chains: int) -> Tensor:
@@ -86,13 +86,13 @@ class MixtureStart:
         return MixtureStart(self.pair.rows(index), self.proposal.rows(index))
 
     def path(self, start: Start) -> Terms:
-        """u ↦ log π₀(u), and log p(x, u); ``(2, num_chains, num_data)``."""
+        """u ↦ log π₀(u), and log p(x, u); ``(num_chains, num_data)`` each."""
         given = self.pair.path(start)
 
-        def terms(u: Tensor) -> Tensor:
+        def terms(u: Tensor) -> tuple[Tensor, Tensor]:
             log_start, log_joint = given(u)
             others = self.proposal.log_prob(u) + math.log(SHARE)
-            return torch.stack([torch.logaddexp(log_start + math.log(1 - SHARE), others), log_joint])
+            return torch.logaddexp(log_start + math.log(1 - SHARE), others), log_joint
 
         return terms
 

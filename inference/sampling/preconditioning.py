@@ -80,11 +80,11 @@ class Standardised:
         return self.pair.joint(self.place(v)) + self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     def path(self, start: Start) -> Terms:
-        """v ↦ log N(v; 0, I), and log p(x, v); ``(2, num_chains, num_units)``."""
+        """v ↦ log N(v; 0, I), and log p(x, v); ``(num_chains, num_units)`` each."""
 
-        def terms(v: Tensor) -> Tensor:
+        def terms(v: Tensor) -> tuple[Tensor, Tensor]:
             log_start = -v.double().square().sum(-1) / 2 - self.dim * math.log(2 * math.pi) / 2
-            return torch.stack([log_start, self.joint(v)[0]])
+            return log_start, self.joint(v)[0]
 
         return terms
 

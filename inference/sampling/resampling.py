@@ -31,7 +31,8 @@ from torch import Tensor
 
 from ..option_records import Start
 from ..pair import Pair, has_continuum
-from .annealing import forward, tune
+from .annealing import forward
+from .pilot import tune
 
 # Annealed chains of each start, for each chain that starts anew; and the distributions on their way.
 CHAINS_EACH, DISTRIBUTIONS = 4, 100

@@ -21,8 +21,9 @@ from torch import Tensor
 from ppvae.inference.pair import Pair
 from ppvae.inference.pair.unconstrained import Point, evaluate
 from ppvae.inference.sampling import annealing
-from ppvae.inference.sampling.annealing import Tuning, backward, forward, tune
+from ppvae.inference.sampling.annealing import backward, forward
 from ppvae.inference.sampling.hmc import Info
+from ppvae.inference.sampling.pilot import Tuning, tune
 
 STARTS: list[Any] = ["guide", "prior"]
 SCHEDULES: list[Any] = ["adaptive", "sigmoid", "linear"]
@@ -97,7 +98,7 @@ def test_with_one_distribution_it_is_importance_sampling(start):
         log_w, point, _ = forward(density, tuning, start, 8)
         torch.manual_seed(3)
         u = density.draw(start, 8)
-        log_start, log_joint = density.path(start)(u).detach()
+        log_start, log_joint = torch.stack(density.path(start)(u)).detach()
         assert torch.equal(point.u, u)
         torch.testing.assert_close(log_w, log_joint - log_start, rtol=0, atol=1e-10)
         torch.testing.assert_close(backward(density, tuning, start, u), log_joint - log_start, rtol=0, atol=1e-10)
@@ -228,7 +229,7 @@ def test_backward_through_a_sum_over_classes():
     with Pair.on(exact.model, exact.guide, exact.args, start="guide") as density:
         # Draws of p(z | c, x) with the wrong odds of c: rejection makes them exact.
         u = density.draw("guide", 8000)
-        log_start, log_joint = density.path("guide")(u).detach()
+        log_start, log_joint = torch.stack(density.path("guide")(u)).detach()
     ratio = log_joint - log_start
     keep = torch.rand_like(ratio).log() < ratio - ratio.max(0).values
     most = int(keep.sum(0).min())

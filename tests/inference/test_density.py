@@ -374,7 +374,7 @@ def test_gradients_are_finite_differences(name):
             slopes = [torch.autograd.grad(value.sum(), u, retain_graph=True)[0] for value in values]
             point = evaluate(terms, u)
             torch.testing.assert_close(point.gradients, torch.stack(slopes), rtol=0, atol=0)
-            torch.testing.assert_close(point.values, values.detach(), rtol=0, atol=0)
+            torch.testing.assert_close(point.values, torch.stack(values).detach(), rtol=0, atol=0)
             u = u.detach()
 
 
@@ -448,7 +448,7 @@ def test_densities_are_pyros_own_summed_over_every_assignment(name):
     with Pair.on(pair.model, pair.guide, pair.args, start="guide") as density:
         assert set(density.sites) == set(pair.latents)
         u = unconstrained_of(pair.x, density.dim, 2)
-        values = {start: density.path(start)(u).detach() for start in STARTS}
+        values = {start: torch.stack(density.path(start)(u)).detach() for start in STARTS}
         torch.testing.assert_close(density.ends(u).detach(), torch.stack([values["guide"][0], *values["prior"]]))
         inner = density.constrained(u)
     # As programs shape them under a plate of draws: the data last but for the event, dims of the plates left of it.
@@ -523,7 +523,7 @@ def test_scales_are_left_out_and_masks_of_the_data_count():
     x = torch.tensor([0.3, math.nan, -1.0]).nan_to_num(7.0)
     u = unconstrained_of(x, 1)
     with Pair.on(model, guide, (x,), start="guide") as density:
-        values = {start: density.path(start)(u) for start in STARTS}
+        values = {start: torch.stack(density.path(start)(u)) for start in STARTS}
     z = u[..., 0]
     prior = normal(z, 0.0, 1.0)
     joint = prior + 0.3 * z + present * normal(x, z, 1.0)
@@ -538,7 +538,7 @@ def log_integral(terms: Any, num_data: int, dim: int, half_width: float, points:
     """log ∫ exp(terms) du by the trapezoidal rule, (num_terms, num_data)."""
     axis = torch.linspace(centre - half_width, centre + half_width, points)
     nodes = torch.cartesian_prod(*[axis] * dim).reshape(-1, 1, dim).expand(-1, num_data, -1)
-    return torch.logsumexp(terms(nodes).detach(), 1) + dim * torch.log(axis[1] - axis[0])
+    return torch.logsumexp(torch.stack(tuple(terms(nodes))).detach(), 1) + dim * torch.log(axis[1] - axis[0])
 
 
 @pytest.mark.parametrize(
@@ -713,7 +713,7 @@ def test_importance_weights_of_the_draws_average_to_the_evidence(name, start):
     pair = pairs.build(name)
     torch.manual_seed(3)
     with Pair.on(pair.model, pair.guide, pair.args, start=start) as density:
-        log_start, log_joint = density.path(start)(density.draw(start, 3000)).detach()
+        log_start, log_joint = torch.stack(density.path(start)(density.draw(start, 3000))).detach()
     weight = (log_joint - log_start - pair.truth).exp()
     if pair.exact and start == "guide" and name not in {"mixture_conditional"}:
         torch.testing.assert_close(weight, torch.ones_like(weight), rtol=0, atol=1e-8)

@@ -183,7 +183,7 @@ def test_a_support_of_its_own_beside_what_is_summed_out():
 
     for start in STARTS:
         with Pair.on(model, guide, (X,), start=start) as density:
-            assert density.path(start)(density.draw(start, 4)).isfinite().all()
+            assert torch.stack(density.path(start)(density.draw(start, 4))).isfinite().all()
 
 
 def test_a_guide_that_draws_outside_the_support_of_the_model():
