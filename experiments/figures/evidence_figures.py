@@ -43,12 +43,12 @@ def training_curve(history: Sequence[dict[str, float]], unit: str = "datum") -> 
 
 
 def bound_curve(evidence: Evidence, unit: str = "datum") -> Figure:
-    """The K-sample bound from the ELBO (K = 1) up to the estimate of log p(x), mean over the data.
+    """The K-sample bound of draws of the guide, from the ELBO (K = 1) on, below log p(x); means over the data.
 
     The band is ± two Monte Carlo standard errors.
     """
     figure, axes = new_figure(3.6)
-    known = evidence.bound.isfinite().all(0)
+    known = evidence.bound.isfinite().all(0) & evidence.log_evidence.isfinite()
     k, bound = evidence.bound_k.numpy(), evidence.bound[:, known]
     mean = bound.mean(1).numpy()
     # One particle has no error that could be estimated, and so no band.
@@ -56,7 +56,8 @@ def bound_curve(evidence: Evidence, unit: str = "datum") -> Figure:
     error = 2 * (errors.square().sum(1).sqrt() / max(int(known.sum()), 1)).numpy()
     axes.fill_between(k, mean - error, mean + error, color=BLUE, alpha=0.25, linewidth=0)
     axes.plot(k, mean, color=BLUE, marker="o", markersize=3.5, label="K-sample bound ± 2 Monte Carlo errors")
-    axes.axhline(mean[-1], color=GREEN, linestyle="--", label=rf"$\log \hat p(x)$ = {_number(mean[-1])}")
+    log_evidence = float(evidence.log_evidence[known].mean())
+    axes.axhline(log_evidence, color=GREEN, linestyle="--", label=rf"$\log \hat p(x)$ = {_number(log_evidence)}")
     axes.axhline(mean[0], color=ORANGE, linestyle=":", label=f"ELBO = {_number(mean[0])}")
     axes.set_xscale("log")
     of_each = unit == "datum"
@@ -67,14 +68,13 @@ def bound_curve(evidence: Evidence, unit: str = "datum") -> Figure:
 
 
 def gap_histogram(evidence: Evidence) -> Figure:
-    """The gap of every datum, log p(x) − ELBO, with the data whose k-hat is too high marked."""
+    """The gap of every datum, log p(x) − ELBO, with the data marked whose log p(x) is not to be trusted."""
     figure, axes = new_figure(3.6)
     known = evidence.gap.isfinite()
-    gap, doubtful = evidence.gap[known].numpy(), ~evidence.reliable[known].numpy()
+    gap, doubtful = evidence.gap[known].numpy(), ~evidence.trusted[known].numpy()
     if len(gap):
         share = doubtful.mean()
-        labels = [f"k-hat < {PARETO_K_LIMIT}: {1 - share:.0%} of the data"]
-        labels += [f"k-hat ≥ {PARETO_K_LIMIT}, not to be trusted: {share:.0%}"]
+        labels = [f"log p(x) to be trusted: {1 - share:.0%} of the data", f"not to be trusted: {share:.0%}"]
         edges = np.histogram_bin_edges(gap, bins=min(30, max(5, len(gap) // 5)))
         parts = [gap[~doubtful], gap[doubtful]]
         _, _, bars = axes.hist(parts, bins=list(edges), stacked=True, color=[BLUE, ORANGE], label=labels)

@@ -8,13 +8,11 @@ from the class, and the function that does the work takes an instance. Those of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from ppvae.errors import OptionError
-from ppvae.storage import check_count
+from ppvae.storage import Method, check_count
 
 Split = Literal["test", "validation"]  # None takes the test data, or all where all were trained on
-Method = Literal["importance", "ais", "auto"]
 
 
 @dataclass(frozen=True)
@@ -22,29 +20,33 @@ class EvaluateOptions:
     """How log p(x) of an earlier run is estimated again.
 
     Args:
-        method: importance (draws of the guide), ais (annealed chains from the guide to the posterior), or auto (for
-            each datum the cheapest estimator that reaches the tolerance).
-        num_particles: draws of the guide per datum, null takes those of the run; with ais chains per datum, null
-            takes 32.
+        method: auto (for each datum the cheapest estimator that reaches the tolerance), importance (draws of the
+            guide), or ais (annealed chains from the guide to the posterior).
+        tolerance: of auto, half the width of a datum's 95 % interval, in nats.
+        eval_minutes: of auto, evaluate on as many data, drawn at random, as so many minutes allow; null takes all.
+        num_particles: draws of the guide per datum, for the ELBO, the K-sample bounds and k-hat; with importance for
+            log p(x) too. null takes those of the run.
+        num_chains: of ais, per datum.
         num_distributions: of ais, from the guide to the posterior.
-        tolerance: of auto, in nats.
         max_eval: evaluate on so many data only, evenly spaced over all; null takes those of the run.
         split: the data to evaluate on; null takes the test data, or all where none are held out.
         seed: of the draws; null takes that of the run.
     """
 
-    method: Method = "importance"
-    num_particles: int | None = None
-    num_distributions: int = 200
+    method: Method = "auto"
     tolerance: float = 0.1
+    eval_minutes: float | None = None
+    num_particles: int | None = None
+    num_chains: int = 32
+    num_distributions: int = 200
     max_eval: int | None = None
     split: Split | None = None
     seed: int | None = None
 
     def check(self) -> None:
-        """Raise OptionError where the method is unknown; the numbers are checked with the settings of the run."""
-        if self.method not in get_args(Method):
-            raise OptionError(f"method must be importance, ais or auto; it is {self.method!r}.")
+        """Raise OptionError where a number cannot be used; the others are checked with the settings of the run."""
+        check_count("num_chains", self.num_chains)
+        check_count("num_distributions", self.num_distributions)
 
 
 @dataclass(frozen=True)

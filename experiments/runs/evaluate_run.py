@@ -1,38 +1,37 @@
 """The evaluation of a trained pair: log p(x), ELBO and gap of every datum, with figures, draws, a summary and the page.
 
-`ppvae run` evaluates the pair that it has trained by importance sampling; `ppvae evaluate` evaluates the pair of an
-earlier run, by importance sampling or by annealed chains.
+`ppvae run` evaluates the pair that it has trained; `ppvae evaluate` evaluates the pair of an earlier run. By default
+log p(x) is estimated to a tolerance, with the estimator that a datum needs (:mod:`.estimate`); draws of the guide alone
+are shown beside it, since their k-hat says whether they would have done, and their K-sample bounds how far they come.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from ppvae.inference import Evidence, annealed_evidence, estimate_evidence, importance_evidence
+from ppvae.inference import Evidence
 from ppvae.report import write_report
 from ppvae.storage import RunDirectory, data_hash, device_name, versions, write_json
 
 from ..figures import evidence_figures, galleries
 from ..figures.latent_plane import latent_plane
 from .command_options import EvaluateOptions
-from .run_data import Batch, Unit
+from .estimate import Estimation, Measured, measure
+from .run_data import Unit
 from .samples import TRAVERSAL_VALUES, Samples, draw_samples
 from .saved_run import SavedRun, load_run, saved_summary
 
-Estimate = Callable[..., Evidence]
 # The sections that other commands add to a summary: a new evaluation leaves them there.
 ADDED = ("certificate", "gap_attribution", "latent_units", "calibration", "quality")
 # A training with fewer steps has seldom converged.
 FEW_STEPS = 1000
-# Chains per datum, where no number of them is given.
-NUM_CHAINS = 32
+# How log p(x) was estimated, by the method of its record.
+METHODS = {"adaptive": "to tolerance", "importance": "draws of q(z|x)", "annealing": "annealed chains"}
 
 
 @dataclass(frozen=True)
@@ -56,20 +55,29 @@ class Evaluation:
         columns = ("", "± Monte Carlo error", "") if shared else ("", "mean ± standard error", "of which Monte Carlo")
         for i, column in enumerate(columns):
             table.add_column(column, justify="right" if i else "left")
-        for name, label in (("elbo", "ELBO"), ("log_evidence", "log p(x)"), ("gap", "gap")):
+        for name, label in (("log_evidence", "log p(x)"), ("elbo", "ELBO"), ("gap", "gap")):
             error, monte_carlo = numbers[f"{name}_standard_error"], numbers[f"{name}_monte_carlo_error"]
             digits = 3 if shared else 2
             last = "" if shared else f"{monte_carlo:.3f}"
             table.add_row(label, f"{numbers[name]:.2f} ± {error:.{digits}f}", last)
         table.add_section()
-        table.add_row("k-hat" if shared else "k-hat, mean", f"{numbers['pareto_k_mean']:.2f}", "")
-        if not shared:
-            table.add_row("data with k-hat ≥ 0.7", f"{numbers['pareto_k_share_above_0_7']:.0%}", "")
+        for label, share, what in self._shares():
+            table.add_row(label, ("yes" if share == 1 else "no") if shared else f"{share:.0%}", what)
         table.add_section()
         seconds = self.summary["seconds"]
         table.add_row("training", f"{training['seconds']:.0f} s", f"{training['epochs']} epochs")
-        table.add_row("evaluation", f"{seconds['evaluation']:.0f} s", f"{numbers['num_particles']} particles")
+        table.add_row("evaluation", f"{seconds['evaluation']:.0f} s", METHODS[self.summary["method"]])
         return table
+
+    def _shares(self) -> list[tuple[str, float, str]]:
+        """Of how many data log p(x) is known, and of how many draws of the guide alone would do."""
+        numbers, of_all = self.summary["evidence"], "" if self._shared else "of the data"
+        enough = ("draws of q(z|x) suffice", 1 - self.summary["draws"]["pareto_k_share_above_0_7"], "k-hat < 0.7")
+        if self.summary["method"] == "importance":
+            return [enough]
+        if self.summary["method"] == "adaptive":
+            return [(f"known to ± {self.summary['tolerance']:g} nats", numbers["settled_share"], of_all), enough]
+        return [("log p(x) to be trusted", numbers["trusted_share"], of_all), enough]
 
     @property
     def _shared(self) -> bool:
@@ -96,40 +104,37 @@ def evaluate_run(directory: RunDirectory, options: EvaluateOptions, *, command: 
         PpvaeError: the run, its data or its pair cannot be had; the files of the run stay as they were.
     """
     options.check()
-    annealed = options.method == "ais"
     run = load_run(
         directory,
         split=options.split,
-        num_particles=None if annealed else options.num_particles,
+        method=options.method,
+        tolerance=options.tolerance,
+        num_particles=options.num_particles,
         seed=options.seed,
         max_eval=options.max_eval,
     )
-    chains, distributions = options.num_particles or NUM_CHAINS, options.num_distributions
-    estimates: dict[str, Estimate] = {
-        "importance": by_importance(run.settings.num_particles),
-        "ais": partial(annealed_evidence, num_chains=chains, num_distributions=distributions, progress=True),
-        "auto": partial(estimate_evidence, tolerance=options.tolerance, progress=True),
-    }
-    return write_evaluation(run, estimates[options.method], command)
+    how = Estimation(
+        options.method,
+        run.settings.num_particles,
+        options.tolerance,
+        options.eval_minutes,
+        options.num_chains,
+        options.num_distributions,
+    )
+    return write_evaluation(run, how, command)
 
 
-def by_importance(num_particles: int) -> Estimate:
-    """Importance sampling from the guide, with so many draws per datum."""
-
-    def estimate(model: Any, guide: Any, x: Batch, *, seed: int) -> Evidence:
-        return importance_evidence(model, guide, x, num_particles, seed=seed, progress=True)
-
-    return estimate
-
-
-def write_evaluation(run: SavedRun, estimate: Estimate, command: str) -> Evaluation:
+def write_evaluation(run: SavedRun, how: Estimation, command: str) -> Evaluation:
     """Estimate, sample and draw, write each as soon as it is known, then the summary and the page."""
     started = time.monotonic()
     directory, settings, data = run.directory, run.settings, run.data.data
-    evidence = estimate(run.pair.model, run.pair.guide, run.batch, seed=settings.seed)
+    measured = measure(run, how)
     samples = draw_samples(run.pair, run.batch, settings.seed)
     names = {"pair": settings.pair, "data": data.name, "split": run.split, "unit": run.data.unit}
-    dataset = evidence.to_dataset()
+    dataset = measured.evidence.to_dataset()
+    if measured.index is not None:
+        numbers = run.data.numbers(run.split, settings.max_eval)[measured.index]
+        dataset = dataset.assign_coords(row=("datum", numbers.numpy()))
     dataset.attrs |= {**names, "seed": settings.seed}
     directory.write_netcdf("evidence", dataset)
     samples.draws.attrs |= names
@@ -138,16 +143,17 @@ def write_evaluation(run: SavedRun, estimate: Estimate, command: str) -> Evaluat
     plane = None if shared else latent_plane(run.pair, samples.posterior, run.x, data.event_shape)
     if plane is not None:
         write_json(directory.decoder, plane)
-    for name, figure in _figures(evidence, samples, run.training["history"], data.event_shape, run.data.unit).items():
+    for name, figure in _figures(measured, samples, run.training["history"], data.event_shape, run.data.unit).items():
         directory.write_figure(name, figure)
-    summary = _summary(run, evidence, time.monotonic() - started, command)
+    summary = _summary(run, measured, how, time.monotonic() - started, command)
     directory.write_summary(summary)
     write_report(directory)
-    return Evaluation(directory, evidence, summary)
+    return Evaluation(directory, measured.evidence, summary)
 
 
-def _summary(run: SavedRun, evidence: Evidence, seconds: float, command: str) -> dict[str, Any]:
+def _summary(run: SavedRun, measured: Measured, how: Estimation, seconds: float, command: str) -> dict[str, Any]:
     """The content of ``summary.json``, with the sections that it had."""
+    evidence = measured.evidence
     summary = {
         "pair": run.settings.pair,
         "data": run.data.data.name,
@@ -156,8 +162,10 @@ def _summary(run: SavedRun, evidence: Evidence, seconds: float, command: str) ->
         "num_rows": len(run.x),
         "units": "nats",
         "method": evidence.method,
+        **({"tolerance": how.tolerance} if how.method == "auto" else {}),
         "evidence": evidence.summary(),
-        "remarks": [*run.data.remarks, *_few_steps(run), *evidence.remarks()],
+        "draws": _of_draws(measured.draws),
+        "remarks": [*run.data.remarks, *_few_steps(run), *_part(run, measured, how), *evidence.remarks()],
         "training": {key: value for key, value in run.training.items() if key != "history"},
         "seconds": {"training": run.training["seconds"], "evaluation": seconds},
         "seed": run.settings.seed,
@@ -166,8 +174,39 @@ def _summary(run: SavedRun, evidence: Evidence, seconds: float, command: str) ->
         "versions": versions(),
         "command": command,
     }
+    summary["conclusion"] = _conclusion(summary, str(run.directory.path))
     earlier = saved_summary(run.directory)
     return summary | {name: earlier[name] for name in ADDED if name in earlier}
+
+
+def _conclusion(summary: dict[str, Any], run: str) -> str:
+    """What was found, and what to do next, in a sentence."""
+    numbers, adaptive = summary["evidence"], summary["method"] == "adaptive"
+    n, known = numbers["num_data"], numbers["settled_share" if adaptive else "trusted_share"]
+    of_all = "" if summary["unit"] == "data set" else f" for {round(known * n)} of {n} data"
+    if known < 0.5:
+        better = f"`ppvae posterior {run}` shows what q(z|x) misses"
+        return f"log p(x) is known{of_all or ' badly'} only: " + (
+            better if adaptive else f"`ppvae evaluate {run} --method auto` finds it to ± 0.1 nats"
+        )
+    return f"log p(x) is known{of_all}; the ELBO is {numbers['gap']:.2f} nats below it: `ppvae gap {run}` says why"
+
+
+def _of_draws(draws: Evidence) -> dict[str, float]:
+    """What draws of the guide alone say: the K-sample bound of log p(x), and the tail of their weights."""
+    found = draws.summary()
+    kept = ("num_particles", "log_evidence", "pareto_k_mean", "pareto_k_share_above_0_7", "ess_mean")
+    return {name: found[name] for name in kept}
+
+
+def _part(run: SavedRun, measured: Measured, how: Estimation) -> list[str]:
+    """That there was time for a part of the data only."""
+    if measured.index is None or len(measured.index) == len(run.x):
+        return []
+    return [
+        f"log p(x) was estimated for {len(measured.index)} of {len(run.x)} {run.split} data, drawn at random, as many "
+        f"as {how.eval_minutes:g} minutes allow: `ppvae evaluate {run.directory.path}` takes all of them."
+    ]
 
 
 def _few_steps(run: SavedRun) -> list[str]:
@@ -184,14 +223,14 @@ def _few_steps(run: SavedRun) -> list[str]:
 
 
 def _figures(
-    evidence: Evidence, samples: Samples, history: list[dict[str, float]], event_shape: tuple[int, ...], unit: Unit
+    measured: Measured, samples: Samples, history: list[dict[str, float]], event_shape: tuple[int, ...], unit: Unit
 ) -> dict[str, Figure]:
     """Every figure that these results have, by name; a single unit has no distribution over the data."""
-    figures = {"bound": evidence_figures.bound_curve(evidence, unit)}
+    figures = {"bound": evidence_figures.bound_curve(measured.evidence, unit)}
     if unit == "datum":
-        figures["gap"] = evidence_figures.gap_histogram(evidence)
-    if unit == "datum" and evidence.method == "importance" and evidence.pareto_k.isfinite().any():
-        figures["khat"] = evidence_figures.khat(evidence)
+        figures["gap"] = evidence_figures.gap_histogram(measured.evidence)
+    if unit == "datum" and measured.draws.pareto_k.isfinite().any():
+        figures["khat"] = evidence_figures.khat(measured.draws)
     if history:
         figures["training"] = evidence_figures.training_curve(history, unit)
     if samples.reconstructions is not None:

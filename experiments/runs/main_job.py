@@ -16,7 +16,8 @@ from ppvae.errors import PpvaeError
 from ppvae.inference import Fit, fit
 from ppvae.storage import RunDirectory, Settings
 
-from .evaluate_run import Evaluation, by_importance, write_evaluation
+from .estimate import Estimation
+from .evaluate_run import Evaluation, write_evaluation
 from .preparation import Say, check_pair, device_of, report
 from .run_data import RunData, load_pair_and_data
 from .saved_run import SavedRun, like_parameters, training_summary
@@ -52,7 +53,8 @@ def run(settings: Settings, *, resume: RunDirectory | None = None, command: str 
         split = data.part(None)
         batch = like_parameters(data.batch(split, settings.max_eval), trained.parameters, device)
         saved = SavedRun(directory, settings, data, pair, split, batch, training)
-        return write_evaluation(saved, by_importance(settings.num_particles), command)
+        how = Estimation(settings.method, settings.num_particles, settings.tolerance, settings.eval_minutes)
+        return write_evaluation(saved, how, command)
     except PpvaeError:
         if resume is None:
             directory.discard()

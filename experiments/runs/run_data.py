@@ -88,7 +88,10 @@ class RunData:
         """So many at most of the data of a batch, evenly spaced, where they can be cut."""
         if not self.data.divided:
             return batch
-        index = evenly_spaced(torch.arange(len(batch[0])), most)
+        return self.rows(batch, evenly_spaced(torch.arange(len(batch[0])), most))
+
+    def rows(self, batch: Batch, index: Tensor) -> Batch:
+        """Some rows of a batch of data that can be cut, each with its own context."""
         own = (True, *(one.by_row for one in self.data.context))
         return tuple(
             values[index.to(values.device)] if cut else values for values, cut in zip(batch, own, strict=False)

@@ -120,13 +120,22 @@ class AdaptiveEvidence(Evidence):
         """Whether the weights are those of annealed chains, ``(num_data,)`` bool."""
         return self.num_distributions > 0
 
+    @property
+    def settled(self) -> Tensor:
+        """Whether log p(x) is known to within the tolerance, ``(num_data,)`` bool."""
+        return self.settled_by != NOTHING
+
+    def summary(self) -> dict[str, float]:
+        """As :meth:`Evidence.summary`, and ``settled_share``."""
+        return super().summary() | {"settled_share": float(self.settled.double().mean())}
+
     def _reasons(self) -> list[tuple[Tensor, str]]:
         contradicted = (self.contradicted, "draws find a part of the posterior that the annealed chains miss")
         return [*super()._reasons(), contradicted]
 
     def _remarks_on_weights(self, doubtful: Tensor) -> list[str]:
         found, n = spread_remark(doubtful & self.by_chains), len(doubtful)
-        still_open = (self.settled_by == NOTHING) & self.log_evidence.isfinite()
+        still_open = ~self.settled & self.log_evidence.isfinite()
         coarse = still_open & self.too_coarse
         contradicted = still_open & self.contradicted
         rest = still_open & ~coarse & ~contradicted

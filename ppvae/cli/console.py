@@ -20,8 +20,10 @@ def show(content: Any) -> None:
 
 
 def show_result(result: Any) -> int:
-    """Print the table, the remarks and the run directory of a result; return the exit code 0."""
+    """Print the table, the conclusion, the remarks and the run directory of a result; return the exit code 0."""
     show(result.table())
+    if conclusion := result.summary.get("conclusion"):
+        say(f"{conclusion}.")
     for remark in result.summary["remarks"]:
         say(f"Note: {remark}")
     print(result.directory.path)

@@ -26,19 +26,19 @@ CAPTIONS = {
         "training curve still rises, the pair overfits.",
     ),
     "bound": Caption(
-        "The K-sample bound against the number of particles K, climbing from the ELBO to the estimate of log p(x).",
-        "The bound rises from the ELBO (K = 1) towards log p(x). If it still rises at the right end, log p(x) is "
-        "higher than the estimate.",
+        "The K-sample bound against the number of particles K, climbing from the ELBO towards log p(x).",
+        "Draws of the guide alone give a bound that rises from the ELBO (K = 1) towards log p(x), the broken line. "
+        "What is missing at the right end is what so many draws do not find.",
     ),
     "gap": Caption(
-        "A histogram of the gap, log p(x) minus ELBO, over the data; data with a high k-hat are hatched.",
+        "A histogram of the gap, log p(x) minus ELBO, over the data; data whose log p(x) is doubtful are hatched.",
         "A large gap means that the guide is far from the posterior of that datum. Where a bar is hatched, the gap "
         "is probably larger than shown.",
     ),
     "khat": Caption(
         "A point for the k-hat of every datum, with a line at 0.7 and a broken one at 1.",
-        "Below the line at 0.7 the estimate and its interval hold. Above it the true log p(x) is probably higher; "
-        "above the broken line at 1 more draws of the guide hardly help.",
+        "Below the line at 0.7 draws of the guide are enough for log p(x) and its interval. Above it they give too low "
+        "a value; above the broken line at 1 more draws hardly help.",
     ),
     "certificate": Caption(
         "For every datum how far its bounds lie below and above the estimate of log p(x), and a band for their mean.",

@@ -17,7 +17,7 @@ from .numbers import Numbers
 Level = Literal["good", "caution", "bad", "unknown"]
 # Up to this share of the data k-hat may be too high before the answer is no.
 FEW = 0.1
-SHARE = "evidence.pareto_k_share_above_0_7"
+SHARE = "draws.pareto_k_share_above_0_7"
 
 
 @dataclass(frozen=True)
@@ -54,33 +54,14 @@ def _shared(summary: dict[str, Any]) -> bool:
     return summary.get("unit") == "data set"
 
 
-def _by_draws(summary: dict[str, Any]) -> bool:
-    """Whether k-hat is that of the guide's draws."""
-    return summary.get("method", "importance") == "importance"
-
-
 def _estimate(summary: dict[str, Any], numbers: Numbers) -> Claim:
     question = "Is the estimate of log p(x) reliable?"
     if not numbers.known("evidence.log_evidence"):
         return Claim(question, "bad", "no", Markup("It is not a number: the remarks below give the reason."))
-    if _by_draws(summary):
-        share = numbers.value(SHARE)
-        if _shared(summary):
-            high = "k-hat is 0.7 or more: the true log p(x) is probably higher than the estimate, and the gap larger."
-            return (
-                Claim(question, "good", "yes", Markup("k-hat is below 0.7."))
-                if share == 0
-                else Claim(question, "bad", "only as a lower bound", Markup(high))
-            )
-        if share is None or share > 0:
-            answer = (
-                f"For {{{SHARE}:.0%}} of the data k-hat is 0.7 or more: the true log p(x) is probably higher than the "
-                "estimate, and the gap larger."
-            )
-            few = share is not None and share <= FEW
-            word = "for most data" if few else "only as a lower bound"
-            return Claim(question, "caution" if few else "bad", word, numbers.fill(answer))
-        return Claim(question, "good", "yes", Markup("k-hat is below 0.7 for every datum."))
+    if summary.get("method") == "adaptive":
+        return _to_tolerance(question, summary, numbers)
+    if summary.get("method") == "importance":
+        return _by_draws(question, summary, numbers)
     if _shared(summary):
         trusted = numbers.value("evidence.trusted_share") == 1
         answer = "The estimator has no doubt about it." if trusted else "The remarks below give the reason."
@@ -88,6 +69,38 @@ def _estimate(summary: dict[str, Any], numbers: Numbers) -> Claim:
     if summary.get("remarks"):
         return Claim(question, "caution", "not for every datum", Markup("The remarks below name the others."))
     return Claim(question, "good", "yes", Markup("The estimator has no remark about any datum."))
+
+
+def _to_tolerance(question: str, summary: dict[str, Any], numbers: Numbers) -> Claim:
+    share, trusted = numbers.value("evidence.settled_share") or 0.0, numbers.value("evidence.trusted_share") or 0.0
+    within = "It is known to ± {tolerance:g} nats"
+    if min(share, trusted) == 1:
+        return Claim(question, "good", "yes", numbers.fill(within + ("." if _shared(summary) else " for every datum.")))
+    if _shared(summary):
+        return Claim(question, "bad", "no", numbers.fill("It is not known to ± {tolerance:g} nats: see the remarks."))
+    answer = within + " for {evidence.settled_share:.1%} of the data; {evidence.trusted_share:.1%} are to be trusted."
+    few = 1 - min(share, trusted) <= FEW
+    return Claim(question, "caution" if few else "bad", "for most data" if few else "no", numbers.fill(answer))
+
+
+def _by_draws(question: str, summary: dict[str, Any], numbers: Numbers) -> Claim:
+    share = numbers.value(SHARE)
+    if _shared(summary):
+        high = "k-hat is 0.7 or more: the true log p(x) is probably higher than the estimate, and the gap larger."
+        return (
+            Claim(question, "good", "yes", Markup("k-hat is below 0.7."))
+            if share == 0
+            else Claim(question, "bad", "only as a lower bound", Markup(high))
+        )
+    if share is None or share > 0:
+        answer = (
+            f"For {{{SHARE}:.0%}} of the data k-hat is 0.7 or more: the true log p(x) is probably higher than the "
+            "estimate, and the gap larger."
+        )
+        few = share is not None and share <= FEW
+        word = "for most data" if few else "only as a lower bound"
+        return Claim(question, "caution" if few else "bad", word, numbers.fill(answer))
+    return Claim(question, "good", "yes", Markup("k-hat is below 0.7 for every datum."))
 
 
 KINDS = {
@@ -141,8 +154,8 @@ def _posterior(summary: dict[str, Any], numbers: Numbers) -> Claim:
     question = "Can q(z|x) be used as the posterior?"
     quality = verdict_of(summary.get("quality"))
     said = Markup(" Beside reference draws: {}.").format(quality) if quality else Markup("")
-    if not _by_draws(summary):
-        answer = "k-hat of the guide's own draws is not computed with this method; the gap is KL(q(z|x) ‖ p(z|x))."
+    if not numbers.has(SHARE):
+        answer = "k-hat of the guide's own draws was not computed; the gap is KL(q(z|x) ‖ p(z|x))."
         return Claim(question, "unknown", "not judged", escape(answer) + said)
     share = numbers.value(SHARE)
     if _shared(summary) and share != 0:

@@ -19,7 +19,7 @@ from ppvae.storage import RunDirectory, write_text
 from .claims import verdict_of
 from .numbers import WRITTEN_BY, Numbers, shown
 from .page import SECTIONS, check_sections, options, remarks, render
-from .pairing import paired, read_values
+from .pairing import on_the_same, paired, read_rows, read_values
 from .record import Picture, Record, read_record
 
 QUANTITIES = {"log_evidence": "log p(x)", "elbo": "ELBO", "gap": "gap"}
@@ -102,6 +102,11 @@ class Comparison:
                 f"log p(x) was estimated in two ways ({methods[0]} and {methods[1]}): part of the difference may be "
                 "the estimators'."
             )
+        if self.difference["num_apart"]:
+            found.append(
+                f"{self.difference['num_apart']} data are left out of the differences: only one of the runs measured "
+                "them."
+            )
         if self.difference["num_left_out"]:
             found.append(
                 f"{self.difference['num_left_out']} data are left out: a value of one of the runs is not finite."
@@ -138,12 +143,19 @@ def compare(a: RunDirectory, b: RunDirectory) -> Comparison:
                 f"{record.directory.path} was not evaluated yet: `ppvae run --resume {record.directory.path}` does it."
             )
         check_sections(record)
-    evidence = [
-        read_values(directory.path / "evidence.nc", ERRORS, f"ppvae evaluate {directory.path}") for directory in (a, b)
-    ]
-    _same_data(*records, *(len(e["log_evidence"]) for e in evidence))
-    values = np.stack([e["log_evidence"] for e in evidence])
+    files = [directory.path / "evidence.nc" for directory in (a, b)]
+    measured = [read_values(f, ERRORS, f"ppvae evaluate {f.parent}") for f in files]
+    _same_data(*records)
+    evidence = on_the_same(measured, [read_rows(f) for f in files])
+    if evidence is None:
+        counts = " and ".join(str(len(e["log_evidence"])) for e in measured)
+        raise RunError(
+            f"{a.path} and {b.path} cannot be paired by datum: they were evaluated on {counts} data: "
+            "`ppvae evaluate` one with the other's --max_eval."
+        )
     difference = paired(evidence[0], evidence[1], ERRORS)
+    difference["num_apart"] = sum(len(e["log_evidence"]) for e in measured) - 2 * len(evidence[0]["log_evidence"])
+    values = np.stack([e["log_evidence"] for e in evidence])
     return Comparison(*records, difference=difference, values=values, sections=_paired_sections(*records))
 
 
@@ -164,7 +176,7 @@ def _paired_sections(a: Record, b: Record) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _same_data(a: Record, b: Record, num_a: int, num_b: int) -> None:
+def _same_data(a: Record, b: Record) -> None:
     both = f"{a.directory.path} and {b.directory.path}"
     for key, other in SAME.items():
         if a.summary.get(key) is None or a.summary.get(key) != b.summary.get(key):
@@ -174,11 +186,6 @@ def _same_data(a: Record, b: Record, num_a: int, num_b: int) -> None:
             )
     if a.summary.get("unit", "datum") != b.summary.get("unit", "datum"):
         raise RunError(f"{both} cannot be compared: the unit of one is the datum, of the other the data set.")
-    if num_a != num_b:
-        raise RunError(
-            f"{both} cannot be paired by datum: they were evaluated on {num_a} and {num_b} data: "
-            "`ppvae evaluate` one with the other's --max_eval."
-        )
 
 
 def scatter(values: np.ndarray) -> Figure:

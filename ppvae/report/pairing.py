@@ -54,6 +54,32 @@ def paired(a: Values, b: Values, errors: Mapping[str, str]) -> dict[str, Any]:
     return out
 
 
+def on_the_same(values: list[Values], rows: list[np.ndarray | None]) -> list[Values] | None:
+    """The values of two runs on the data that both have.
+
+    Args:
+        values: of each run, ``(num_data,)`` each.
+        rows: which rows of the data they are; None where the file does not say: then both must have as many.
+
+    Returns:
+        The values; None if there are no such data, or if it cannot be told which they are.
+    """
+    a, b = rows
+    if a is None or b is None:
+        same = len({len(v) for each in values for v in each.values()}) == 1
+        return values if same else None
+    common, *places = np.intersect1d(a, b, return_indices=True)
+    if not len(common):
+        return None
+    return [{name: v[at] for name, v in each.items()} for each, at in zip(values, places, strict=True)]
+
+
+def read_rows(file: Path) -> np.ndarray | None:
+    """Which rows of the data the values of a file are of; None where it does not say, as of a data set."""
+    with xr.open_dataset(file, engine="h5netcdf") as dataset:
+        return dataset["row"].to_numpy() if "row" in dataset.coords else None
+
+
 def read_values(file: Path, errors: Mapping[str, str], command: str) -> Values:
     """Quantities and their errors from a file of a run.
 

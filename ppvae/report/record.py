@@ -88,7 +88,11 @@ def _read_summary(directory: RunDirectory) -> dict[str, Any]:
     content = directory.read_summary()
     if content is None and directory.summary.is_file():
         raise RunError(f"{directory.summary} is damaged: `ppvae evaluate {directory.path}` writes it again.")
-    return content or {}
+    content = content or {}
+    # Earlier versions had log p(x) by draws of the guide, and wrote no section of their own for these.
+    if "evidence" in content and content.get("method", "importance") == "importance":
+        content = {"method": "importance", "draws": content["evidence"]} | content
+    return content
 
 
 def _read_pictures(directory: RunDirectory) -> dict[str, Picture]:

@@ -3,9 +3,10 @@
 from .files import atomic_path, write_json, write_text
 from .provenance import data_hash, device_name, versions
 from .run_directory import RunDirectory, all_runs
-from .settings import Settings, check_count
+from .settings import Method, Settings, check_count
 
 __all__ = [
+    "Method",
     "RunDirectory",
     "Settings",
     "all_runs",

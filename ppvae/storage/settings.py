@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ppvae.errors import OptionError
+
+Method = Literal["auto", "importance", "ais"]
 
 # numpy's global generator, which Pyro seeds too, takes no larger seed.
 _LARGEST_SEED = 2**32 - 1
@@ -36,7 +38,12 @@ class Settings:
         patience: stop after so many epochs without a visible gain in the validation ELBO; null never stops early.
         precision: of the arithmetic in training: 32-true, 64-true, bf16-mixed, and others of Lightning Fabric.
         accelerator: where to compute: auto, cpu, cuda, and others of Lightning Fabric.
-        num_particles: draws of the guide per datum, K, from which log p(x) is estimated.
+        method: of estimating log p(x): auto (for each datum the cheapest estimator that reaches the tolerance),
+            importance (draws of the guide, too low where it misses much of the posterior), or ais (annealed chains).
+        tolerance: of auto, half the width of a datum's 95 % interval, in nats.
+        eval_minutes: of auto, evaluate on as many data, drawn at random, as so many minutes allow; null takes all.
+        num_particles: draws of the guide per datum, K, for the ELBO, the K-sample bounds and k-hat; with importance for
+            log p(x) too.
         max_eval: evaluate on so many data only, evenly spaced over all, which may be sorted; null takes all.
         seed: of all randomness in training and evaluation. The split of the data does not depend on it.
         out: folder that holds the run directories.
@@ -57,7 +64,10 @@ class Settings:
     patience: int | None = 20
     precision: str = "32-true"
     accelerator: str = "auto"
-    num_particles: int = 5000
+    method: Method = "auto"
+    tolerance: float = 0.1
+    eval_minutes: float | None = 2.0
+    num_particles: int = 1000
     max_eval: int | None = None
     seed: int = 0
     out: str = "runs"
@@ -72,8 +82,12 @@ class Settings:
         for name in ("epochs", "batch_size", "patience", "num_particles", "max_eval"):
             if (value := getattr(self, name)) is not None:
                 check_count(name, value)
-        if not 0 < self.learning_rate < math.inf:
-            raise OptionError(f"learning_rate must be a positive number; it is {self.learning_rate}.")
+        for name in ("learning_rate", "tolerance", "eval_minutes"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise OptionError(f"{name} must be a positive number; it is {value}.")
+        if self.method not in get_args(Method):
+            raise OptionError(f"method must be auto, importance or ais; it is {self.method!r}.")
         _check_seed(self.seed)
         if self.name is not None and (self.name in {"", ".", ".."} or Path(self.name).name != self.name):
             raise OptionError(

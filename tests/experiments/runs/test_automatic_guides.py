@@ -31,7 +31,13 @@ def test_an_earlier_run_of_an_automatic_guide_is_loaded(tmp_path, monkeypatch):
     for kind in ("AutoNormal", "AutoMultivariateNormal"):
         (tmp_path / f"{kind}.py").write_text(PROGRAM.format(guide=kind), encoding="utf-8")
         settings = Settings(
-            pair=f"{kind}.py", data="data.npy", epochs=30, batch_size=40, learning_rate=0.1, num_particles=50
+            pair=f"{kind}.py",
+            data="data.npy",
+            epochs=30,
+            batch_size=40,
+            learning_rate=0.1,
+            method="importance",
+            num_particles=50,
         )
         evaluation = run(settings, say=lambda _: None)
         first, second = (load_run(evaluation.directory) for _ in range(2))

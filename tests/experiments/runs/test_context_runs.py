@@ -50,7 +50,7 @@ def guide(x):
     with pyro.plate("data", len(x)):
         pyro.sample("z", dist.Normal(loc, 0.45))
 """
-RUN = ["--accelerator", "cpu", "--name", "one", "--num_particles", "400"]
+RUN = ["--accelerator", "cpu", "--name", "one", "--method", "importance", "--num_particles", "400"]
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,7 @@ def test_a_regression_is_trained_and_measured_whole(capsys):
     assert "per datum" not in page
     assert "test data" not in page
     assert "NaN" not in page
-    assert main(["evaluate", "runs/one", "--num_particles", "500"]) == 0  # the config has all that is needed
+    assert main(["evaluate", "runs/one"]) == 0  # the config has all that is needed
     assert main(["evaluate", "runs/one", "--split", "validation"]) == 2
     assert "there are no validation data" in capsys.readouterr().err
 

@@ -17,12 +17,12 @@ from pairs import build
 from ppvae.datasets import Dataset, evenly_spaced, load_dataset
 from ppvae.errors import CheckpointError, OptionError, PairError
 from ppvae.experiments.figures import evidence_figures
-from ppvae.experiments.runs import main_job
+from ppvae.experiments.runs import estimate, main_job
 from ppvae.experiments.runs.command_options import EvaluateOptions
 from ppvae.experiments.runs.evaluate_run import evaluate_run
 from ppvae.experiments.runs.make_pair import make_pair
 from ppvae.experiments.runs.preparation import check_pair
-from ppvae.experiments.runs.run_data import RunData
+from ppvae.experiments.runs.run_data import RunData, load_pair_and_data
 from ppvae.experiments.runs.samples import draw_samples
 from ppvae.inference import importance_evidence
 from ppvae.inference.svi.checkpoint import load_parameters
@@ -47,6 +47,7 @@ def settings(counts, tmp_path):
         likelihood_args={"total_count": 4},
         epochs=3,
         batch_size=16,
+        method="importance",
         num_particles=40,
         out=str(tmp_path / "runs"),
         accelerator="cpu",
@@ -185,24 +186,62 @@ class TestGoingOn:
         torch.testing.assert_close(again.evidence.elbo, whole.evidence.elbo, rtol=0, atol=0)
 
 
+class TestToATolerance:
+    def test_is_what_a_run_ends_on_and_says_of_how_many_data_it_is_known(self, settings):
+        settings = Settings(**settings.as_dict() | {"method": "auto", "pair": "LinearGaussian", "likelihood": None}
+                            | {"pair_args": {"latent_dim": 2}, "likelihood_args": {}})  # fmt: skip
+        result = run(settings)
+        pair, data = load_pair_and_data(settings)
+        load_parameters(result.directory.checkpoint, pair.model, pair.guide, data.data.test)
+        exact = pair.log_evidence(data.data.test)
+        assert ((result.evidence.log_evidence - exact).abs() < 0.1).all()
+        assert result.summary["method"] == "adaptive"
+        assert result.summary["tolerance"] == 0.1
+        assert result.summary["evidence"]["settled_share"] == 1.0
+        # Draws of the guide alone stand beside it: their K-sample bound is below.
+        assert result.summary["draws"]["num_particles"] == 40
+        assert result.summary["draws"]["log_evidence"] <= result.summary["evidence"]["log_evidence"] + 0.1
+        assert f"known for {len(exact)} of {len(exact)} data" in result.summary["conclusion"]
+
+    def test_takes_as_many_data_as_there_is_time_for_and_says_which(self, settings, monkeypatch):
+        monkeypatch.setattr(estimate, "FIRST_PORTIONS", (2, 1))
+        monkeypatch.setattr(estimate, "PORTION", 1)
+        few = {"method": "auto", "tolerance": 0.5}
+        whole = run(Settings(**settings.as_dict() | few | {"eval_minutes": None}))
+        part = evaluate_run(whole.directory, EvaluateOptions(tolerance=0.5, eval_minutes=1e-6))
+        with xr.open_dataset(whole.directory.path / "evidence.nc", engine="h5netcdf") as saved:
+            rows = saved["row"].to_numpy()
+        assert len(rows) == len(part.evidence.log_evidence) == 2 < len(whole.evidence.log_evidence)
+        # A datum's number does not depend on how many there was time for.
+        assert torch.equal(part.evidence.log_evidence, whole.evidence.log_evidence[torch.from_numpy(rows)])
+        assert any("estimated for 2 of 6 test data" in remark for remark in part.summary["remarks"])
+
+    @pytest.mark.parametrize("change", [{"tolerance": 0.0}, {"eval_minutes": -1.0}, {"method": "best"}])
+    def test_refuses_what_cannot_be_used(self, settings, change):
+        with pytest.raises(OptionError, match=next(iter(change))):
+            run(Settings(**settings.as_dict() | change))
+
+
 class TestEvaluate:
     @pytest.mark.parametrize("precision", ["32-true", "64-true"])
     def test_gives_the_same_numbers_again(self, settings, precision):
         torch.set_default_dtype(torch.float32)  # as on the command line
         whole = run(Settings(**settings.as_dict() | {"precision": precision}))
-        again = evaluate_run(whole.directory, EvaluateOptions())
+        again = evaluate_run(whole.directory, EvaluateOptions("importance"))
         torch.testing.assert_close(again.evidence.log_evidence, whole.evidence.log_evidence, rtol=0, atol=0)
         assert again.summary["training"] == whole.summary["training"]
 
     def test_takes_the_best_parameters_of_early_stopping(self, settings):
         whole = run(Settings(**settings.as_dict() | {"epochs": 40, "patience": 2, "learning_rate": 0.3}))
         assert whole.summary["training"]["stopped"] == "plateau"
-        again = evaluate_run(whole.directory, EvaluateOptions())
+        again = evaluate_run(whole.directory, EvaluateOptions("importance"))
         torch.testing.assert_close(again.evidence.elbo, whole.evidence.elbo, rtol=0, atol=0)
 
     def test_other_settings(self, settings):
         whole = run(settings)
-        again = evaluate_run(whole.directory, EvaluateOptions(num_particles=70, split="validation", seed=5))
+        again = evaluate_run(
+            whole.directory, EvaluateOptions("importance", num_particles=70, split="validation", seed=5)
+        )
         assert again.evidence.num_particles == 70
         assert again.summary["split"] == "validation"
         assert again.summary["seed"] == 5

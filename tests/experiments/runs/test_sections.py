@@ -36,6 +36,7 @@ def trained(tmp_path_factory):
         likelihood_args={"total_count": 4},
         epochs=3,
         batch_size=16,
+        method="importance",
         num_particles=40,
         out=str(folder / "runs"),
         accelerator="cpu",
@@ -82,7 +83,7 @@ def test_the_gap_is_split_and_the_parts_add_up(trained):
 def test_a_new_evaluation_keeps_the_sections_and_says_its_method(trained):
     certify_run(trained, CertifyOptions(num_data=3, num_chains=4, max_distributions=1, width=9.0))
     before = trained.read_summary()
-    result = evaluate_run(trained, EvaluateOptions(method="ais", num_particles=4, num_distributions=5, max_eval=3))
+    result = evaluate_run(trained, EvaluateOptions(method="ais", num_chains=4, num_distributions=5, max_eval=3))
     after = trained.read_summary()
     assert after["certificate"] == before["certificate"]
     assert after["method"] == "annealing"
@@ -101,7 +102,7 @@ def test_auto_settles_by_tolerance(trained):
 
 
 def test_an_unknown_method_is_refused(trained):
-    with pytest.raises(OptionError, match="method must be importance, ais or auto; it is 'hmc'"):
+    with pytest.raises(OptionError, match="method must be auto, importance or ais; it is 'hmc'"):
         evaluate_run(trained, EvaluateOptions(method="hmc"))
 
 
@@ -139,7 +140,7 @@ def test_the_command_line_reaches_all_of_it(trained, monkeypatch, capsys):
         (["certify"], "RUN is missing"),
         (["certify", "nowhere"], "nowhere is not a run directory"),
         (["gap", "nowhere"], "nowhere is not a run directory"),
-        (["evaluate", "{run}", "--method", "hmc"], "method must be importance, ais or auto; it is 'hmc'"),
+        (["evaluate", "{run}", "--method", "hmc"], "method must be auto, importance or ais; it is 'hmc'"),
         (["certify", "{run}", "--confidence", "1.5"], "confidence must lie between 0 and 1"),
         (["certify", "{run}", "--width", "0"], "width"),
         (["gap", "{run}", "--tolerance", "-1"], "tolerance must be"),
@@ -163,7 +164,7 @@ def test_bad_input_is_one_sentence_and_harms_nothing(trained, words, message, ca
 
 def test_a_damaged_summary_is_written_anew(trained):
     trained.summary.write_text("{")
-    evaluate_run(trained, EvaluateOptions(max_eval=3))
+    evaluate_run(trained, EvaluateOptions("importance", max_eval=3))
     assert RunDirectory.open(trained.path).read_summary()["evidence"]["num_data"] == 3
 
 
@@ -273,6 +274,7 @@ def test_a_pair_that_sums_classes_out_is_looked_at_on_simulations_from_its_prior
         pair=str(tmp_path / "mixture.py"),
         data=str(tmp_path / "x.npy"),
         epochs=2,
+        method="importance",
         num_particles=50,
         out=str(tmp_path),
         accelerator="cpu",

@@ -18,7 +18,18 @@ from ppvae.cli import main
 from ppvae.cli.commands import COMMANDS
 from ppvae.storage import RunDirectory, Settings, all_runs
 
-SMALL = ["--epochs", "2", "--num_particles", "30", "--pair_args.latent_dim", "2", "--pair_args.hidden", "[4]"]
+SMALL = [
+    "--epochs",
+    "2",
+    "--method",
+    "importance",
+    "--num_particles",
+    "30",
+    "--pair_args.latent_dim",
+    "2",
+    "--pair_args.hidden",
+    "[4]",
+]
 
 PAIR = """
 import pyro, torch
@@ -100,7 +111,7 @@ class TestRun:
         pair = f"my_file.py:{spec}" if spec else "my_file.py"
         assert main(["run", "--pair", pair, "--data", "my_data.npy", "--epochs", "2", "--num_particles", "30"]) == 0
         (directory,) = all_runs("runs")
-        assert main(["evaluate", str(directory.path), "--num_particles", "40"]) == 0
+        assert main(["evaluate", str(directory.path), "--method", "importance"]) == 0
 
     def test_a_module_of_the_present_folder(self, here):
         (here / "my_package").mkdir()

@@ -30,12 +30,15 @@ PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQV
 HOSTILE = (
     "<script>document.title='taken'</script>\"'><img src=x onerror=alert(1)>{{ 7*7 }} \u202eevil\u202c \u05d0\u05d1"
 )
-SMALL = {"epochs": 2, "num_particles": 30, "pair_args": {"latent_dim": 2, "hidden": [4]}}
+SMALL = {"epochs": 2, "method": "importance", "num_particles": 30, "pair_args": {"latent_dim": 2, "hidden": [4]}}
 
 
 def means(name, value, error):
     ends = {"": value, "_standard_error": error, "_monte_carlo_error": error / 10, "_data_error": error * 0.99}
     return {name + end: number for end, number in ends.items()}
+
+
+WEIGHTS = {"num_particles": 12345, "pareto_k_mean": 0.9, "pareto_k_share_above_0_7": 0.654321, "ess_mean": 7.25}
 
 
 def summary(**more):
@@ -45,9 +48,8 @@ def summary(**more):
         "data": "digits",
         "split": "test",
         "method": "importance",
-        "evidence": evidence
-        | {"num_data": 3, "num_particles": 12345, "pareto_k_mean": 0.9, "ess_mean": 7.25}
-        | {"pareto_k_share_above_0_7": 0.654321},
+        "evidence": evidence | {"num_data": 3} | WEIGHTS,
+        "draws": {"log_evidence": -91.5} | WEIGHTS,
         "remarks": ["first remark", "second remark"],
         "training": {"stopped": "plateau", "epochs": 30, "steps": 210, "seconds": 5.5}
         | {"last_elbo": -93.5, "last_validation_elbo": -95.25},
@@ -232,7 +234,7 @@ class TestTheVerdict:
     )
     def test_on_the_posterior_goes_by_k_hat(self, tmp_path, share, said):
         content = summary()
-        content["evidence"]["pareto_k_share_above_0_7"] = share
+        content["draws"]["pareto_k_share_above_0_7"] = share
         page = write_report(make(tmp_path / "run", content)).read_text()
         claims = dict(re.findall(r'<dt>(.*?) <span class="chip">. (.*?)</span>', page))
         assert claims["Can q(z|x) be used as the posterior?"] == said
@@ -241,10 +243,24 @@ class TestTheVerdict:
         )
 
     def test_does_not_read_the_guide_off_annealed_chains(self, tmp_path):
-        page = write_report(make(tmp_path / "run", summary(method="annealing", remarks=[]))).read_text()
+        content = summary(method="annealing", remarks=[])
+        del content["draws"]  # as in the runs of earlier versions
+        page = write_report(make(tmp_path / "run", content)).read_text()
         claims = dict(re.findall(r'<dt>(.*?) <span class="chip">. (.*?)</span>', page))
         assert claims["Can q(z|x) be used as the posterior?"] == "not judged"
         assert claims["Is the estimate of log p(x) reliable?"] == "yes"
+
+    @pytest.mark.parametrize(
+        ("settled", "trusted", "said"),
+        [(1.0, 1.0, "yes"), (0.95, 1.0, "for most data"), (1.0, 0.92, "for most data"), (0.5, 1.0, "no")],
+    )
+    def test_on_an_estimate_to_a_tolerance_goes_by_the_data_that_reach_it(self, tmp_path, settled, trusted, said):
+        content = summary(method="adaptive", tolerance=0.1)
+        content["evidence"] |= {"settled_share": settled, "trusted_share": trusted}
+        page = write_report(make(tmp_path / "run", content)).read_text()
+        claims = dict(re.findall(r'<dt>(.*?) <span class="chip">. (.*?)</span>', page))
+        assert claims["Is the estimate of log p(x) reliable?"] == said
+        assert claims["Can q(z|x) be used as the posterior?"] == "no"  # by k-hat of its own draws
 
     @pytest.mark.parametrize(("amortisation", "word"), [(3.0, "encoder network"), (1.0, "family")])
     def test_names_the_larger_cause_of_the_gap(self, tmp_path, amortisation, word):
@@ -284,6 +300,7 @@ class TestWhatIsMissing:
     def test_an_older_summary_without_a_method_is_read(self, tmp_path):
         content = summary()
         del content["method"]
+        content["evidence"] |= content.pop("draws") | {"log_evidence": -90.1}
         assert "importance sampling" in write_report(make(tmp_path / "run", content)).read_text()
 
 

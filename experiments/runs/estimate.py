@@ -1,0 +1,128 @@
+"""log p(x) of the data of a run: by which estimator, of how many data, and what draws of the guide say beside it.
+
+Where the cheapest estimator that reaches a tolerance is asked for, the data are taken in a random order, which is the
+same for all runs, and in portions of fixed sizes, each with a seed of its own. So what is measured of a datum does not
+depend on how many data there is time for, and two runs can be compared by the data that both have measured.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ppvae.inference import Evidence, annealed_evidence, estimate_evidence, importance_evidence
+from ppvae.progress import Progress
+from ppvae.storage import Method
+
+from .run_data import Batch
+from .saved_run import SavedRun
+
+# Data of the first portions, which tell how long the others take, and of the others.
+FIRST_PORTIONS, PORTION = (5, 45), 100
+
+
+@dataclass(frozen=True)
+class Estimation:
+    """How log p(x) is estimated.
+
+    Attributes:
+        method: see :class:`ppvae.storage.Settings`.
+        num_particles: draws of the guide per datum.
+        tolerance: of auto, in nats.
+        eval_minutes: of auto, after which no further data are measured; None measures all.
+        num_chains: of ais, per datum.
+        num_distributions: of ais, from the guide to the posterior.
+    """
+
+    method: Method
+    num_particles: int
+    tolerance: float
+    eval_minutes: float | None
+    num_chains: int = 32
+    num_distributions: int = 200
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found.
+
+    Attributes:
+        evidence: of the data that were measured, with ELBO and K-sample bounds by ``draws``.
+        draws: what draws of the guide alone say of the same data; with importance the same as ``evidence``.
+        index: which rows of the data they are; None for a data set, which is one unit.
+    """
+
+    evidence: Evidence
+    draws: Evidence
+    index: Tensor | None
+
+
+def measure(run: SavedRun, how: Estimation) -> Measured:
+    """Estimate log p(x) of the data of a run."""
+    model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
+    batch, index = run.batch, None if run.data.unit == "data set" else torch.arange(len(run.x))
+    if how.method == "importance":
+        evidence: Evidence = importance_evidence(model, guide, batch, how.num_particles, seed=seed, progress=True)
+        return Measured(evidence, evidence, index)
+    if how.method == "ais":
+        evidence = annealed_evidence(
+            model, guide, batch, how.num_chains, how.num_distributions, seed=seed, progress=True
+        )
+    else:
+        evidence, index = _to_tolerance(run, how)
+        batch = batch if index is None else run.data.rows(batch, index)
+    draws = importance_evidence(model, guide, batch, how.num_particles, seed=seed)
+    return Measured(_with_draws(evidence, draws), draws, index)
+
+
+def _to_tolerance(run: SavedRun, how: Estimation) -> tuple[Evidence, Tensor | None]:
+    """The evidence to a tolerance of as many data as there is time for, and which they are."""
+    model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
+    if not run.data.data.divided:
+        evidence = estimate_evidence(model, guide, run.batch, tolerance=how.tolerance, seed=seed, progress=True)
+        return evidence, None if run.data.unit == "data set" else torch.arange(len(run.x))
+    limit = None if how.eval_minutes is None else 60 * how.eval_minutes
+    found: list[Evidence] = []
+    done: list[Tensor] = []
+    started = time.monotonic()
+    with Progress("log p(x)", len(run.x), "data") as bar:
+        for number, index in enumerate(_portions(len(run.x))):
+            used, measured = time.monotonic() - started, sum(len(i) for i in done)
+            if limit is not None and done and used * (1 + len(index) / measured) > limit:
+                break
+            portion: Batch = run.data.rows(run.batch, index)
+            found.append(
+                estimate_evidence(model, guide, portion, tolerance=how.tolerance, seed=(seed + number) % 2**32)
+            )
+            done.append(index)
+            bar.advance(len(index), "" if limit is None else f"ends after {how.eval_minutes:g} min at the latest")
+    order = torch.cat(done).argsort()
+    return type(found[0]).concatenate(found).rows(order), torch.cat(done)[order]
+
+
+def _portions(num_data: int) -> Iterator[Tensor]:
+    """Row numbers in a random order that is the same for all runs, a portion at a time."""
+    order = torch.randperm(num_data, generator=torch.Generator().manual_seed(0))
+    at = 0
+    for size in (*FIRST_PORTIONS, *[PORTION] * (num_data // PORTION + 1)):
+        if at < num_data:
+            yield order[at : at + size].sort().values
+        at += size
+
+
+def _with_draws(evidence: Evidence, draws: Evidence) -> Evidence:
+    """The evidence with ELBO and K-sample bounds from more draws of the guide than the estimator itself made."""
+    gap_error = (evidence.standard_error.square() + draws.elbo_standard_error.square()).sqrt()
+    return replace(
+        evidence,
+        elbo=draws.elbo,
+        elbo_standard_error=draws.elbo_standard_error,
+        gap_standard_error=gap_error,
+        bound_k=draws.bound_k,
+        bound=draws.bound,
+        bound_standard_error=draws.bound_standard_error,
+    )
