@@ -36,16 +36,16 @@ def made_pair(settings: Settings, data: Dataset) -> Any:
         raise
 
 
-def remark(data: Dataset) -> list[str]:
-    """What log p(x) is of where values are missing, a sentence; nothing where none are."""
+def remark(data: Dataset, pair: Pair) -> str:
+    """What log p(x) is of where values are missing, a sentence; empty where none are."""
     values = torch.cat([getattr(data, part).flatten() for part in PARTS])
     missing = int(values.isnan().sum())
-    if not missing:
-        return []
-    return [
+    if not missing or any(finding.code == "missing-scored" for finding in pair.structure.otherwise):  # says it itself
+        return ""
+    return (
         f"{missing} of the {len(values)} values of {data.name} are missing: the pair leaves them out, and log p(x) is "
         "that of the values that are there."
-    ]
+    )
 
 
 def check_parts(pair: Any, data: Dataset, name: str) -> None:

@@ -42,16 +42,18 @@ class RunData:
         data: as the pair takes them.
         unit: what has an evidence of its own: ``"datum"`` or ``"data set"``.
         understood: whether the pair could be asked; if not, the contract's check says why.
+        missing: that values are missing, a sentence; empty where none are.
     """
 
     data: Dataset
     unit: Unit = "datum"
     understood: bool = True
+    missing: str = ""
 
     @property
     def remarks(self) -> list[str]:
         """What a reader must be told of the data, a sentence each."""
-        return [*missing_values.remark(self.data), *self._held_out()]
+        return [*([self.missing] if self.missing else []), *self._held_out()]
 
     def _held_out(self) -> list[str]:
         if self.unit == "data set":
@@ -202,13 +204,14 @@ def _arranged(pair: Any, data: Dataset, settings: Settings) -> RunData:
         try:
             with Pair.on(pair.model, pair.guide, (whole.draw(x), *context), density=False) as found:
                 unit, divisible, by_row = found.unit, found.divisible, found.arguments.by_row
+                missing = missing_values.remark(data, found)
         except PpvaeError as error:
             missing_values.check_cause(pair, (x, *context), data, settings.pair, error)
             if isinstance(error, FailedRun):
                 _check_rows(data, error)
             return RunData(whole if len(x) <= FEW_DATA else data, understood=False)
     if not divisible:
-        return RunData(whole, unit)
+        return RunData(whole, unit, missing=missing)
     parts = []
     for one, own in zip(data.context, by_row[1:], strict=True):
         if own and not one.by_row:  # parts of their own, and a context of the training part alone
@@ -217,7 +220,7 @@ def _arranged(pair: Any, data: Dataset, settings: Settings) -> RunData:
                 "validation and test, one after the other."
             )
         parts.append(replace(one, by_row=own))
-    return RunData(replace(data, context=tuple(parts)))
+    return RunData(replace(data, context=tuple(parts)), missing=missing)
 
 
 def _check_rows(data: Dataset, error: FailedRun) -> None:

@@ -154,7 +154,19 @@ def _read_csv(path: Path) -> list[Array]:
             frame = pd.read_csv(path, header=0 if is_header else None, encoding="utf-8-sig", index_col=False)
         except pd.errors.ParserWarning as error:
             raise DatasetError(f"{path} has rows of different lengths ({error}): give each the same.") from error
+    if frame.isna().any(axis=None):  # pandas reads a row that is too short as one with missing values
+        _demand_whole_rows(path, len(first))
     return [_from_frame(frame, path)]
+
+
+def _demand_whole_rows(path: Path, num_columns: int) -> None:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        for number, row in enumerate(csv.reader(file), start=1):
+            if row and len(row) != num_columns:
+                raise DatasetError(
+                    f"{path} has rows of different lengths (row {number} has {len(row)} cells, the first has "
+                    f"{num_columns}): give each the same, with NA or nothing in a cell for a missing value."
+                )
 
 
 def _is_data(line: Sequence[str]) -> bool:
