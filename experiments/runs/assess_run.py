@@ -88,7 +88,12 @@ def assess_run(directory: RunDirectory, options: AssessOptions, *, command: str 
         ("  KL(q ‖ p), the gap", _with_error(quality, "kl_guide"), "nats"),
         ("  KL(p ‖ q)", _with_error(quality, "kl_posterior"), "nats"),
     ]
-    remarks = [*run.data.remarks, *units["remarks"], *calibration["remarks"], *quality["remarks"]]
+    remarks = [
+        *run.remarks("num_data", options.num_data),
+        *units["remarks"],
+        *calibration["remarks"],
+        *quality["remarks"],
+    ]
     summary = {"remarks": remarks, "unit": run.data.unit}
     return Section(directory, "q(z|x) assessed as a posterior", rows, summary)
 

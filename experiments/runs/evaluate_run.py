@@ -157,7 +157,7 @@ def _summary(run: SavedRun, evidence: Evidence, seconds: float, command: str) ->
         "units": "nats",
         "method": evidence.method,
         "evidence": evidence.summary(),
-        "remarks": [*run.data.remarks, *_few_steps(run), *evidence.remarks()],
+        "remarks": [*run.remarks("max_eval", run.settings.max_eval), *_few_steps(run), *evidence.remarks()],
         "training": {key: value for key, value in run.training.items() if key != "history"},
         "seconds": {"training": run.training["seconds"], "evaluation": seconds},
         "seed": run.settings.seed,
