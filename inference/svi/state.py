@@ -9,11 +9,10 @@ import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
-from lightning_fabric import Fabric
 from pyro import poutine
 from pyro.infer import ELBO
 from pyro.poutine import Trace
@@ -50,6 +49,9 @@ from .checkpoint import generator_state, put_values, set_generator_state, values
 from .early_stopping import Plateau
 from .loss import Loss
 from .step import Step
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 # Validation draws at least so many weights in all: a small validation set gets more particles per datum.
 VALIDATION_WEIGHTS = 4096
