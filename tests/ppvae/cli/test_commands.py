@@ -185,6 +185,13 @@ class TestList:
         for word in ("VAE", "LinearGaussian", "Binomial", "digits", "unfinished", "not evaluated", "damaged"):
             assert word in out
 
+    def test_a_long_path_is_not_cut(self, here, capsys):
+        pair = f"/a/{'folder/' * 20}mine.py:MyPair"
+        RunDirectory.create(Settings(name="long")).write_settings(Settings(pair=pair))
+        assert main(["list"]) == 0
+        rows = [line.split("│")[2].strip() for line in capsys.readouterr().out.splitlines() if line.count("│") == 6]
+        assert pair in "".join(rows)
+
     def test_no_runs(self, here, capsys):
         assert main(["list", "--out", "nowhere"]) == 0
         assert "no runs in nowhere" in capsys.readouterr().out
