@@ -254,9 +254,13 @@ class TestExperiment:
         assert summary["config"] == {"number": 21}
         assert summary["rows"] == [{"number": "21", "double": 42.0}]
 
-    def test_is_listed(self, question, capsys):
+    def test_all_are_listed_with_their_questions(self, capsys):
+        from ppvae.experiments.experiment import EXPERIMENTS
+
         assert main(["list"]) == 0
-        assert "What is twice a number?" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert [name for name in EXPERIMENTS if name not in out] == []
+        assert "Is a linear VAE, trained by SVI from a random start, probabilistic PCA?" in out
 
     @pytest.mark.parametrize(
         ("words", "what"),
