@@ -27,7 +27,9 @@ def reconstructions(data: Tensor, means: Tensor, event_shape: tuple[int, ...]) -
         means: ``(n, D)``.
         event_shape: the shape of a picture, or ``(D,)`` for curves.
     """
-    return gallery(torch.stack([data, means]), event_shape, ["data", "E[x|z],\nz ~ q(z|x)"], "Reconstructions")
+    is_missing = bool(data.isnan().any())
+    label = "data,\norange: missing" if is_missing and _is_picture(event_shape) else "data"
+    return gallery(torch.stack([data, means]), event_shape, [label, "E[x|z],\nz ~ q(z|x)"], "Reconstructions")
 
 
 def prior_samples(means: Tensor, event_shape: tuple[int, ...]) -> Figure:
@@ -72,7 +74,7 @@ def gallery(
 ) -> Figure:
     """Small pictures, or curves where data are none, ``(rows, columns, D)``, in unit cells of one pair of axes."""
     num_rows, num_columns = rows.shape[:2]
-    is_picture = len(event_shape) == 2 and min(event_shape) > 1
+    is_picture = _is_picture(event_shape)
     aspect = event_shape[0] / event_shape[1] if is_picture else 0.8
     height = num_rows * aspect * (WIDTH - 0.8) / num_columns
     figure = Figure(figsize=(WIDTH, height + (0.75 if column_labels else 0.4)), layout="constrained")
@@ -92,6 +94,10 @@ def gallery(
     if column_labels:
         axes.set_xlabel("value of the dimension", fontsize=9)
     return figure
+
+
+def _is_picture(event_shape: tuple[int, ...]) -> bool:
+    return len(event_shape) == 2 and min(event_shape) > 1
 
 
 def _draw_pictures(axes: Axes, pictures: Tensor) -> None:

@@ -148,6 +148,7 @@ def write_evaluation(run: SavedRun, estimate: Estimate, command: str) -> Evaluat
 
 def _summary(run: SavedRun, evidence: Evidence, seconds: float, command: str) -> dict[str, Any]:
     """The content of ``summary.json``, with the sections that it had."""
+    remarks = evidence.remarks()
     summary = {
         "pair": run.settings.pair,
         "data": run.data.data.name,
@@ -157,7 +158,8 @@ def _summary(run: SavedRun, evidence: Evidence, seconds: float, command: str) ->
         "units": "nats",
         "method": evidence.method,
         "evidence": evidence.summary(),
-        "remarks": [*run.remarks("max_eval", run.settings.max_eval), *_few_steps(run), *evidence.remarks()],
+        "remarks": [*run.remarks("max_eval", run.settings.max_eval), *_few_steps(run), *remarks],
+        "doubtful": bool(remarks),
         "training": {key: value for key, value in run.training.items() if key != "history"},
         "seconds": {"training": run.training["seconds"], "evaluation": seconds},
         "seed": run.settings.seed,

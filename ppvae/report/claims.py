@@ -85,7 +85,7 @@ def _estimate(summary: dict[str, Any], numbers: Numbers) -> Claim:
         trusted = numbers.value("evidence.trusted_share") == 1
         answer = "The estimator has no doubt about it." if trusted else "The remarks below give the reason."
         return Claim(question, "good" if trusted else "bad", "yes" if trusted else "no", Markup(answer))
-    if summary.get("remarks"):
+    if summary.get("doubtful", bool(summary.get("remarks"))):  # older runs have remarks alone, some of them of the data
         return Claim(question, "caution", "not for every datum", Markup("The remarks below name the others."))
     return Claim(question, "good", "yes", Markup("The estimator has no remark about any datum."))
 
