@@ -138,8 +138,10 @@ def write_evaluation(run: SavedRun, estimate: Estimate, command: str) -> Evaluat
     plane = None if shared else latent_plane(run.pair, samples.posterior, run.x, data.event_shape)
     if plane is not None:
         write_json(directory.decoder, plane)
-    for name, figure in _figures(evidence, samples, run.training["history"], data.event_shape, run.data.unit).items():
+    figures = _figures(evidence, samples, run.training["history"], data.event_shape, run.data.unit)
+    for name, figure in figures.items():
         directory.write_figure(name, figure)
+    directory.remove_figures("khat", keep=figures)  # of an earlier evaluation by draws of the guide
     summary = _summary(run, evidence, time.monotonic() - started, command)
     directory.write_summary(summary)
     write_report(directory)
