@@ -92,6 +92,14 @@ def test_data_without_evidence_are_left_out(draw, value):
     drawn(draw(everything))
 
 
+def test_the_line_of_the_bound_curve_is_the_estimate():
+    e = evidence()
+    higher = dataclasses.replace(e, log_evidence=e.log_evidence + 2)  # as chains would have found
+    axes = drawn(evidence_figures.bound_curve(higher))
+    estimate = f"{float(higher.log_evidence.mean()):.2f}".replace("-", "−")
+    assert f"= {estimate}" in axes.get_legend().get_texts()[1].get_text()
+
+
 @pytest.mark.parametrize(("event_shape", "label"), [((4, 4), "data,\norange: missing"), ((16,), "data")])
 def test_what_is_missing_leaves_the_rest_in_the_picture(event_shape, label):
     rows = torch.rand(3, 16)
