@@ -69,8 +69,9 @@ class Progress:
         elif now - self._last_line > LINE_EVERY and rate > 0:
             self._last_line = now
             left = time.strftime("%H:%M:%S", time.gmtime((self._total - self._done) / rate))
-            share = f"{self._done / self._total:.0%}"
-            self._console.print(f"{self._title}: {share} · {speed} · {note} · {left} left", highlight=False)
+            parts = [f"{self._done / self._total:.0%}", speed, *([note] if note else []), f"{left} left"]
+            line = f"{self._title}: {' · '.join(parts)}"
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)  # a line of a log stays one
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar is not None:

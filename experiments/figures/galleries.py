@@ -1,6 +1,7 @@
 """Galleries of pictures: reconstructions, samples from the prior, and latent traversals.
 
-Data that are not pictures are shown as curves, feature by feature.
+Data that are not pictures are shown as curves, feature by feature. Missing values (NaN) are orange in
+a picture, and gaps in a curve.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .style import BLUE, WIDTH
+from .style import BLUE, ORANGE, WIDTH
 
 
 def reconstructions(data: Tensor, means: Tensor, event_shape: tuple[int, ...]) -> Figure:
@@ -25,7 +27,9 @@ def reconstructions(data: Tensor, means: Tensor, event_shape: tuple[int, ...]) -
         means: ``(n, D)``.
         event_shape: the shape of a picture, or ``(D,)`` for curves.
     """
-    return gallery(torch.stack([data, means]), event_shape, ["data", "E[x|z],\nz ~ q(z|x)"], "Reconstructions")
+    is_missing = bool(data.isnan().any())
+    label = "data,\norange: missing" if is_missing and _is_picture(event_shape) else "data"
+    return gallery(torch.stack([data, means]), event_shape, [label, "E[x|z],\nz ~ q(z|x)"], "Reconstructions")
 
 
 def prior_samples(means: Tensor, event_shape: tuple[int, ...]) -> Figure:
@@ -70,7 +74,7 @@ def gallery(
 ) -> Figure:
     """Small pictures, or curves where data are none, ``(rows, columns, D)``, in unit cells of one pair of axes."""
     num_rows, num_columns = rows.shape[:2]
-    is_picture = len(event_shape) == 2 and min(event_shape) > 1
+    is_picture = _is_picture(event_shape)
     aspect = event_shape[0] / event_shape[1] if is_picture else 0.8
     height = num_rows * aspect * (WIDTH - 0.8) / num_columns
     figure = Figure(figsize=(WIDTH, height + (0.75 if column_labels else 0.4)), layout="constrained")
@@ -92,15 +96,20 @@ def gallery(
     return figure
 
 
+def _is_picture(event_shape: tuple[int, ...]) -> bool:
+    return len(event_shape) == 2 and min(event_shape) > 1
+
+
 def _draw_pictures(axes: Axes, pictures: Tensor) -> None:
     """Pictures ``(rows, columns, H, W)``, dark where values are high, all on one scale."""
     num_rows, num_columns = pictures.shape[:2]
-    low, high = float(pictures.min()), float(pictures.max())
+    low, high = np.nanmin(pictures), np.nanmax(pictures)
+    colours = colormaps["gray_r"].with_extremes(bad=ORANGE)
     for i in range(num_rows):
         for j in range(num_columns):
             place = (j + 0.04, j + 0.96, i + 0.96, i + 0.04)
             axes.imshow(
-                pictures[i, j].numpy(), cmap="gray_r", vmin=low, vmax=high, extent=place, interpolation="nearest"
+                pictures[i, j].numpy(), cmap=colours, vmin=low, vmax=high, extent=place, interpolation="nearest"
             )
     _draw_cells(axes, num_rows, num_columns)
 
@@ -108,7 +117,7 @@ def _draw_pictures(axes: Axes, pictures: Tensor) -> None:
 def _draw_curves(axes: Axes, curves: Tensor) -> None:
     """Curves ``(rows, columns, D)`` against the number of the feature, all on one scale."""
     num_rows, num_columns, num_features = curves.shape
-    low, high = float(curves.min()), float(curves.max())
+    low, high = np.nanmin(curves), np.nanmax(curves)
     x = 0.06 + 0.88 * (np.arange(num_features) + 0.5) / num_features
     y = 0.94 - 0.88 * (curves.numpy() - low) / ((high - low) or 1.0)
     lines = [np.column_stack([x + j, y[i, j] + i]) for i in range(num_rows) for j in range(num_columns)]

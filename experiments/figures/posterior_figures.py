@@ -135,10 +135,16 @@ def predictive(tree: xr.DataTree, group: str) -> Figure | None:
         return None
     site = str(next(iter(tree["observed_data"].data_vars)))
     made, seen = tree[group][site], tree["observed_data"][site]
-    binary = bool(np.isin(seen, (0, 1)).all()) and seen.ndim > 1
+    there = seen.notnull()
+    binary = bool((np.isin(seen, (0, 1)) | ~there).all()) and seen.ndim > 1
+    made = made.where(there)  # of what is missing (NaN) nothing is compared
     if binary:
         features = [*seen.dims][1:]
-        made, seen = made.mean(features), seen.mean(features)
+        made, seen, there = made.mean(features), seen.mean(features), there.any(features)
+    if not there.all():
+        made, seen = (
+            values.stack(value=list(there.dims)).isel(value=there.to_numpy().ravel()) for values in (made, seen)
+        )
     shown = xr.DataTree.from_dict({group: xr.Dataset({"x": made}), "observed_data": xr.Dataset({"x": seen})})
     with offscreen():
         drawn = arviz_plots.plot_ppc_dist(

@@ -81,16 +81,22 @@ def assess_run(directory: RunDirectory, options: AssessOptions, *, command: str 
     active = f"{units['active']} of {units['num_units']}" if "active" in units else ""
     judged = f"{quality['num_judged']} of {quality['num_data']}" if "num_judged" in quality else ""
     shared = run.data.unit == "data set"
+    nats = "nats" if shared else "nats per datum"
     rows = [
         ("latent units", active, "active" if active else units["verdict"]),
         ("calibration", "", str(calibration["verdict"])),
         ("guide against reference", "" if shared else judged, quality["verdict"]),
-        ("  KL(q ‖ p), the gap", _with_error(quality, "kl_guide"), "nats"),
-        ("  KL(p ‖ q)", _with_error(quality, "kl_posterior"), "nats"),
+        ("  KL(q ‖ p), the gap", _with_error(quality, "kl_guide"), nats),
+        ("  KL(p ‖ q)", _with_error(quality, "kl_posterior"), nats),
     ]
-    remarks = [*run.data.remarks, *units["remarks"], *calibration["remarks"], *quality["remarks"]]
+    remarks = [
+        *run.remarks("num_data", options.num_data),
+        *units["remarks"],
+        *calibration["remarks"],
+        *quality["remarks"],
+    ]
     summary = {"remarks": remarks, "unit": run.data.unit}
-    return Section(directory, "q(z|x) assessed as a posterior", rows, summary)
+    return Section(directory, "q(z|x) assessed as a posterior", rows, summary, heading="")
 
 
 def _all_that_apply(

@@ -47,7 +47,10 @@ def attribute_run(directory: RunDirectory, options: AttributeOptions, *, command
     gap = attribute_gap(model, guide, run.batch, evidence=evidence, optimiser=optimiser, **common)
     section: dict[str, Any] = {"split": run.split, "unit": run.data.unit, **gap.summary(), "seed": run.settings.seed}
     section |= {"seconds": time.monotonic() - started}
-    section |= {"remarks": [*run.data.remarks, *evidence.remarks(), *gap.remarks()], "command": command}
+    section |= {
+        "remarks": [*run.remarks("num_data", options.num_data), *evidence.remarks(), *gap.remarks()],
+        "command": command,
+    }
     write_section(run, "gap_attribution", gap.to_dataset(), section, {"waterfall": gap_waterfall(section)})
     rows = [
         (label, f"{section[name]:.2f} ± {section[name + '_standard_error']:.2f}", _resolved(section, name))

@@ -48,7 +48,7 @@ def certify_run(directory: RunDirectory, options: CertifyOptions, *, command: st
     )
     split = MODEL if simulated else run.split
     section = {"split": split, "unit": run.data.unit, **certificate.summary(), "seed": run.settings.seed}
-    remarks = [*([] if simulated else run.data.remarks), *certificate.remarks()]
+    remarks = [*([] if simulated else run.remarks("num_data", options.num_data)), *certificate.remarks()]
     section |= {"seconds": time.monotonic() - started, "remarks": remarks, "command": command}
     figures = {"certificate": certificate_intervals(certificate)}
     write_section(run, "certificate", certificate.to_dataset(), section, figures)

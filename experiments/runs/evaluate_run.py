@@ -143,8 +143,10 @@ def write_evaluation(run: SavedRun, how: Estimation, command: str) -> Evaluation
     plane = None if shared else latent_plane(run.pair, samples.posterior, run.x, data.event_shape)
     if plane is not None:
         write_json(directory.decoder, plane)
-    for name, figure in _figures(measured, samples, run.training["history"], data.event_shape, run.data.unit).items():
+    figures = _figures(measured, samples, run.training["history"], data.event_shape, run.data.unit)
+    for name, figure in figures.items():
         directory.write_figure(name, figure)
+    directory.remove_figures("khat", keep=figures)  # of an earlier evaluation
     summary = _summary(run, measured, how, time.monotonic() - started, command)
     directory.write_summary(summary)
     write_report(directory)
@@ -154,6 +156,7 @@ def write_evaluation(run: SavedRun, how: Estimation, command: str) -> Evaluation
 def _summary(run: SavedRun, measured: Measured, how: Estimation, seconds: float, command: str) -> dict[str, Any]:
     """The content of ``summary.json``, with the sections that it had."""
     evidence = measured.evidence
+    remarks = evidence.remarks()
     summary = {
         "pair": run.settings.pair,
         "data": run.data.data.name,
@@ -165,7 +168,13 @@ def _summary(run: SavedRun, measured: Measured, how: Estimation, seconds: float,
         **({"tolerance": how.tolerance} if how.method == "auto" else {}),
         "evidence": evidence.summary(),
         "draws": _of_draws(measured.draws),
-        "remarks": [*run.data.remarks, *_few_steps(run), *_part(run, measured, how), *evidence.remarks()],
+        "remarks": [
+            *run.remarks("max_eval", run.settings.max_eval),
+            *_few_steps(run),
+            *_part(run, measured, how),
+            *remarks,
+        ],
+        "doubtful": bool(remarks),
         "training": {key: value for key, value in run.training.items() if key != "history"},
         "seconds": {"training": run.training["seconds"], "evaluation": seconds},
         "seed": run.settings.seed,

@@ -14,7 +14,7 @@ from typing import Any, get_origin
 import torch
 from torch import Tensor
 
-from ppvae.datasets import Dataset
+from ppvae.datasets import Dataset, without_missing
 from ppvae.errors import DataError, OptionError, PairError, suggestion
 from ppvae.storage import Settings
 
@@ -26,7 +26,8 @@ _BINARY = ("mnist", "binarized_mnist")
 def make_pair(settings: Settings, data: Dataset) -> Any:
     """The pair that the settings name, made for the data: an object with the programs ``model`` and ``guide``.
 
-    A class with a classmethod ``for_data(x, ...)`` is made by it, another by its constructor.
+    A class with a classmethod ``for_data(x, ...)`` is made by it, another by its constructor. A ``for_data``
+    of this package only takes starting values from x: it sees others of the column in place of missing values.
 
     Args:
         settings: ``pair``, ``pair_args``, ``likelihood`` and ``likelihood_args``; fresh weights come from ``seed``.
@@ -83,6 +84,8 @@ def _instance(target: type, settings: Settings, data: Dataset) -> Any:
     elif settings.likelihood is not None:
         raise OptionError(f"{settings.pair} takes no likelihood: leave --likelihood out.")
     args = _checked_args(settings.pair, "pair_args", args, accepted, _is_open(target))
+    if for_data and for_data.__module__.startswith("ppvae."):
+        x = without_missing(x)
     make = partial(for_data, x, **args) if for_data else partial(target, **args)
     return call_user_code(f"{settings.pair} cannot be made", user_file(settings.pair), make)
 
@@ -112,12 +115,12 @@ def _likelihood(settings: Settings, data: Dataset, required: bool) -> Any:
 
 
 def _check_support(likelihood: Any, x: Tensor, data: Dataset) -> None:
-    """All data, in training form, must lie in the likelihood's support."""
+    """All data, in training form, must lie in the likelihood's support, but for missing values."""
     if not hasattr(likelihood, "check"):
         return
     for part, rows in (("training", x), ("validation", data.validation), ("test", data.test)):
         try:
-            likelihood.check(rows)
+            likelihood.check(without_missing(rows))
         except DataError as error:
             raise DataError(f"in the {part} part of {data.name}, {error}") from error
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 
 from ppvae.errors import OptionError, PairError
 from ppvae.inference import Finding, check
@@ -70,6 +69,8 @@ def device_of(settings: Settings) -> torch.device:
     Raises:
         OptionError: there is no such accelerator here, or no such precision.
     """
+    from lightning_fabric import Fabric  # slow to import
+
     try:
         return Fabric(accelerator=settings.accelerator, devices=1, precision=settings.precision).device  # type: ignore[arg-type]
     except (ValueError, RuntimeError) as error:

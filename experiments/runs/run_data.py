@@ -24,7 +24,7 @@ from ppvae.errors import OptionError, PpvaeError, suggestion
 from ppvae.inference.pair import FailedRun, Pair
 from ppvae.storage import Settings
 
-from .make_pair import make_pair
+from . import missing_values
 
 Batch = tuple[Tensor, ...]
 Unit = Literal["datum", "data set"]
@@ -42,15 +42,20 @@ class RunData:
         data: as the pair takes them.
         unit: what has an evidence of its own: ``"datum"`` or ``"data set"``.
         understood: whether the pair could be asked; if not, the contract's check says why.
+        missing: that values are missing, a sentence; empty where none are.
     """
 
     data: Dataset
     unit: Unit = "datum"
     understood: bool = True
+    missing: str = ""
 
     @property
     def remarks(self) -> list[str]:
         """What a reader must be told of the data, a sentence each."""
+        return [*([self.missing] if self.missing else []), *self._held_out()]
+
+    def _held_out(self) -> list[str]:
         if self.unit == "data set":
             return [
                 "the latents are shared by the data: the data set is the unit, all of it was trained on, and log p(x) "
@@ -110,11 +115,14 @@ def load_pair_and_data(settings: Settings) -> tuple[Any, RunData]:
         PpvaeError: the data, the context or the pair cannot be had, or do not fit together.
     """
     data = load_dataset(settings.data, data_dir=settings.data_dir, context=settings.context)
-    pair = make_pair(settings, data)
+    pair = missing_values.made_pair(settings, data)
     if not _takes_rows(pair):
         data = data.as_in_file()
     data = replace(data, context=tuple(_in_order(pair.model, data, settings.pair)))
-    return pair, _arranged(pair, data, settings.seed)
+    arranged = _arranged(pair, data, settings)
+    if arranged.understood and arranged.data.divided:
+        missing_values.check_parts(pair, arranged.data, settings.pair)
+    return pair, arranged
 
 
 def _takes_rows(pair: Any) -> bool:
@@ -189,22 +197,24 @@ def _listed(contexts: list[Context]) -> str:
 # --- what is cut ------------------------------------------------------------------------------------------------------
 
 
-def _arranged(pair: Any, data: Dataset, seed: int) -> RunData:
+def _arranged(pair: Any, data: Dataset, settings: Settings) -> RunData:
     """The data cut as the pair allows; a pair that fails is left to the check of its contract."""
     whole = data.undivided()
     x, *context = whole.batch("train")
     # What an earlier pair has left in Pyro's store is none of this one's.
     with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope():
-        torch.manual_seed(seed)
+        torch.manual_seed(settings.seed)
         try:
             with Pair.on(pair.model, pair.guide, (whole.draw(x), *context), density=False) as found:
                 unit, divisible, by_row = found.unit, found.divisible, found.arguments.by_row
+                missing = missing_values.remark(data, found)
         except PpvaeError as error:
+            missing_values.check_cause(pair, (x, *context), data, settings.pair, error)
             if isinstance(error, FailedRun):
                 _check_rows(data, error)
             return RunData(whole if len(x) <= FEW_DATA else data, understood=False)
     if not divisible:
-        return RunData(whole, unit)
+        return RunData(whole, unit, missing=missing)
     parts = []
     for one, own in zip(data.context, by_row[1:], strict=True):
         if own and not one.by_row:  # parts of their own, and a context of the training part alone
@@ -213,7 +223,7 @@ def _arranged(pair: Any, data: Dataset, seed: int) -> RunData:
                 "validation and test, one after the other."
             )
         parts.append(replace(one, by_row=own))
-    return RunData(replace(data, context=tuple(parts)))
+    return RunData(replace(data, context=tuple(parts)), missing=missing)
 
 
 def _check_rows(data: Dataset, error: FailedRun) -> None:

@@ -45,6 +45,18 @@ class SavedRun:
         """The data to evaluate on, ``(num_data, ...)``, without their context."""
         return self.batch[0]
 
+    def remarks(self, option: str, most: int | None) -> list[str]:
+        """What a reader must be told of the data, a sentence each.
+
+        Args:
+            option: that asks for some of the data only.
+            most: its value; None asks for all.
+        """
+        if self.data.data.divided or most is None or most >= len(self.x):
+            return self.data.remarks
+        whole = f"{option} = {most} has no effect: these data cannot be divided, and all {len(self.x)} are measured."
+        return [*self.data.remarks, whole]
+
     def some(self, most: int) -> Batch:
         """So many at most of the data to evaluate on, evenly spaced, with their context."""
         return self.data.some(self.batch, most)

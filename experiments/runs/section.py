@@ -29,18 +29,21 @@ class Section:
         title: of the table.
         rows: of the table: a label, a number, a note.
         summary: the section of ``summary.json``.
+        heading: of the numbers; None where they are in nats.
     """
 
     directory: RunDirectory
     title: str
     rows: list[tuple[str, str, str]]
     summary: dict[str, Any]
+    heading: str | None = None
 
     def table(self) -> Table:
         """The numbers, to be printed by rich."""
         table = Table(title=self.title)
         nats = "nats" if self.summary.get("unit") == "data set" else "nats per datum"
-        for column, justify in (("", "left"), (nats, "right"), ("", "left")):
+        heading = nats if self.heading is None else self.heading
+        for column, justify in (("", "left"), (heading, "right"), ("", "left")):
             table.add_column(column, justify=justify)  # type: ignore[arg-type]
         for row in self.rows:
             table.add_row(*row)

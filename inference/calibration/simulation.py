@@ -73,8 +73,8 @@ def simulate(
     Args:
         model: ``model(x, *context)``, the generative program.
         guide: ``guide(x, *context)``; it is not run on what is drawn, but a trained pair keeps its parameters together.
-        x: data, first dimension ``num_data``; or a tuple ``(x, *context)``. They show shape and type; context that
-            the model observes is drawn with x, the rest is kept, and the data are drawn given it.
+        x: data, first dimension ``num_data``; or a tuple ``(x, *context)``. They show shape, type and what is missing
+            (NaN); context that the model observes is drawn with x, the rest is kept, and the data are drawn given it.
         latents: z by site, in the shape of ``Simulation.latents``, to draw the data from p(x|z) alone; a site that is
             left out is drawn from the model.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
@@ -228,13 +228,13 @@ def _decoded(name: str, value: Tensor, size: int) -> Tensor:
 
 
 def _put_back(pair: Pair, values: Values, places: dict[str, Tensor], leaves: tuple[int, ...]) -> dict[int, Tensor]:
-    """What was drawn at the observed sites, ``(1, num_units, ...)`` each, as leaves of the arguments."""
+    """What was drawn at the observed sites, ``(1, num_units, ...)`` each, as leaves; missing values (NaN) stay."""
     data, sizes = _data(pair, leaves)
     out = torch.empty(pair.num_units, sum(sizes), dtype=torch.float64, device=data[0].device)
     for name, entry in places.items():
         out.scatter_(1, entry, values[name][0].reshape(pair.num_units, -1).double())
     parts = zip(leaves, out.split(sizes, 1), data, strict=True)
-    return {i: own.reshape(leaf.shape).to(leaf.dtype) for i, own, leaf in parts}
+    return {i: own.reshape(leaf.shape).to(leaf.dtype).where(~leaf.isnan(), leaf) for i, own, leaf in parts}
 
 
 def _demand_same(values: Values, again: Values) -> None:

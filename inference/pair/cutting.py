@@ -144,11 +144,13 @@ def without_nan(pair: Pair) -> Pair:
     holds = [isinstance(b, Tensor) and b.is_floating_point() and bool(b.isnan().any()) for b in batch]
     if not any(holds):
         return pair
-    filled = [_refilled(pair, lambda b, v=value: b.nan_to_num(nan=v)) for value in (0.0, 1.0)]
-    z = filled[0].guide_values(1)
-    own, *others = (one.densities(z) for one in (pair, *filled))
+    z = pair.guide_values(1)
+    own = pair.densities(z)
     if bool(own.log_p.isfinite().all()) and own.log_q is not None and bool(own.log_q.isfinite().all()):
         return _with_missing(pair)
+    filled = [_refilled(pair, lambda b, v=value: b.nan_to_num(nan=v)) for value in (0.0, 1.0)]
+    z = filled[0].guide_values(1)
+    others = [one.densities(z) for one in filled]
     if equal(others[0].log_p, others[1].log_p, z) and equal(others[0].log_q, others[1].log_q, z):
         return filled[0]
     where = holds.index(True)

@@ -15,6 +15,7 @@ from .contract import ContractError, unmatched_sites, unnormalised, without_dens
 from .distributions import bare, is_improper, is_point_mass
 from .failures import failed_run
 from .handlers import Put
+from .jacobians import wrong_jacobians
 from .one_way import one_way_sites, with_base_draws
 from .pair import Pair
 from .programs import Programs
@@ -45,7 +46,7 @@ def first_look(model: Program, guide: Program, arguments: Arguments, most: int) 
             guide = with_base_draws(guide, one_way)
             traces = _validated_traces(model, guide, tried.batch)
         _demand_whole_plates(traces, tried.num_rows)
-        for finding in unmatched_sites(*traces):
+        for finding in (*unmatched_sites(*traces), *wrong_jacobians(*traces)):
             raise ContractError(finding)
         plates = _plates_of_data(model, guide, tried, find_plates(*traces, tried.num_rows))
         return Pair(Programs(model, guide, structure_of(model, guide, tried, plates, traces)), arguments)

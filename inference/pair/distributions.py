@@ -8,6 +8,7 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import ExpandedDistribution
+from pyro.distributions.util import sum_rightmost
 from torch import Tensor
 
 _WRAPPERS = (dist.Independent, dist.MaskedDistribution, ExpandedDistribution)
@@ -135,3 +136,15 @@ def opened(fn: Any) -> tuple[Any, Callable[[Any], Any]]:
 
 def _expanded(fn: Any, shape: torch.Size) -> Any:
     return fn.expand(torch.broadcast_shapes(fn.batch_shape, shape))
+
+
+def image(core: Any, a: Tensor) -> tuple[Tensor, Tensor]:
+    """f(a), and −log |det ∂f/∂a| by batch place of the distribution."""
+    event_dim, log_density = core.base_dist.event_dim, torch.zeros((), dtype=a.dtype, device=a.device)
+    for transform in core.transforms:
+        z = transform(a)
+        own = transform.log_abs_det_jacobian(a, z)
+        log_density = log_density - sum_rightmost(own, event_dim - transform.domain.event_dim)
+        event_dim += transform.codomain.event_dim - transform.domain.event_dim
+        a = z
+    return a, log_density

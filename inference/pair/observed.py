@@ -4,6 +4,9 @@ p(x|z) is a density of x where the observed values are x itself, in whatever sha
 makes it a product of densities, which does not integrate to one; a function y = f(x) makes it a density of y, and
 log p(x) = log p(y) + log |det ∂f/∂x|. With random c and g = ∂(c·y)/∂x, a number that is observed once and as it is has
 one of the c as its g; one that is only conditioned on has 0.
+
+A missing value (NaN) has 0 too where a number is put in its place. If the model scores more numbers than it has of the
+data, and of the latents, such numbers count as observations.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from torch import Tensor
 from .arguments import map_tensors
 from .contract import Finding
 from .distributions import left_out
-from .pair import Pair
+from .pair import FEW, Pair
 from .randomness import generator_kept
 from .traces import FAILURES, observations
 
@@ -38,12 +41,27 @@ def observed_otherwise(pair: Pair) -> list[Finding]:
     """What is to be said of the data that a pair observes; nothing of data that are not floating-point numbers."""
     try:
         with torch.enable_grad():
-            return _found(pair.few)
+            return _found(pair.few) or _in_place_of_missing(pair)
     except FAILURES:  # what cannot be differentiated
         return []
 
 
 def _found(pair: Pair) -> list[Finding]:
+    leaves, sites = _differentiable(pair)
+    for name, site in sites.items():
+        values = _scored(site)
+        if values.requires_grad:
+            finding = _finding(name, values.reshape(-1), leaves)
+            if finding is not None:
+                return [finding]
+    shown = [_scored(site).reshape(-1) for site in sites.values()]
+    together = torch.cat([values for values in shown if values.requires_grad] or [torch.zeros(0)])
+    finding = _finding("", together, leaves) if together.requires_grad else None
+    return [] if finding is None else [finding]
+
+
+def _differentiable(pair: Pair) -> tuple[list[Tensor], dict[str, Any]]:
+    """The numbers of the arguments, as leaves of a graph, and the observed sites of a run on them."""
     leaves: list[Tensor] = []
 
     def leaf(value: Tensor) -> Tensor:
@@ -53,24 +71,48 @@ def _found(pair: Pair) -> list[Finding]:
         return leaves[-1]
 
     batch = map_tensors(leaf, pair.batch)
-    trace = pair.programs.seen(pair.frame, batch)
-    for name, values in {name: _scored(site) for name, site in observations(trace).items()}.items():
+    return leaves, observations(pair.programs.seen(pair.frame, batch))
+
+
+def _in_place_of_missing(pair: Pair) -> list[Finding]:
+    """That the model scores more numbers of its own where values are missing than where they are not."""
+    x = pair.batch[0]
+    rows = x.isnan().reshape(len(x), -1).any(-1).nonzero().flatten()[:FEW]
+    if not len(rows):
+        return []
+    some = pair.rows(rows) if pair.divisible else pair
+    leaves = (torch.nan_to_num(leaf) if leaf is some.arguments.leaves[0] else leaf for leaf in some.arguments.leaves)
+    own, complete = (
+        _of_the_model(some),
+        _of_the_model(replace(some, arguments=replace(some.arguments, leaves=tuple(leaves)))),
+    )
+    return [_scored_in_place_of_missing(name) for name in own if own[name] > complete.get(name, 0)][:1]
+
+
+def _of_the_model(pair: Pair) -> dict[str, int]:
+    """How many numbers each observed site scores that are neither of the data nor of the latents."""
+    leaves, sites = _differentiable(pair)
+    _, again = _differentiable(pair)  # at other latents
+    found = {}
+    for name, values in {name: _scored(site) for name, site in sites.items()}.items():
         if values.requires_grad:
-            finding = _finding(name, values.reshape(-1), leaves)
-            if finding is not None:
-                return [finding]
-    shown = [_scored(site).reshape(-1) for site in observations(trace).values()]
-    together = torch.cat([values for values in shown if values.requires_grad] or [torch.zeros(0)])
-    finding = _finding("", together, leaves) if together.requires_grad else None
-    return [] if finding is None else [finding]
+            gradients = torch.autograd.grad(values.nan_to_num().sum(), leaves, allow_unused=True)
+            of_data = sum(int((gradient != 0).sum()) for gradient in gradients if gradient is not None)
+            moved = (values != _scored(again[name])) & ~values.isnan()
+            found[name] = int((~_out(sites[name])).expand(values.shape).sum()) - of_data - int(moved.sum())
+    return found
 
 
 def _scored(site: Any) -> Tensor:
     """The values that a site's density is evaluated at, each as often as it is, and 0 for those left out."""
     shape = torch.broadcast_shapes(site["value"].shape, site["fn"].shape())
+    return site["value"].expand(shape) * ~_out(site)
+
+
+def _out(site: Any) -> Tensor:
+    """Which values of a site are left out of its density."""
     out = left_out(site)
-    out = out.reshape(*out.shape, *(1,) * (len(site["fn"].shape()) - out.dim()))
-    return site["value"].expand(shape) * ~out
+    return out.reshape(*out.shape, *(1,) * (len(site["fn"].shape()) - out.dim()))
 
 
 def _finding(name: str, values: Tensor, leaves: list[Tensor]) -> Finding | None:
@@ -105,5 +147,16 @@ def _function(name: str) -> Finding:
         "the model observes a function of the data, so that the number is the log density of that function's values, "
         "not of x",
         "transform the data beforehand, or give the distribution of x itself (dist.TransformedDistribution)",
+        fatal=False,
+    )
+
+
+def _scored_in_place_of_missing(name: str) -> Finding:
+    return Finding(
+        "missing-scored",
+        name,
+        "the data have missing values (NaN), and the model scores a number in place of each as if it had been "
+        "observed, so that the result is not the log density of the values that are there",
+        "leave them out, with .mask(~x.isnan()) on the distribution of x",
         fatal=False,
     )

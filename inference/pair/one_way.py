@@ -12,13 +12,12 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.distributions.util import sum_rightmost
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import TransformedDistribution
 
-from .distributions import bare, layers
+from .distributions import bare, image, layers
 from .traces import FAILURES, Program, latents
 
 
@@ -64,17 +63,5 @@ class _BaseDraws(Messenger):
         inner = fn.event_dim - core.event_dim
         base = core.base_dist.expand(fn.shape()[: len(fn.shape()) - core.event_dim])
         a = pyro.sample(f"{msg['name']}_base", base.to_event(inner), infer={"is_auxiliary": True})
-        z, log_density = _image(core, a)
+        z, log_density = image(core, a)
         msg["fn"] = dist.Delta(z, log_density, event_dim=core.event_dim).to_event(inner)
-
-
-def _image(core: Any, a: Tensor) -> tuple[Tensor, Tensor]:
-    """f(a), and −log |det ∂f/∂a| by batch place of the distribution."""
-    event_dim, log_density = core.base_dist.event_dim, torch.zeros((), dtype=a.dtype, device=a.device)
-    for transform in core.transforms:
-        z = transform(a)
-        own = transform.log_abs_det_jacobian(a, z)
-        log_density = log_density - sum_rightmost(own, event_dim - transform.domain.event_dim)
-        event_dim += transform.codomain.event_dim - transform.domain.event_dim
-        a = z
-    return a, log_density

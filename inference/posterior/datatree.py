@@ -52,7 +52,7 @@ from ppvae.errors import OptionError
 from ..option_records import DrawsFrom, Source
 from ..options import flag, instance_of, shown, valid_memory, valid_seed
 from ..pair import Batch, Pair, Program, Values, as_batch, finite_batch, owner, seeded, where_parameters_are
-from .draws import exact_draws, given_draws, guide_draws, resampled_draws, store, weight_stats
+from .draws import exact_draws, given_draws, guide_draws, resampled_draws, store, weight_stats, with_missing
 from .labels import DATUM, RESERVED, SAMPLE, check_coords, dims_of_variables
 from .reference import Posterior
 
@@ -144,7 +144,7 @@ def to_datatree(
     if source == "guide":
         of_weights = dict(zip(OF_WEIGHTS, weight_stats(groups["sample_stats"]["log_weight"]), strict=True))
     of_weights |= told
-    groups["constant_data"] = context
+    groups |= {"constant_data": context, "observed_data": with_missing(groups["observed_data"], batch[0])}
     attrs = _attributes(pair, source, seed)
     tree = {}
     for group, values in groups.items():

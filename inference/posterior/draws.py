@@ -191,3 +191,22 @@ def store(out: Values, values: Values, draws: slice, data: slice, size: tuple[in
         if name not in out:
             out[name] = torch.empty((*size, *value.shape[2:]), dtype=value.dtype)
         out[name][draws, data] = value.cpu()
+
+
+def with_missing(observed: Values, x: Tensor) -> Values:
+    """Observed values ``(num_data, ...)``, with NaN where x has it: a program observes some number there, masked.
+
+    Sites that do not observe x as it is stay as they are.
+    """
+    x, missing = x.cpu(), x.isnan().cpu()
+
+    def is_x(value: Tensor) -> bool:
+        alike = value.numel() == x.numel() and value.is_floating_point()
+        return alike and torch.equal(value.reshape(x.shape)[~missing], x[~missing].to(value))
+
+    if not missing.any():
+        return observed
+    return {
+        name: value.masked_fill(missing.reshape(value.shape), torch.nan) if is_x(value) else value
+        for name, value in observed.items()
+    }

@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Callable
 
 import torch
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from ..pair import Pair
@@ -41,6 +40,8 @@ def aggregate(pair: Pair, num_draws: int, memory_mb: float) -> tuple[Tensor, Log
         Independent draws of r, ``(num_draws, dim)``; and log r but for a constant, a function of u on the CPU,
         ``(..., num_data, dim)`` ↦ ``(..., num_data)``, float64.
     """
+    from sklearn.mixture import GaussianMixture  # slow to import
+
     u = _codes(pair, memory_mb)
     center, scale = u.double().mean(0), u.double().std(0)
     scale = torch.where(scale > 0, scale, 1.0)

@@ -26,7 +26,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from scipy.cluster.hierarchy import leaves_list, linkage
 from torch import Tensor
 
 from ..option_records import Start
@@ -136,6 +135,8 @@ def _starts(pair: Pair) -> tuple[Start, ...]:
 
 def _side_by_side(u: Tensor) -> Tensor:
     """Numbers of places ``(num_places, num_data, dim)`` in the order of a tree's leaves, ``(num_places, num_data)``."""
+    from scipy.cluster.hierarchy import leaves_list, linkage  # slow to import
+
     middle = u.median(0).values
     scale = (u - middle).abs().median(0).values.clamp(min=torch.finfo(u.dtype).tiny)
     scaled = ((u - middle) / scale).nan_to_num(FARTHEST).clamp(-FARTHEST, FARTHEST).double()

@@ -21,7 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
 from pyro.infer import ELBO
 from torch import Tensor
 from torch.optim import Adam, Optimizer
@@ -59,6 +58,7 @@ from .checkpoint import Keeper
 from .choice import Compile, choose_step
 from .fitted import Fit, record
 from .interruption import interruption
+from .loss import fabric_of
 from .state import Training
 from .step import NotFinite, svi_step
 
@@ -158,7 +158,7 @@ def fit(
     source = Source.of(data, validation, batch_size, number)
     if patience is not None and source.validation is None:
         raise OptionError("patience needs validation data: give validation=, or leave patience out.")
-    fabric = _fabric(accelerator, precision)
+    fabric = fabric_of(accelerator, precision)
     model, guide = restored(model, guide)
     with (
         seeded(number),
@@ -176,13 +176,6 @@ def fit(
         keeper = Keeper(training, path, marks, checkpoint_seconds)
         stopped = _train(training, epochs, compile, keeper, interrupted, progress)
         return _fit(training, stopped, set(before["params"]))
-
-
-def _fabric(accelerator: str, precision: Any) -> Fabric:
-    try:
-        return Fabric(accelerator=accelerator, devices=1, precision=precision)
-    except Exception as error:  # Fabric raises a different type for each kind of mistake
-        raise OptionError(f"accelerator or precision cannot be used: {first_line(error)}") from error
 
 
 def _train(

@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
+from ppvae.errors import OptionError, first_line
+
 from ..pair import Batch, Program
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric  # which is slow to import
+
+
+def fabric_of(accelerator: str, precision: Any) -> Fabric:
+    """Lightning Fabric on one device.
+
+    Raises:
+        OptionError: there is no such accelerator or precision here.
+    """
+    from lightning_fabric import Fabric
+
+    try:
+        return Fabric(accelerator=accelerator, devices=1, precision=precision)
+    except Exception as error:  # Fabric raises a different type for each kind of mistake
+        raise OptionError(f"accelerator or precision cannot be used: {first_line(error)}") from error
 
 
 @dataclass

@@ -10,11 +10,10 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
-from lightning_fabric import Fabric
 from pyro import poutine
 from pyro.infer import ELBO
 from pyro.poutine import Trace
@@ -51,6 +50,9 @@ from .early_stopping import Plateau
 from .loss import Loss
 from .step import Step
 from .validation import Validation
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class Training:

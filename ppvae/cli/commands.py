@@ -13,10 +13,10 @@ from rich.table import Table
 
 from ppvae.errors import PpvaeError
 from ppvae.experiments.runs.command_options import AssessOptions, AttributeOptions, CertifyOptions, EvaluateOptions
-from ppvae.experiments.runs.import_paths import known_likelihoods, known_pairs
 from ppvae.storage import RunDirectory, Settings, all_runs
 
-from .console import first_sentence, say, show, show_result
+from . import catalogue
+from .console import say, show, show_result
 from .parser import parse_experiment
 
 FINDINGS = 1  # the exit code of `ppvae check` where it has any
@@ -191,21 +191,22 @@ def list_(out: str = "runs") -> int:
     Args:
         out: folder that holds the run directories.
     """
-    from ppvae.datasets import DATASETS
-    from ppvae.experiments.experiment import EXPERIMENTS, find
-
     lists = {
-        "pairs": {name: first_sentence(pair) for name, pair in known_pairs().items()},
-        "likelihoods": {name: first_sentence(likelihood) for name, likelihood in known_likelihoods().items()},
-        "data sets": DATASETS,
-        "experiments": {name: first_sentence(find(name)) for name in EXPERIMENTS},
+        "pairs": catalogue.pairs(),
+        "likelihoods": catalogue.likelihoods(),
+        "data sets": catalogue.data_sets(),
+        "experiments": catalogue.experiments(),
     }
     for title, rows in lists.items():
         table = Table(title=title, title_justify="left", show_header=False, min_width=60)
         for name, what in rows.items():
             table.add_row(name, what)
         show(table)
-    table = Table("run", "pair", "data", "log p(x)", "gap", title=f"runs in {out}", title_justify="left")
+    table = Table(title=f"runs in {out}", title_justify="left")
+    for column in ("run", "pair", "data"):
+        table.add_column(column, overflow="fold")  # a name that is too long goes on in the next line, uncut
+    for column in ("log p(x)", "gap"):
+        table.add_column(column, no_wrap=True)
     for directory in all_runs(out):
         table.add_row(directory.path.name, *_row(directory))
     show(table if table.row_count else f"no runs in {out}")
@@ -217,7 +218,7 @@ def _row(directory: RunDirectory) -> list[str]:
     try:
         settings, summary = directory.read_settings(), directory.read_summary()
     except PpvaeError as error:
-        return ["?", "?", str(error), ""]
+        return ["?", str(error), "", ""]
     if summary is None:
         return [settings.pair, settings.data, "not evaluated", ""]
     numbers = summary["evidence"]

@@ -102,6 +102,31 @@ def to_rows(array: np.ndarray) -> Tensor:
     return torch.from_numpy(flat.reshape(len(flat), prod(array.shape[1:]))).to(dtype)
 
 
+def without_missing(rows: Tensor) -> Tensor:
+    """The rows with each missing value (NaN) replaced by values of its column that are there, in turn.
+
+    This is for shapes, ranges and starting values, not for a density: a replacement lies in the support that the
+    column has. A column without any value takes those of the others.
+
+    Args:
+        rows: ``(num_data, ...)``, with some number that is not NaN.
+
+    Example:
+        >>> without_missing(torch.tensor([[1.0, 5.0], [torch.nan, 6.0], [2.0, torch.nan], [torch.nan, 7.0]])).tolist()
+        [[1.0, 5.0], [1.0, 6.0], [2.0, 5.0], [2.0, 7.0]]
+    """
+    missing = rows.isnan().reshape(len(rows), -1)
+    if not missing.any():
+        return rows
+    filled = rows.reshape(len(rows), -1).clone()
+    everywhere = filled[~missing]
+    for j in missing.any(0).nonzero().flatten().tolist():
+        there = filled[~missing[:, j], j]
+        values = there if len(there) else everywhere
+        filled[missing[:, j], j] = values[torch.arange(int(missing[:, j].sum())) % len(values)]
+    return filled.reshape(rows.shape)
+
+
 def evenly_spaced(x: Tensor, most: int | None) -> Tensor:
     """At most so many rows, evenly spaced over all: test data are often sorted by class.
 

@@ -46,6 +46,7 @@ class Dataset:
         rows: the row numbers of each part among all data, by part, by which context is cut; none where there are none.
         own_parts: whether the parts are the data set's own; else a seed has made them.
         datum_shape: the shape of one datum as its file has it; None where that is ``event_shape``.
+        missing: how many values of a file are missing (NaN), and where the first is, in words; empty where none are.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Dataset:
     rows: dict[str, Tensor] | None = None
     own_parts: bool = True
     datum_shape: tuple[int, ...] | None = None
+    missing: str = ""
 
     @property
     def divided(self) -> bool:
@@ -129,7 +131,7 @@ def load_dataset(
     ``x`` or these three is context. A single array is split 80/10/10 by ``seed``, and its context, where that has as
     many rows, with it. The first line of a ``.csv`` is a header if a
     cell of it is not a number, or if it reads 0,1,2,... over three columns or more, as pandas writes columns that have
-    no names.
+    no names. Missing values (NaN; an empty cell or NA in a table) are read as NaN, for a pair that leaves them out.
 
     Args:
         name_or_path: a name in :data:`DATASETS`, or a path.
@@ -144,7 +146,7 @@ def load_dataset(
 
     Raises:
         DatasetError: the name is unknown, or a file cannot be had, read or trusted, or has fewer than 3 rows to split.
-        DataError: the file's content is empty, not numeric, or not finite.
+        DataError: the file's content is empty, not numeric, or infinite.
 
     Example:
         >>> digits = load_dataset("digits")
@@ -218,7 +220,7 @@ def _from_file(path: Path, seed: int) -> tuple[Dataset, dict[str, np.ndarray]]:
         raise DatasetError(_unknown(path))
     if not path.is_file():
         raise DatasetError(f"there is no file {path}: correct the path, or give one of {', '.join(DATASETS)}.")
-    parts, shape, context = read_user_file(path)
+    parts, shape, context, missing = read_user_file(path)
     own_parts, rows = len(parts) > 1, None
     if not own_parts:
         (x,) = parts
@@ -228,7 +230,7 @@ def _from_file(path: Path, seed: int) -> tuple[Dataset, dict[str, np.ndarray]]:
         parts, rows = [x[part] for part in order], dict(zip(PARTS, order, strict=True))
     train, validation, test = parts
     data = Dataset(path.name, train, validation, test, shape or (1,), rows=rows, own_parts=own_parts, datum_shape=shape)
-    return data, context
+    return replace(data, missing=missing), context
 
 
 def _unknown(path: Path) -> str:

@@ -1,7 +1,8 @@
-"""A user's own files: ``.npy``, ``.npz``, ``.csv`` or ``.parquet``, as rows of finite numbers.
+"""A user's own files: ``.npy``, ``.npz``, ``.csv`` or ``.parquet``, as rows of numbers.
 
-A file that is damaged, not numeric or not finite is refused in one sentence that names the file and, if known, the
-place.
+A file that is damaged, not numeric or holds infinite values is refused in one sentence that names the file and, if
+known, the place. Missing values (NaN, an empty cell or NA in a table) are read: a pair may leave them out of its
+density, and where they stand is noted for the sentence that refuses a pair that does not.
 """
 
 import csv
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ppvae.errors import DataError, DatasetError
@@ -20,6 +20,8 @@ from .arrays import DAMAGE, read_npy, read_npz, to_rows
 
 # The parts of a data set, in their order.
 PARTS = ("train", "validation", "test")
+# Words for a missing value in a table, of those that pandas reads as one.
+MISSING = ("NA", "N/A", "n/a", "<NA>", "#N/A", "NULL", "null", "None")
 
 if TYPE_CHECKING:
     from pandas import DataFrame  # pandas is slow to import, and most runs read no table
@@ -33,11 +35,13 @@ class UserFile(NamedTuple):
             test part in this order.
         datum_shape: the shape of one datum in the file; ``()`` where it is one number.
         context: what an archive holds beside, by name.
+        missing: how many values are missing, and where the first is, in words; empty where none are.
     """
 
     parts: list[Tensor]
     datum_shape: tuple[int, ...]
     context: dict[str, np.ndarray]
+    missing: str = ""
 
 
 class Array(NamedTuple):
@@ -64,13 +68,13 @@ def read_user_file(path: Path) -> UserFile:
 
     Raises:
         DatasetError: the file cannot be read, or holds neither one array, nor three parts, nor x and its context.
-        DataError: its content is empty, not numeric or not finite, or the parts hold data of different shapes.
+        DataError: its content is empty, not numeric or infinite, or the parts hold data of different shapes.
 
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "mine.npy"
         >>> np.save(path, np.zeros((10, 8, 8)))
-        >>> (rows,), datum_shape, _ = read_user_file(path)
+        >>> (rows,), datum_shape, *_ = read_user_file(path)
         >>> rows.shape, datum_shape
         (torch.Size([10, 64]), (8, 8))
     """
@@ -82,7 +86,8 @@ def read_user_file(path: Path) -> UserFile:
     shapes = [array.values.shape[1:] for array in arrays]
     if len(set(shapes)) > 1:
         raise DataError(f"train, validation and test in {path} hold data of different shapes {shapes}: make them one.")
-    return UserFile(parts, shapes[0], context)
+    missing = [_counted("missing value", array, rows.isnan()) for array, rows in zip(arrays, parts, strict=True)]
+    return UserFile(parts, shapes[0], context, "; ".join(filter(None, missing)))
 
 
 def read_arrays(path: Path) -> list[Array]:
@@ -138,9 +143,10 @@ def _read_csv(path: Path) -> list[Array]:
     if "" in first:
         # The column of row numbers that pandas adds would be taken for data.
         raise DataError(
-            f"the first line of {path} has an empty cell: fill it, or drop the index (index=False in pandas)."
+            f"the first line of {path} has an empty cell: fill it (NA for a missing value), or drop the index "
+            "(index=False in pandas)."
         )
-    is_header = not all(map(_is_number, first)) or (len(first) > 2 and first == [str(i) for i in range(len(first))])
+    is_header = not _is_data(first) or (len(first) > 2 and first == [str(i) for i in range(len(first))])
     with warnings.catch_warnings():
         # pandas would drop the cells of a row that is longer than the first, and only warn.
         warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -148,7 +154,24 @@ def _read_csv(path: Path) -> list[Array]:
             frame = pd.read_csv(path, header=0 if is_header else None, encoding="utf-8-sig", index_col=False)
         except pd.errors.ParserWarning as error:
             raise DatasetError(f"{path} has rows of different lengths ({error}): give each the same.") from error
+    if frame.isna().any(axis=None):  # pandas reads a row that is too short as one with missing values
+        _demand_whole_rows(path, len(first))
     return [_from_frame(frame, path)]
+
+
+def _demand_whole_rows(path: Path, num_columns: int) -> None:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        for number, row in enumerate(csv.reader(file), start=1):
+            if row and len(row) != num_columns:
+                raise DatasetError(
+                    f"{path} has rows of different lengths (row {number} has {len(row)} cells, the first has "
+                    f"{num_columns}): give each the same, with NA or nothing in a cell for a missing value."
+                )
+
+
+def _is_data(line: Sequence[str]) -> bool:
+    """Whether a line of a table holds numbers, some of them perhaps missing, and no names of columns."""
+    return all(_is_number(cell) or cell.strip() in MISSING for cell in line) and any(map(_is_number, line))
 
 
 def _is_number(cell: str) -> bool:
@@ -181,23 +204,31 @@ def _from_frame(frame: "DataFrame", path: Path) -> Array:
 
 
 def _checked(array: Array) -> Tensor:
-    """The array as rows, once it is known to hold finite real numbers."""
-    what, values, columns = array.what, array.values, array.columns
+    """The array as rows, once it is known to hold real numbers, of which none is infinite."""
+    what, values = array.what, array.values
     if values.dtype.kind not in "buif":
         raise DataError(f"{what} holds {values.dtype}: give real numbers.")
     if values.ndim == 0 or values.size == 0:
         raise DataError(f"{what} has shape {values.shape}: give one row for each datum, with at least one number each.")
     rows = to_rows(values)
-    wrong = ~torch.isfinite(rows)
-    if wrong.any():
-        row, column = wrong.nonzero()[0].tolist()
-        label = repr(columns[column]) if columns is not None else column
-        count = int(wrong.sum())
-        raise DataError(
-            f"{what} has {count} missing, infinite or overlarge value{'s' * (count > 1)}, the first in row {row}, "
-            f"column {label} (counted from 0): remove or replace such values."
-        )
+    infinite = _counted("infinite or overlarge value", array, rows.isinf())
+    if infinite:
+        raise DataError(f"{infinite}: remove or replace such values.")
+    if rows.isnan().all():
+        raise DataError(f"{what} holds nothing but missing values (NaN): give numbers.")
     return rows
+
+
+def _counted(kind: str, array: Array, which: Tensor) -> str:
+    """How many values of an array are of a kind, and where the first is; empty where none are."""
+    count = int(which.sum())
+    if not count:
+        return ""
+    row, column = which.nonzero()[0].tolist()
+    label = repr(array.columns[column]) if array.columns is not None else column
+    return (
+        f"{array.what} has {count} {kind}{'s' * (count > 1)}, the first in row {row}, column {label} (counted from 0)"
+    )
 
 
 _READERS: dict[str, Callable[[Path], list[Array]]] = {

@@ -83,8 +83,8 @@ CAPTIONS = {
     ),
     "quality_forest": Caption(
         "Intervals of latent coordinates of one datum by the guide, the reweighted guide and the reference.",
-        "One typical datum, in the coordinates that differ most. Thick lines hold half of the draws, thin lines 94 "
-        "%. Where the guide (orange) and the reference (blue) differ, the guide is wrong; green shows how far "
+        "One typical datum, in the coordinates that differ most. Thick lines hold half of the draws, thin lines "
+        "94\u202f%. Where the guide (orange) and the reference (blue) differ, the guide is wrong; green shows how far "
         "importance weights correct it.",
     ),
     "quality_pair": Caption(
@@ -119,7 +119,7 @@ CAPTIONS = {
     ),
     "reconstructions": Caption(
         "A row of data, and below each its reconstruction.",
-        "Below each datum stands E[x|z] for one draw z of the guide. What is missing there, z does not encode.",
+        "Below each datum stands E[x|z] for one draw z of the guide. What it lacks is not encoded in z.",
     ),
     "prior": Caption(
         "A grid of samples from the model.",

@@ -58,7 +58,7 @@ def _estimate(summary: dict[str, Any], numbers: Numbers) -> Claim:
     question = "Is the estimate of log p(x) reliable?"
     if not numbers.known("evidence.log_evidence"):
         return Claim(question, "bad", "no", Markup("It is not a number: the remarks below give the reason."))
-    if summary.get("method") == "adaptive":
+    if "tolerance" in summary:
         return _to_tolerance(question, summary, numbers)
     if summary.get("method") == "importance":
         return _by_draws(question, summary, numbers)
@@ -66,7 +66,7 @@ def _estimate(summary: dict[str, Any], numbers: Numbers) -> Claim:
         trusted = numbers.value("evidence.trusted_share") == 1
         answer = "The estimator has no doubt about it." if trusted else "The remarks below give the reason."
         return Claim(question, "good" if trusted else "bad", "yes" if trusted else "no", Markup(answer))
-    if summary.get("remarks"):
+    if summary.get("doubtful", bool(summary.get("remarks"))):  # older runs have remarks alone, some of them of the data
         return Claim(question, "caution", "not for every datum", Markup("The remarks below name the others."))
     return Claim(question, "good", "yes", Markup("The estimator has no remark about any datum."))
 

@@ -92,6 +92,30 @@ def test_data_without_evidence_are_left_out(draw, value):
     drawn(draw(everything))
 
 
+def test_the_line_of_the_bound_curve_is_the_estimate():
+    e = evidence()
+    higher = dataclasses.replace(e, log_evidence=e.log_evidence + 2)  # as chains would have found
+    axes = drawn(evidence_figures.bound_curve(higher))
+    estimate = f"{float(higher.log_evidence.mean()):.2f}".replace("-", "−")
+    assert f"= {estimate}" in axes.get_legend().get_texts()[1].get_text()
+
+
+@pytest.mark.parametrize(("event_shape", "label"), [((4, 4), "data,\norange: missing"), ((16,), "data")])
+def test_what_is_missing_leaves_the_rest_in_the_picture(event_shape, label):
+    rows = torch.rand(3, 16)
+    rows[0, 5] = rows[1] = torch.nan
+    figure = galleries.reconstructions(rows, torch.rand(3, 16), event_shape)
+    drawn(figure)
+    (axes,) = figure.axes
+    assert axes.get_yticklabels()[0].get_text() == label
+    if label == "data":
+        heights = np.concatenate([path.vertices[:, 1] for path in axes.collections[0].get_paths()])
+        assert np.isfinite(heights).sum() == 6 * 16 - 17
+    else:
+        assert {image.get_clim() for image in axes.images} == {axes.images[0].get_clim()}
+        assert np.isfinite(axes.images[0].get_clim()).all()
+
+
 @pytest.mark.parametrize("event_shape", [(4, 4), (2, 8), (16,), (1, 16), (2, 2, 4)])
 def test_pictures_and_curves(event_shape):
     rows = torch.rand(20, 16)

@@ -128,9 +128,18 @@ def test_a_pair_that_is_refused_is_shown_all_of_few_data(capsys):
 def test_the_gap_of_a_data_set(capsys):
     words = ["--pair", "regression.py", "--data", "y.npy", "--context", "covariates.npy"]
     assert main(["run", *words, *RUN, "--epochs", "50", "--learning_rate", "0.05"]) == 0
-    assert main(["gap", "runs/one", "--steps", "20"]) == 0
+    capsys.readouterr()
+    assert main(["gap", "runs/one", "--steps", "20", "--num_data", "7"]) == 0
+    said = "num_data = 7 has no effect: these data cannot be divided, and all 40 are measured."
+    assert said in capsys.readouterr().err
     section = json.loads(Path("runs/one/summary.json").read_text())["gap_attribution"]
     assert (section["unit"], section["num_data"]) == ("data set", 1)
+    assert said in section["remarks"]
+    assert main(["gap", "runs/one", "--steps", "2"]) == 0
+    assert main(["evaluate", "runs/one", "--num_particles", "20", "--max_eval", "9"]) == 0
+    assert [line for line in capsys.readouterr().err.splitlines() if "has no effect" in line] == [
+        "Note: max_eval = 9 has no effect: these data cannot be divided, and all 40 are measured."
+    ]
 
 
 def test_check_says_unit_and_layouts(capsys):

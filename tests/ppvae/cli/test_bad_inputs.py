@@ -67,8 +67,11 @@ OWN = ["--pair", "good.py", *MINE]
 # what is wrong: (the words, what the sentence must say)
 CASES: dict[str, tuple[list[str], str]] = {
     # data
-    "nan": (["run", *NORMAL, "--data", "nan.npy"], r"nan.npy has 1 missing, .* row 2, column 1"),
-    "inf": (["run", *NORMAL, "--data", "inf.csv"], r"inf.csv has 1 missing, infinite"),
+    "nan": (
+        ["run", *NORMAL, "--data", "nan.npy"],
+        r"nan.npy has 1 missing value, .* row 2, column 1 .* LinearGaussian does not leave them out",
+    ),
+    "inf": (["run", *NORMAL, "--data", "inf.csv"], r"inf.csv has 1 infinite or overlarge value, .* row 2, column 1"),
     "text in a table": (["run", *NORMAL, "--data", "text.csv"], "does not hold numbers"),
     "complex numbers": (["run", *NORMAL, "--data", "complex.npy"], "give real numbers"),
     "objects": (["run", *NORMAL, "--data", "objects.npy"], "cannot be read"),

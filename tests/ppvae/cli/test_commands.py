@@ -196,6 +196,13 @@ class TestList:
         for word in ("VAE", "LinearGaussian", "Binomial", "digits", "unfinished", "not evaluated", "damaged"):
             assert word in out
 
+    def test_a_long_path_is_not_cut(self, here, capsys):
+        pair = f"/a/{'folder/' * 20}mine.py:MyPair"
+        RunDirectory.create(Settings(name="long")).write_settings(Settings(pair=pair))
+        assert main(["list"]) == 0
+        rows = [line.split("│")[2].strip() for line in capsys.readouterr().out.splitlines() if line.count("│") == 6]
+        assert pair in "".join(rows)
+
     def test_no_runs(self, here, capsys):
         assert main(["list", "--out", "nowhere"]) == 0
         assert "no runs in nowhere" in capsys.readouterr().out
@@ -258,9 +265,13 @@ class TestExperiment:
         assert summary["config"] == {"number": 21}
         assert summary["rows"] == [{"number": "21", "double": 42.0}]
 
-    def test_is_listed(self, question, capsys):
+    def test_all_are_listed_with_their_questions(self, capsys):
+        from ppvae.experiments.experiment import EXPERIMENTS
+
         assert main(["list"]) == 0
-        assert "What is twice a number?" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert [name for name in EXPERIMENTS if name not in out] == []
+        assert "Is a linear VAE, trained by SVI from a random start, probabilistic PCA?" in out
 
     @pytest.mark.parametrize(
         ("words", "what"),

@@ -104,9 +104,10 @@ def test_the_index_that_pandas_adds_is_refused(tmp_path):
         ("", DataError, "is empty"),
         ("a,b\n", DataError, "0 rows"),
         ("a,b\n1,2\n3,blue\n5,6\n", DataError, "'b'"),
-        ("a,b\n1,2\n3,\n5,6\n", DataError, "row 1, column 'b'"),
+        ("a,b\n1,2\n3,inf\n5,6\n", DataError, "row 1, column 'b'"),
         ("1,2\n3,4\n5,inf\n", DataError, "row 2, column 1"),
         ("a,b\n1,2\n3,4,5\n6,7\n", DatasetError, "cannot be read"),
+        ("a,b\n1,2\n3\n5,6\n", DatasetError, "row 3 has 1 cells"),
         ("a,b\n1,2,9\n3,4,5\n6,7,8\n", DatasetError, "different lengths"),
     ],
 )
@@ -140,13 +141,48 @@ def test_parquet(tmp_path):
     assert "cannot be read" in _message(DatasetError, tmp_path / "mine.parquet")
 
 
-def test_values_that_are_not_finite_are_counted_and_placed(tmp_path):
+def test_infinite_values_are_counted_and_placed(tmp_path):
     array = np.zeros((5, 2, 3))
-    array[2, 1, 0], array[4, 0, 0] = np.nan, np.inf
+    array[2, 1, 0], array[4, 0, 0], array[0, 0, 0] = -np.inf, np.inf, np.nan
     np.save(tmp_path / "mine.npy", array)
     message = _message(DataError, tmp_path / "mine.npy")
-    assert "2 missing" in message
+    assert "2 infinite" in message
     assert "row 2, column 3" in message
+
+
+def test_missing_values_are_read_counted_and_placed(tmp_path):
+    array = np.arange(60.0).reshape(10, 2, 3)
+    array[2, 1, 0] = array[4, 0, 0] = np.nan
+    np.save(tmp_path / "mine.npy", array)
+    data = load_dataset(tmp_path / "mine.npy")
+    path = tmp_path / "mine.npy"
+    assert data.missing == f"{path} has 2 missing values, the first in row 2, column 3 (counted from 0)"
+    rows = torch.cat([data.train, data.validation, data.test])[torch.cat(list(data.rows.values())).argsort()]
+    np.testing.assert_array_equal(rows, array.reshape(10, 6))
+    np.savez(tmp_path / "parts.npz", train=array, validation=array[5:], test=array[3:])
+    parts = load_dataset(tmp_path / "parts.npz").missing.split("; ")
+    assert [part.partition(" of ")[0] for part in parts] == ["array 'train'", "array 'test'"]
+    assert "1 missing value, the first in row 1, column 0" in parts[1]
+    np.save(tmp_path / "nothing.npy", np.full((5, 2), np.nan))
+    assert "nothing but missing values" in _message(DataError, tmp_path / "nothing.npy")
+
+
+@pytest.mark.parametrize("first", ["a,b,c", "1,NA,3"])
+def test_a_table_with_empty_cells_and_words_for_nothing(tmp_path, first):
+    lines = [first, "1,,3", "NA,5,6", "7,8,NaN", "1,2,3"]
+    (tmp_path / "mine.csv").write_text("\n".join(lines) + "\n")
+    data = load_dataset(tmp_path / "mine.csv")
+    rows = torch.cat([data.train, data.validation, data.test])
+    has_names = first == "a,b,c"
+    assert (len(rows), int(rows.isnan().sum())) == ((4, 3) if has_names else (5, 4))
+    column = "'b'" if has_names else "1"
+    assert data.missing.endswith(f"the first in row 0, column {column} (counted from 0)")
+
+
+def test_parquet_with_missing_values(tmp_path):
+    pytest.importorskip("pyarrow")
+    pd.DataFrame({"a": [1.0, None, 3.0], "b": pd.array([1, 2, None], dtype="Int64")}).to_parquet(tmp_path / "m.parquet")
+    assert "2 missing values, the first in row 1, column 'a'" in load_dataset(tmp_path / "m.parquet").missing
 
 
 def test_a_value_too_large_for_single_precision_is_refused(tmp_path):

@@ -262,6 +262,13 @@ class TestTheVerdict:
         assert claims["Is the estimate of log p(x) reliable?"] == said
         assert claims["Can q(z|x) be used as the posterior?"] == "no"  # by k-hat of its own draws
 
+    @pytest.mark.parametrize(("doubtful", "word"), [(False, "yes"), (True, "not for every datum")])
+    def test_a_remark_on_the_data_is_no_doubt_of_the_estimate(self, tmp_path, doubtful, word):
+        content = summary(method="annealing", remarks=["3 of the 9 values of x.npy are missing."], doubtful=doubtful)
+        page = write_report(make(tmp_path / "run", content)).read_text()
+        claims = dict(re.findall(r'<dt>(.*?) <span class="chip">. (.*?)</span>', page))
+        assert claims["Is the estimate of log p(x) reliable?"] == word
+
     @pytest.mark.parametrize(("amortisation", "word"), [(3.0, "encoder network"), (1.0, "family")])
     def test_names_the_larger_cause_of_the_gap(self, tmp_path, amortisation, word):
         section = SECTIONS["gap_attribution"] | {"amortisation": amortisation, "family": 2.0}

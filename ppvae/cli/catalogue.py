@@ -1,0 +1,74 @@
+"""What `ppvae list` shows of the package, read off its sources: importing them takes seconds, a list none."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+
+def pairs() -> dict[str, str]:
+    """The pairs of ppvae.models, a sentence each."""
+    classes = _public_classes()
+    return {name: _first_sentence(node) for name, node in classes.items() if _methods(node) >= {"model", "guide"}}
+
+
+def likelihoods() -> dict[str, str]:
+    """The likelihoods of ppvae.models, a sentence each."""
+    bases = {name: {base.id for base in node.bases if isinstance(base, ast.Name)} for name, node in _classes().items()}
+    found = {"Likelihood"}
+    while more := {name for name, own in bases.items() if own & found} - found:
+        found |= more
+    return {name: _first_sentence(node) for name, node in _public_classes().items() if name in found - {"Likelihood"}}
+
+
+def experiments() -> dict[str, str]:
+    """The experiments, the question of each."""
+    names = _assigned(_folder("experiments") / "experiment.py", "EXPERIMENTS")
+    return {name: _first_sentence(_parsed(_folder("experiments") / f"{name}.py")) for name in names}
+
+
+def data_sets() -> dict[str, str]:
+    """The data sets that are known by name."""
+    found: dict[str, str] = _assigned(_folder("datasets") / "dataset.py", "DATASETS")
+    return found
+
+
+def _public_classes() -> dict[str, ast.ClassDef]:
+    classes = _classes()
+    public = _assigned(_folder("models") / "__init__.py", "__all__")
+    return {name: classes[name] for name in public if name in classes}
+
+
+def _classes() -> dict[str, ast.ClassDef]:
+    bodies = (_parsed(file).body for file in sorted(_folder("models").glob("*.py")))
+    return {node.name: node for body in bodies for node in body if isinstance(node, ast.ClassDef)}
+
+
+def _folder(room: str) -> Path:
+    spec = importlib.util.find_spec(f"ppvae.{room}")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+def _parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def _methods(node: ast.ClassDef) -> set[str]:
+    return {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
+
+
+def _assigned(file: Path, name: str) -> Any:
+    """The value of a constant of a file."""
+    for node in _parsed(file).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            return ast.literal_eval(node.value)  # type: ignore[attr-defined]
+    raise LookupError(f"{file} assigns nothing to {name}")
+
+
+def _first_sentence(node: ast.ClassDef | ast.Module) -> str:
+    return (ast.get_docstring(node) or "").partition("\n")[0].rstrip(".:")

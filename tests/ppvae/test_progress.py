@@ -1,0 +1,18 @@
+"""The lines of progress where there is no terminal: one each, whatever its length."""
+
+import pytest
+
+from ppvae import progress
+
+
+@pytest.mark.parametrize(("note", "separators"), [("", 2), ("again, for those that have failed before [now]", 3)])
+def test_a_line_is_one_line_without_gaps(note, separators, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LINE_EVERY", -1.0)
+    monkeypatch.setenv("COLUMNS", "40")
+    with progress.Progress("log p(x), of many data that take long", 10, "weights") as bar:
+        bar.advance(5, note)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("log p(x), of many data that take long: 50% · ")
+    assert line.endswith(" left")
+    assert line.count(" · ") == separators
+    assert note in line
