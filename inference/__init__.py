@@ -16,6 +16,7 @@ from .posterior import (
     sample_posterior,
     to_datatree,
 )
+from .prediction import Embedding, Prediction, TrainedPair, embed, impute, interpolate, reconstruct, sample
 from .svi import Fit, fit
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Certificate",
     "ColumnStability",
     "DrawsFrom",
+    "Embedding",
     "Evidence",
     "Finding",
     "Fit",
@@ -31,11 +33,13 @@ __all__ = [
     "LatentUnits",
     "Optimiser",
     "Posterior",
+    "Prediction",
     "Quality",
     "Refinement",
     "Sampling",
     "Simulation",
     "Surgery",
+    "TrainedPair",
     "annealed_evidence",
     "attribute_gap",
     "calibrate",
@@ -43,13 +47,18 @@ __all__ = [
     "check",
     "column_stability",
     "elbo_surgery",
+    "embed",
     "estimate_evidence",
     "fit",
     "guide_quality",
     "importance_evidence",
+    "impute",
+    "interpolate",
     "latent_units",
     "log_weights",
+    "reconstruct",
     "refine",
+    "sample",
     "sample_posterior",
     "simulate",
     "to_datatree",

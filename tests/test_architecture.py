@@ -198,9 +198,10 @@ FLOORS = {
     "resume": 2,
     "evidence": 3,
     "bounds": 3,
-    "svi": 3,
     "posterior": 4,
     "gap": 4,
+    "prediction": 5,
+    "svi": 6,
 }
 MAY_HANDLE_PROGRAMS = ("inference/pair/", "inference/svi/", "inference/gap/guide_family.py")
 

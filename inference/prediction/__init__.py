@@ -1,0 +1,9 @@
+"""What a trained pair is used for: draws of data, embeddings, reconstructions, imputations, interpolations."""
+
+from .embedding import Embedding, embed
+from .interpolation import interpolate
+from .prior_predictive import sample
+from .reconstruction import Prediction, impute, reconstruct
+from .trained import TrainedPair
+
+__all__ = ["Embedding", "Prediction", "TrainedPair", "embed", "impute", "interpolate", "reconstruct", "sample"]
