@@ -41,7 +41,7 @@ from .parameters import (
     untrained,
     where_parameters_are,
 )
-from .predictive import Predicted, demand_masked, demand_prediction, predicted
+from .predictive import Predicted, demand_masked, demand_prediction, demand_prior, predicted
 from .programs import Programs
 from .randomness import generator_kept, seeded
 from .replay import prepare, trainable
@@ -80,6 +80,7 @@ __all__ = [
     "demand_continuum",
     "demand_masked",
     "demand_prediction",
+    "demand_prior",
     "described",
     "elbo_for",
     "evaluate",

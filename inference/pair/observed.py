@@ -69,7 +69,7 @@ def _scored(site: Any) -> Tensor:
     """The values that a site's density is evaluated at, each as often as it is, and 0 for those left out."""
     shape = torch.broadcast_shapes(site["value"].shape, site["fn"].shape())
     out = left_out(site)
-    out = out.reshape(*out.shape, *(1,) * (len(site["fn"].shape()) - out.dim()))
+    out = out.reshape((*out.shape, *(1,) * (len(site["fn"].shape()) - out.dim())))
     return site["value"].expand(shape) * ~out
 
 

@@ -21,7 +21,7 @@ from ppvae.errors import PairError
 from .arguments import Batch
 from .distributions import bare, kind, left_out
 from .entries import Entries
-from .failures import drawable
+from .failures import described
 from .layout import Tensors
 from .pair import Pair
 from .randomness import generator_kept
@@ -57,8 +57,13 @@ def predicted(pair: Pair, z: Values, num_draws: int) -> Predicted:
         PairError: the model cannot be drawn from, or its data have no mean.
     """
     unknown: set[str] = set()
-    with drawable():
+    try:
         found = pair.run(partial(_body, pair, unknown), num_draws, z, pair.model_layout, random=True)
+    except Exception as error:
+        raise PairError(
+            f"the model's data cannot be predicted, since they cannot be drawn ({described(error)}): let "
+            "poutine.uncondition(model) run."
+        ) from error
     parts: dict[str, Values] = {"mean": {}, "variance": {}, "value": {}}
     for key, value in found.items():
         part, _, name = key.partition(" ")
@@ -96,6 +101,18 @@ def _moments(node: Any) -> tuple[Tensor, Tensor | None]:
         return node["fn"].mean.expand(value.shape), node["fn"].variance.expand(value.shape)
     except (NotImplementedError, AttributeError):
         return value, None
+
+
+def demand_prior(pair: Pair) -> None:
+    """Raise PairError if the model leaves out the density of all its latents, as an autoencoder's does."""
+    few = pair.few
+    with generator_kept():
+        trace: Any = few.programs.seen(few.frame, few.batch)
+    if pair.sites and all(bool(left_out(trace.nodes[name]).all()) for name in pair.sites):
+        raise PairError(
+            f"nothing can be drawn from the model, since the prior of {next(iter(pair.sites))!r} is masked and is no "
+            "distribution: give it one that counts (a VAE in place of an autoencoder), or reconstruct data."
+        )
 
 
 # --- whether the latents are all that a prediction takes --------------------------------------------------------------
@@ -175,6 +192,6 @@ def _left_out(pair: Pair, joint: dict[str, tuple[str, int]], frame: Frame, batch
         joint[name] = kind(node["fn"]), bare(node["fn"]).event_dim
         shape = torch.broadcast_shapes(node["value"].shape, node["fn"].shape())
         out = left_out(node)
-        out = out.reshape(*out.shape, *(1,) * (len(node["fn"].shape()) - out.dim()))
+        out = out.reshape((*out.shape, *(1,) * (len(node["fn"].shape()) - out.dim())))
         found[name] = frame.by_unit(out.expand(shape).double(), site)
     return found

@@ -146,7 +146,7 @@ def embedded(pair: Pair, num_particles: int, memory_mb: float) -> dict[str, Mixt
         )
     if not pair.sites:
         raise PairError(
-            "the pair has no latents but those that are summed out, so that a datum has no embedding: give another."
+            "the pair has no latents that are not summed out, so that a datum has no embedding: give a pair with some."
         )
     return {name: _embedded_site(pair, name, num_particles, memory_mb) for name in pair.sites}
 

@@ -85,7 +85,7 @@ def interpolate(
                 _demand_between(pair)
                 means.append({name: found.mean for name, found in embedded(pair, num_particles, memory_mb).items()})
         with Pair.on(model, guide, ends[0], density=False) as pair:
-            demand_prediction(pair, "data cannot be interpolated")
+            demand_prediction(pair, "data cannot be interpolated by the model")
             for data in pair.pieces(num_steps, memory_mb):
                 pieces.append(
                     _line(pair.rows(data), *({n: m[data] for n, m in one.items()} for one in means), num_steps)
@@ -131,6 +131,6 @@ def _line(pair: Pair, a: dict[str, Tensor], b: dict[str, Tensor], num_steps: int
     t = torch.linspace(0, 1, num_steps, dtype=ends[0].dtype, device=pair.device)[:, None, None]
     z = pair.constrained(torch.lerp(ends[0], ends[1], t))
     found = predicted(pair, z, num_steps)
-    entries = Entries.of(pair, {name: value[:1] for name, value in z.items()}, "data cannot be predicted")
+    entries = Entries.of(pair, {name: value[:1] for name, value in z.items()}, "data cannot be predicted by the model")
     steps = [put_back(entries, {name: mean[k] for name, mean in found.means.items()}) for k in range(num_steps)]
     return torch.stack(steps)

@@ -9,7 +9,7 @@ from ppvae.errors import OptionError
 
 from ..calibration import drawn
 from ..options import valid_compute, whole_number
-from ..pair import Batch, Entries, Pair, Program, as_batch, finite_batch, seeded, where_parameters_are
+from ..pair import Batch, Entries, Pair, Program, as_batch, demand_prior, finite_batch, seeded, where_parameters_are
 
 
 def sample(
@@ -65,7 +65,8 @@ def samples(
     seed, memory_mb, _ = valid_compute(seed, memory_mb)
     batch = where_parameters_are(model, guide, finite_batch(like, "like"))
     with seeded(seed), Pair.on(model, guide, batch, density=False) as pair, torch.no_grad():
-        if not given:
+        demand_prior(pair)
+        if not given and pair.unit == "datum":
             _demand_no_context(pair)
         if pair.unit == "data set":
             return torch.stack([drawn(pair).batch[0] for _ in range(num_samples)])

@@ -104,7 +104,7 @@ def reconstruct(
     """
     batch, num_particles, seed, memory_mb = _checked(model, guide, x, num_particles, seed, memory_mb)
     with seeded(seed), Pair.on(model, guide, batch, density=False) as pair, torch.no_grad():
-        demand_prediction(pair, "x cannot be reconstructed")
+        demand_prediction(pair, "x cannot be reconstructed by the model")
         found = _moments(pair, num_particles, memory_mb, None)
     return Prediction(*_typed(found, batch[0]))
 
@@ -156,7 +156,7 @@ def impute(
     batch, num_particles, seed, memory_mb = _checked(model, guide, x, num_particles, seed, memory_mb)
     x = batch[0]
     missing = x.isnan()
-    cannot = "missing values cannot be imputed"
+    cannot = "missing values cannot be imputed by the model"
     with seeded(seed), Pair.on(model, guide, batch, density=False) as pair, torch.no_grad():
         demand_prediction(pair, cannot, apart=True)
         found = _moments(pair, num_particles, memory_mb, missing)
@@ -185,10 +185,12 @@ def _moments(pair: Pair, num_particles: int, memory_mb: float, missing: Tensor |
             found = predicted(part, z, count)
             for name, means in found.means.items():
                 moments[name].add(means, found.variances[name])
-        entries = Entries.of(part, {name: value[:1] for name, value in z.items()}, "data cannot be predicted")
+        entries = Entries.of(
+            part, {name: value[:1] for name, value in z.items()}, "data cannot be predicted by the model"
+        )
         if missing is not None:
             gone = missing[data] if pair.divisible else missing
-            demand_masked(part, entries, gone, "missing values cannot be imputed")
+            demand_masked(part, entries, gone, "missing values cannot be imputed by the model")
         by_site = {name: one.mixture() for name, one in moments.items()}
         pieces.append([put_back(entries, {name: m[i] for name, m in by_site.items()}) for i in range(3)])
     return Mixture(*(torch.cat(same) for same in zip(*pieces, strict=True)))
