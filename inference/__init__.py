@@ -16,7 +16,7 @@ from .posterior import (
     sample_posterior,
     to_datatree,
 )
-from .prediction import Embedding, Prediction, TrainedPair, embed, impute, interpolate, reconstruct, sample
+from .prediction import Embedding, Prediction, TrainedPair, decode, embed, impute, interpolate, reconstruct, sample
 from .svi import Fit, fit
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "certify",
     "check",
     "column_stability",
+    "decode",
     "elbo_surgery",
     "embed",
     "estimate_evidence",

@@ -202,6 +202,7 @@ FLOORS = {
     "gap": 4,
     "prediction": 5,
     "svi": 6,
+    "scikit_learn": 7,
 }
 MAY_HANDLE_PROGRAMS = ("inference/pair/", "inference/svi/", "inference/gap/guide_family.py")
 

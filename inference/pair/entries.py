@@ -86,6 +86,10 @@ class Entries:
         parts = zip(self.data.items(), out.split(self.sizes, 1), strict=True)
         return {i: own.reshape(leaf.shape).to(dtype or leaf.dtype) for (i, leaf), own in parts}
 
+    def x_of(self, values: Values) -> Tensor:
+        """Values at the observed sites, ``(num_units, ...)`` each, in the shape of x, float64."""
+        return self.put_back(values, torch.float64)[0]
+
     def at_site(self, name: str, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         """What a tensor in the shape of x holds at the entries that a site shows, ``(num_units, *shape)``.
 

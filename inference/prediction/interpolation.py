@@ -17,18 +17,16 @@ from ppvae.errors import OptionError, PairError
 from ..options import valid_compute, whole_number
 from ..pair import (
     Batch,
-    Entries,
     Pair,
     Program,
     as_batch,
     demand_prediction,
     finite_batch,
-    predicted,
     seeded,
     where_parameters_are,
 )
+from .decoding import decoded
 from .embedding import embedded
-from .reconstruction import put_back
 
 
 def interpolate(
@@ -129,8 +127,4 @@ def _line(pair: Pair, a: dict[str, Tensor], b: dict[str, Tensor], num_steps: int
     if not all(bool(end.isfinite().all()) for end in ends):
         raise PairError("a mean of the latents lies outside the support that the model gives them: take another guide.")
     t = torch.linspace(0, 1, num_steps, dtype=ends[0].dtype, device=pair.device)[:, None, None]
-    z = pair.constrained(torch.lerp(ends[0], ends[1], t))
-    found = predicted(pair, z, num_steps)
-    entries = Entries.of(pair, {name: value[:1] for name, value in z.items()}, "data cannot be predicted by the model")
-    steps = [put_back(entries, {name: mean[k] for name, mean in found.means.items()}) for k in range(num_steps)]
-    return torch.stack(steps)
+    return decoded(pair, pair.constrained(torch.lerp(ends[0], ends[1], t)), num_steps)

@@ -192,13 +192,8 @@ def _moments(pair: Pair, num_particles: int, memory_mb: float, missing: Tensor |
             gone = missing[data] if pair.divisible else missing
             demand_masked(part, entries, gone, "missing values cannot be imputed by the model")
         by_site = {name: one.mixture() for name, one in moments.items()}
-        pieces.append([put_back(entries, {name: m[i] for name, m in by_site.items()}) for i in range(3)])
+        pieces.append([entries.x_of({name: m[i] for name, m in by_site.items()}) for i in range(3)])
     return Mixture(*(torch.cat(same) for same in zip(*pieces, strict=True)))
-
-
-def put_back(entries: Entries, values: dict[str, Tensor]) -> Tensor:
-    """Values at the observed sites in the shape of x, float64."""
-    return entries.put_back(values, torch.float64)[0]
 
 
 def _typed(found: Mixture, x: Tensor) -> list[Tensor]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import xarray as xr
 from torch import Tensor
 
+from ppvae.errors import OptionError
+
 from ..evidence import Evidence, estimate_evidence
 from ..pair import Batch, Program, as_batch
 from ..posterior import to_datatree
 from ..records import Printed
+from .decoding import decode
 from .embedding import Embedding, embed
 from .interpolation import interpolate
 from .prior_predictive import sample, samples
@@ -73,6 +77,20 @@ class TrainedPair(Printed):
     ) -> Embedding:
         """Means and standard deviations of the latents under the guide: :func:`ppvae.inference.embed`."""
         return embed(self.model, self.guide, x, num_particles=num_particles, seed=seed, memory_mb=memory_mb)
+
+    def decode(
+        self,
+        z: Tensor | Mapping[str, Tensor],
+        *,
+        like: Tensor | Batch | None = None,
+        seed: int | None = None,
+        memory_mb: float = 64.0,
+    ) -> Tensor:
+        """E[x|z] at given latents: :func:`ppvae.inference.decode`; with context, give ``like``."""
+        if like is None and len(self.example) > 1:
+            raise OptionError("the model is given a context: give like=(x, *context), whose row i row i of z is given.")
+        like = self.example if like is None else like
+        return decode(self.model, self.guide, z, like, seed=seed, memory_mb=memory_mb)
 
     def reconstruct(
         self, x: Tensor | Batch, *, num_particles: int = 100, seed: int | None = None, memory_mb: float = 64.0
