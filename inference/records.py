@@ -12,7 +12,7 @@ class Printed:
     """A result that prints itself in a few lines; a notebook shows the same lines."""
 
     def _repr_html_(self) -> str:
-        return f'<pre style="white-space: pre-wrap">{html.escape(repr(self))}</pre>'
+        return f'<pre style="white-space: pre-wrap">{html.escape(str(self))}</pre>'
 
 
 class Summarised(Printed):

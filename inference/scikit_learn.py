@@ -3,8 +3,7 @@
     PairEstimator(partial(VAE.for_data, likelihood=Binomial(16), latent_dim=10), epochs=100).fit(X)
 
 Arrays go in and come out, in the type of X; what is between is in torch's default type (``torch.set_default_dtype``).
-It is imported as ``from ppvae.inference.scikit_learn import PairEstimator``, so that scikit-learn is loaded only where it
-is used.
+It is imported as ``from ppvae.inference.scikit_learn import PairEstimator``: scikit-learn is loaded where it is used.
 """
 
 from __future__ import annotations
