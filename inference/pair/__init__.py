@@ -41,7 +41,7 @@ from .parameters import (
     untrained,
     where_parameters_are,
 )
-from .predictive import Predicted, demand_masked, demand_prediction, demand_prior, predicted
+from .predictive import Predicted, demand_masked, demand_prediction, demand_prior, given_context, predicted
 from .programs import Programs
 from .randomness import generator_kept, seeded
 from .replay import prepare, trainable
@@ -89,6 +89,7 @@ __all__ = [
     "fatal_findings",
     "finite_batch",
     "generator_kept",
+    "given_context",
     "guide_order",
     "has_continuum",
     "has_parents",

@@ -5,7 +5,8 @@ variance over many draws of z are those of the mixture all the same:
 
     E x̃ = E[E[x̃|z]],      Var x̃ = E[Var(x̃|z)] + Var(E[x̃|z]).
 
-Enumerated sites are drawn from p(d|z, x) first.
+Enumerated sites are drawn from p(d|z, x) first. Context that the model observes is kept as it is given, and x alone is
+predicted.
 """
 
 from __future__ import annotations
@@ -50,13 +51,15 @@ def predicted(pair: Pair, z: Values, num_draws: int) -> Predicted:
 
     Args:
         pair: the pair.
-        z: draws of the latents; of enumerated and observed sites too, where they are not to be drawn.
+        z: draws of the latents, each ``num_draws`` or one for all; of enumerated and observed sites too, where they are
+            not to be drawn.
         num_draws: how many draws.
 
     Raises:
         PairError: the model cannot be drawn from, or its data have no mean.
     """
     unknown: set[str] = set()
+    z = {name: value.expand(num_draws, *value.shape[1:]) for name, value in z.items()}
     try:
         found = pair.run(partial(_body, pair, unknown), num_draws, z, pair.model_layout, random=True)
     except Exception as error:
@@ -75,6 +78,16 @@ def predicted(pair: Pair, z: Values, num_draws: int) -> Predicted:
                 "the group posterior_predictive of to_datatree."
             )
     return Predicted(parts["mean"], parts["variance"], parts["value"], frozenset(unknown))
+
+
+def given_context(pair: Pair, entries: Entries, z: Values) -> Values:
+    """What the observed sites show that show nothing of x, ``(1, num_units, ...)``; drawn where it is missing (NaN)."""
+    names = [name for name, entry in entries.places.items() if bool((entry >= entries.sizes[0]).all())]
+    if not names:
+        return {}
+    first = {name: value[:1] for name, value in z.items()}
+    shown, drawn = pair.observations(first), predicted(pair, first, 1).values
+    return {name: torch.where(shown[name].isnan(), drawn[name].to(shown[name]), shown[name]) for name in names}
 
 
 def _body(pair: Pair, unknown: set[str], frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
@@ -129,20 +142,23 @@ def demand_prediction(pair: Pair, cannot: str, *, apart: bool = False) -> None:
     few = pair.few
     with generator_kept():
         z = few.guide_values(1)
+        entries = Entries.of(few, z, cannot)
+        z |= given_context(few, entries, z)
         drawn = predicted(few, z, 1)
-        other = Entries.of(few, z, cannot).put_back({name: value[0] for name, value in drawn.values.items()})
+        other = entries.put_back({name: value[0] for name, value in drawn.values.items()})[0]
         given = z | {name: drawn.values[name] for name in pair.structure.classes}
         seed = int(torch.randint(2**31, ()))
-        here, there = (_from_seed(seed, one, given) for one in (few, few.with_leaves(other)))
-        for name in pair.structure.observed:
+        here, there = (_from_seed(seed, one, given) for one in (few, few.with_leaves({0: other})))
+        names = [name for name in pair.structure.observed if name not in z]
+        for name in names:
             if not torch.equal(here.values[name], there.values[name]):
                 raise PairError(
                     f"{cannot}, since {name!r} depends on the values of x: let the model read nothing from x but its "
                     "shape, and give what it conditions on as context, (x, *context)."
                 )
-        if apart and len(pair.structure.observed) > 1:
+        if apart and len(names) > 1:
             put = _from_seed(seed, few, given | drawn.values)
-            for name in pair.structure.observed:
+            for name in names:
                 if name in put.unknown or not torch.equal(here.means[name], put.means[name]):
                     raise PairError(
                         f"{cannot}, since {name!r} depends on what else is observed, and not on the latents alone: "

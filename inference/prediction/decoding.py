@@ -19,6 +19,7 @@ from ..pair import (
     as_batch,
     demand_prediction,
     finite_batch,
+    given_context,
     predicted,
     seeded,
     where_parameters_are,
@@ -82,8 +83,8 @@ def decode(
 
 def decoded(pair: Pair, z: Values, num_draws: int) -> Tensor:
     """E[x|z] of draws of the latents by site, ``(num_draws, *x.shape)``, float64."""
-    found = predicted(pair, z, num_draws)
     entries = Entries.of(pair, {name: value[:1] for name, value in z.items()}, "latents cannot be decoded by the model")
+    found = predicted(pair, z | given_context(pair, entries, z), num_draws)
     return torch.stack([entries.x_of({n: mean[k] for n, mean in found.means.items()}) for k in range(num_draws)])
 
 

@@ -27,7 +27,8 @@ def sample(
         model: ``model(x, *context)``, the generative program.
         guide: ``guide(x, *context)``; it is not drawn from, but a trained pair keeps its parameters together.
         like: data, or a tuple ``(x, *context)``, that show shape and type of what is drawn. Draw i is given the context
-            of row i, and the rows are gone through again where more are asked for.
+            of row i, and the rows are gone through again where more are asked for; context that the model observes is
+            drawn with x.
         num_samples: how many.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
         memory_mb: budget in MiB for one pass of the pair.

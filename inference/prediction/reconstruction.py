@@ -27,6 +27,7 @@ from ..pair import (
     demand_masked,
     demand_prediction,
     finite_batch,
+    given_context,
     predicted,
     seeded,
     where_parameters_are,
@@ -74,6 +75,8 @@ def reconstruct(
     memory_mb: float = 64.0,
 ) -> Prediction:
     """The posterior predictive mean of the data through the guide, and its standard deviation.
+
+    Context that the model observes is kept as it is given.
 
     Args:
         model: ``model(x, *context)``, the generative program.
@@ -178,19 +181,17 @@ def _moments(pair: Pair, num_particles: int, memory_mb: float, missing: Tensor |
     pieces = []
     for data, chunk in groupby(pair.chunks(num_particles, memory_mb), key=itemgetter(0)):
         part = pair.rows(data)
-        moments: dict[str, RunningMoments] = defaultdict(RunningMoments)
-        for _, draws in chunk:
-            count = draws.stop - draws.start
-            z = part.guide_values(count)
-            found = predicted(part, z, count)
-            for name, means in found.means.items():
-                moments[name].add(means, found.variances[name])
-        entries = Entries.of(
-            part, {name: value[:1] for name, value in z.items()}, "data cannot be predicted by the model"
-        )
+        first = part.guide_values(1)
+        entries = Entries.of(part, first, "data cannot be predicted by the model")
         if missing is not None:
             gone = missing[data] if pair.divisible else missing
             demand_masked(part, entries, gone, "missing values cannot be imputed by the model")
+        given, moments = given_context(part, entries, first), defaultdict[str, RunningMoments](RunningMoments)
+        for _, draws in chunk:
+            count = draws.stop - draws.start
+            found = predicted(part, part.guide_values(count) | given, count)
+            for name, means in found.means.items():
+                moments[name].add(means, found.variances[name])
         by_site = {name: one.mixture() for name, one in moments.items()}
         pieces.append([entries.x_of({name: m[i] for name, m in by_site.items()}) for i in range(3)])
     return Mixture(*(torch.cat(same) for same in zip(*pieces, strict=True)))

@@ -18,6 +18,7 @@ from pyro.infer.autoguide import AutoNormal
 from ppvae.errors import DataError, OptionError, PairError
 from ppvae.inference import (
     TrainedPair,
+    decode,
     embed,
     fit,
     impute,
@@ -434,6 +435,29 @@ def narrow(x):
 def test_observations_that_depend_on_each_other_are_not_imputed():
     with pytest.raises(PairError, match="'second' depends on what else is observed"):
         impute(chained, narrow, torch.tensor([[0.5, NAN], [NAN, 1.0]]))
+
+
+def test_context_that_the_model_observes_is_kept_in_a_reconstruction():
+    """y ~ Bernoulli(½) is observed, x ~ N(z + 10 y, 0.5²): E[x̃|x, y] is E z + 10 y, and not E z + 5."""
+
+    def model(x, y):
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", dist.Bernoulli(0.5), obs=y)
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z + 10.0 * y, 0.5), obs=x)
+
+    def guide(x, y):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.8 * (x - 10.0 * y), math.sqrt(0.2)))
+
+    x, y = torch.tensor([0.3, 9.0, -1.0]), torch.tensor([0.0, 1.0, 0.0])
+    exact = 0.8 * (x - 10 * y) + 10 * y
+    found = reconstruct(model, guide, (x, y), num_particles=1000, seed=0)
+    assert ((found.mean - exact).abs() < LIMIT * found.monte_carlo_error).all()
+    torch.testing.assert_close(found.standard_deviation, torch.full((3,), math.sqrt(0.45)), rtol=0.1, atol=0.0)
+    torch.testing.assert_close(decode(model, guide, 0.8 * (x - 10 * y)[:, None], (x, y)), exact)
+    drawn = sample(model, guide, (x, y), 200, seed=0)
+    assert 50 < (drawn > 5).sum() < 150  # drawn with x: the chance of less is below 1e-12
 
 
 def test_they_are_reconstructed_all_the_same():
