@@ -24,6 +24,7 @@ from ..pair import (
     seeded,
     where_parameters_are,
 )
+from .reconstruction import float_type
 
 
 def decode(
@@ -68,24 +69,25 @@ def decode(
     """
     seed, memory_mb, _ = valid_compute(seed, memory_mb)
     batch = where_parameters_are(model, guide, finite_batch(as_batch(like, "like"), "like"))
-    x = batch[0]
     with seeded(seed), Pair.on(model, guide, batch, density=False) as pair, torch.no_grad():
         _demand_decodable(pair)
         by_site = {name: value.to(pair.device)[None] for name, value in _by_site(pair, z).items()}
         demand_prediction(pair, "latents cannot be decoded by the model")
         num = next(iter(by_site.values())).shape[1]
         many = pair.rows(torch.arange(num, device=pair.device) % pair.num_units)
-        pieces = []
-        for data, _ in many.chunks(1, memory_mb):
-            pieces.append(decoded(many.rows(data), {name: value[:, data] for name, value in by_site.items()}, 1)[0])
-    return torch.cat(pieces).to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
+        x = batch[0]
+        out = torch.empty((num, *x.shape[1:]), dtype=float_type(x), device=x.device)
+        for data, _ in many.chunks(1, memory_mb, gradient=True):
+            out[data] = decoded(many.rows(data), {name: value[:, data] for name, value in by_site.items()}, 1)[0]
+    return out
 
 
 def decoded(pair: Pair, z: Values, num_draws: int) -> Tensor:
-    """E[x|z] of draws of the latents by site, ``(num_draws, *x.shape)``, float64."""
+    """E[x|z] of draws of the latents by site, ``(num_draws, *x.shape)``."""
     entries = Entries.of(pair, {name: value[:1] for name, value in z.items()}, "latents cannot be decoded by the model")
     found = predicted(pair, z | given_context(pair, entries, z), num_draws)
-    return torch.stack([entries.x_of({n: mean[k] for n, mean in found.means.items()}) for k in range(num_draws)])
+    steps = [entries.x_of({name: mean[k] for name, mean in found.means.items()}) for k in range(num_draws)]
+    return torch.stack(steps).to(float_type(pair.batch[0]))
 
 
 def _demand_decodable(pair: Pair) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class Mixture(NamedTuple):
-    """The mean of a mixture, its standard deviation, and the Monte Carlo error of the mean, float64."""
+    """The mean of a mixture, its standard deviation, and the Monte Carlo error of the mean."""
 
     mean: Tensor
     standard_deviation: Tensor
@@ -34,14 +34,14 @@ class RunningMoments:
         """Add the means and variances of some draws, ``(num_draws, ...)`` each."""
         means = means.double()
         if not self._count:
-            self._shift = means[0]  # sums of what is far from 0 would round
+            self._shift = means[0].clone()  # sums of what is far from 0 would round
         self._count += len(means)
         self._sum = self._sum + (means - self._shift).sum(0)
         self._squares = self._squares + (means - self._shift).square().sum(0)
         self._within = self._within + variances.double().sum(0)
 
     def mixture(self) -> Mixture:
-        """What the draws say, ``(...)`` each."""
+        """What the draws say, ``(...)`` each, float64."""
         count = self._count
         between = ((self._squares - self._sum**2 / count) / (count - 1)).clamp(min=0)
         spread = (self._within / count + between).sqrt()

@@ -75,7 +75,10 @@ def samples(
             rounds = -(-num_samples // pair.num_units)
             return torch.cat([drawn(pair).batch[0] for _ in range(rounds)])[:num_samples]
         many = pair.rows(torch.arange(num_samples, device=pair.device) % pair.num_units)
-        return torch.cat([drawn(many.rows(data)).batch[0] for data, _ in many.chunks(1, memory_mb)])
+        out = torch.empty((num_samples, *batch[0].shape[1:]), dtype=batch[0].dtype, device=pair.device)
+        for data, _ in many.chunks(1, memory_mb, gradient=True):
+            out[data] = drawn(many.rows(data)).batch[0]
+        return out
 
 
 def _demand_no_context(pair: Pair) -> None:

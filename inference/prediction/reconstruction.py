@@ -109,7 +109,7 @@ def reconstruct(
     with seeded(seed), Pair.on(model, guide, batch, density=False) as pair, torch.no_grad():
         demand_prediction(pair, "x cannot be reconstructed by the model")
         found = _moments(pair, num_particles, memory_mb, None)
-    return Prediction(*_typed(found, batch[0]))
+    return Prediction(*found)
 
 
 def impute(
@@ -163,7 +163,7 @@ def impute(
     with seeded(seed), Pair.on(model, guide, batch, density=False) as pair, torch.no_grad():
         demand_prediction(pair, cannot, apart=True)
         found = _moments(pair, num_particles, memory_mb, missing)
-    mean, *others = _typed(found, x)
+    mean, *others = found
     others = [torch.where(missing, value, torch.zeros_like(value)) for value in others]
     return Prediction(torch.where(missing, mean, x.to(mean.dtype)), *others, int(missing.sum()))
 
@@ -177,15 +177,18 @@ def _checked(
 
 
 def _moments(pair: Pair, num_particles: int, memory_mb: float, missing: Tensor | None) -> Mixture:
-    """The moments of x̃ in the shape of x, float64; what is missing is held to be masked."""
-    pieces = []
-    for data, chunk in groupby(pair.chunks(num_particles, memory_mb), key=itemgetter(0)):
-        part = pair.rows(data)
+    """The moments of x̃ in the shape of x; what is missing is held to be masked.
+
+    Moments cost about what gradients do: means, variances and draws are held at once.
+    """
+    x = pair.batch[0]
+    out = Mixture(*(torch.empty_like(x, dtype=float_type(x)) for _ in range(3)))
+    for data, chunk in groupby(pair.chunks(num_particles, memory_mb, gradient=True), key=itemgetter(0)):
+        part, rows = pair.rows(data), data if pair.divisible else slice(None)
         first = part.guide_values(1)
         entries = Entries.of(part, first, "data cannot be predicted by the model")
         if missing is not None:
-            gone = missing[data] if pair.divisible else missing
-            demand_masked(part, entries, gone, "missing values cannot be imputed by the model")
+            demand_masked(part, entries, missing[rows], "missing values cannot be imputed by the model")
         given, moments = given_context(part, entries, first), defaultdict[str, RunningMoments](RunningMoments)
         for _, draws in chunk:
             count = draws.stop - draws.start
@@ -193,10 +196,11 @@ def _moments(pair: Pair, num_particles: int, memory_mb: float, missing: Tensor |
             for name, means in found.means.items():
                 moments[name].add(means, found.variances[name])
         by_site = {name: one.mixture() for name, one in moments.items()}
-        pieces.append([entries.x_of({name: m[i] for name, m in by_site.items()}) for i in range(3)])
-    return Mixture(*(torch.cat(same) for same in zip(*pieces, strict=True)))
+        for i, whole in enumerate(out):
+            whole[rows] = entries.x_of({name: mixture[i] for name, mixture in by_site.items()}).to(whole.dtype)
+    return out
 
 
-def _typed(found: Mixture, x: Tensor) -> list[Tensor]:
-    dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
-    return [value.to(dtype) for value in found]
+def float_type(x: Tensor) -> torch.dtype:
+    """The type of means of x: its own, or torch's default where it holds whole numbers."""
+    return x.dtype if x.is_floating_point() else torch.get_default_dtype()
