@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -163,14 +163,13 @@ def _made(pair: Any, x: Tensor) -> Any:
     Raises:
         OptionError: what was given makes none.
     """
+    made: Any = None
     if inspect.isclass(pair):
         made = pair(x.shape[1])
     elif _is_pair(pair):
         made = copy.deepcopy(pair)
-    elif isinstance(pair, Callable):  # type: ignore[arg-type]
+    elif callable(pair):
         made = pair(x)
-    else:
-        made = None
     if not _is_pair(made):
         raise OptionError(
             f"pair must be a class, an object with model and guide, or a function of the data that makes one; it is "

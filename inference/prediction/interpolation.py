@@ -27,6 +27,7 @@ from ..pair import (
 )
 from .decoding import decoded
 from .embedding import embedded
+from .reconstruction import float_type
 
 
 def interpolate(
@@ -76,7 +77,7 @@ def interpolate(
     seed, memory_mb, _ = valid_compute(seed, memory_mb)
     ends = [where_parameters_are(model, guide, finite_batch(as_batch(x, n), n)) for x, n in ((a, "a"), (b, "b"))]
     _demand_fit(*ends)
-    means, pieces = [], []
+    means = []
     with seeded(seed), torch.no_grad():
         for batch in ends:
             with Pair.on(model, guide, batch, density=False) as pair:
@@ -84,11 +85,12 @@ def interpolate(
                 means.append({name: found.mean for name, found in embedded(pair, num_particles, memory_mb).items()})
         with Pair.on(model, guide, ends[0], density=False) as pair:
             demand_prediction(pair, "data cannot be interpolated by the model")
+            x = ends[0][0]
+            out = torch.empty((num_steps, *x.shape), dtype=float_type(x), device=x.device)
             for data in pair.pieces(num_steps, memory_mb):
-                pieces.append(
-                    _line(pair.rows(data), *({n: m[data] for n, m in one.items()} for one in means), num_steps)
-                )
-    return torch.cat(pieces, 1).to(ends[0][0].dtype if ends[0][0].is_floating_point() else torch.get_default_dtype())
+                here, there = ({name: mean[data] for name, mean in one.items()} for one in means)
+                out[:, data] = _line(pair.rows(data), here, there, num_steps)
+    return out
 
 
 def _demand_fit(a: Batch, b: Batch) -> None:

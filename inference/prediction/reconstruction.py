@@ -157,15 +157,14 @@ def impute(
         ([1.0, 1.399999976158142], True)
     """
     batch, num_particles, seed, memory_mb = _checked(model, guide, x, num_particles, seed, memory_mb)
-    x = batch[0]
-    missing = x.isnan()
+    own: Tensor = batch[0]
+    missing = own.isnan()
     cannot = "missing values cannot be imputed by the model"
     with seeded(seed), Pair.on(model, guide, batch, density=False) as pair, torch.no_grad():
         demand_prediction(pair, cannot, apart=True)
         found = _moments(pair, num_particles, memory_mb, missing)
-    mean, *others = found
-    others = [torch.where(missing, value, torch.zeros_like(value)) for value in others]
-    return Prediction(torch.where(missing, mean, x.to(mean.dtype)), *others, int(missing.sum()))
+    spread, error = (torch.where(missing, value, torch.zeros_like(value)) for value in found[1:])
+    return Prediction(torch.where(missing, found.mean, own.to(found.mean.dtype)), spread, error, int(missing.sum()))
 
 
 def _checked(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ppvae.errors import OptionError
 
-from ..evidence import Evidence, estimate_evidence
+from ..evidence import AdaptiveEvidence, estimate_evidence
 from ..pair import Batch, Program, as_batch
 from ..posterior import to_datatree
 from ..records import Printed
@@ -127,7 +127,7 @@ class TrainedPair(Printed):
         seed: int | None = None,
         memory_mb: float = 64.0,
         progress: bool = False,
-    ) -> Evidence:
+    ) -> AdaptiveEvidence:
         """log p(x) in nats with its error, to within a tolerance: :func:`ppvae.inference.estimate_evidence`."""
         compute = {"seed": seed, "memory_mb": memory_mb, "progress": progress}
         return estimate_evidence(self.model, self.guide, x, tolerance=tolerance, budget=budget, **compute)  # type: ignore[arg-type]

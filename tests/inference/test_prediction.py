@@ -638,3 +638,34 @@ def test_options_without_meaning_are_refused(linear, name):
             getattr(trained(pair, x), method)(x, **{name: -1})
     with pytest.raises(OptionError, match="num_samples"):
         trained(pair, x).sample(0)
+
+
+@pytest.mark.parametrize("name", sorted(pairs.BUILDERS))
+def test_every_pair_has_an_answer_or_a_sentence(name):
+    """Shapes are those of the data, numbers are finite, errors stand where draws differ; or the way out is said."""
+    pair = pairs.build(name)
+    use = TrainedPair(pair.model, pair.guide, pair.args)
+    asked = {
+        "sample": lambda: use.sample(3, like=pair.data, seed=0),
+        "embed": lambda: use.embed(pair.data, seed=0).matrix,
+        "reconstruct": lambda: use.reconstruct(pair.data, num_particles=10, seed=0).mean,
+        "interpolate": lambda: use.interpolate(pair.data, pair.data, 2, seed=0)[0],
+    }
+    refused, said = set(), []
+    for method, ask in asked.items():
+        try:
+            found = ask()
+        except PairError as error:
+            refused.add(method)
+            said.append(str(error))
+            continue
+        assert len(found) == (3 if method == "sample" else len(pair.x))
+        assert method == "embed" or found.shape[1:] == pair.x.shape[1:]
+        assert found.isfinite().all()
+    assert all(": " in sentence for sentence in said)  # what is wrong: a way out
+    without_latents = {"embed", "interpolate"} if not pair.latents else set()
+    assert refused >= without_latents
+    assert refused <= without_latents | {
+        "feed_forward": {"reconstruct"},  # the number of a class has no mean
+        "autoencoder": {"sample"},
+    }.get(name, {"interpolate"} if pair.summed else set())
