@@ -163,9 +163,9 @@ def _made(pair: Any, x: Tensor) -> Any:
     Raises:
         OptionError: what was given makes none.
     """
-    made: Any = None
+    made, make = None, pair
     if inspect.isclass(pair):
-        made = pair(x.shape[1])
+        made = make(x.shape[1])
     elif _is_pair(pair):
         made = copy.deepcopy(pair)
     elif callable(pair):
