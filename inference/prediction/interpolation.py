@@ -19,6 +19,7 @@ from ..pair import (
     Batch,
     Pair,
     Program,
+    Values,
     as_batch,
     demand_prediction,
     finite_batch,
@@ -77,20 +78,25 @@ def interpolate(
     seed, memory_mb, _ = valid_compute(seed, memory_mb)
     ends = [where_parameters_are(model, guide, finite_batch(as_batch(x, n), n)) for x, n in ((a, "a"), (b, "b"))]
     _demand_fit(*ends)
-    means = []
     with seeded(seed), torch.no_grad():
-        for batch in ends:
-            with Pair.on(model, guide, batch, density=False) as pair:
-                _demand_between(pair)
-                means.append({name: found.mean for name, found in embedded(pair, num_particles, memory_mb).items()})
-        with Pair.on(model, guide, ends[0], density=False) as pair:
+        with Pair.on(model, guide, ends[0], density=False) as pair:  # refused before anything is drawn
+            _demand_between(pair)
             demand_prediction(pair, "data cannot be interpolated by the model")
+        with Pair.on(model, guide, ends[1], density=False) as pair:
+            _demand_between(pair)
+            last = _means(pair, num_particles, memory_mb)
+        with Pair.on(model, guide, ends[0], density=False) as pair:
+            first = _means(pair, num_particles, memory_mb)
             x = ends[0][0]
             out = torch.empty((num_steps, *x.shape), dtype=float_type(x), device=x.device)
             for data in pair.pieces(num_steps, memory_mb):
-                here, there = ({name: mean[data] for name, mean in one.items()} for one in means)
+                here, there = ({name: mean[data] for name, mean in one.items()} for one in (first, last))
                 out[:, data] = _line(pair.rows(data), here, there, num_steps)
     return out
+
+
+def _means(pair: Pair, num_particles: int, memory_mb: float) -> Values:
+    return {name: found.mean for name, found in embedded(pair, num_particles, memory_mb).items()}
 
 
 def _demand_fit(a: Batch, b: Batch) -> None:
