@@ -53,7 +53,7 @@ def decode(
         ``(num, *event)``, the event of x.
 
     Raises:
-        OptionError: ``z`` does not fit the latents of the pair.
+        OptionError: ``z`` does not fit the latents of the pair, or lies outside their support.
         DataError: ``like`` is not a tensor of at least one datum.
         PairError: the pair breaks the contract, the data share latents, sites are summed out, the programs run on all
             data at once only, or as of :func:`ppvae.inference.reconstruct`.
@@ -78,7 +78,9 @@ def decode(
         x = batch[0]
         out = torch.empty((num, *x.shape[1:]), dtype=float_type(x), device=x.device)
         for data, _ in many.chunks(1, memory_mb, gradient=True):
-            out[data] = decoded(many.rows(data), {name: value[:, data] for name, value in by_site.items()}, 1)[0]
+            part, here = many.rows(data), {name: value[:, data] for name, value in by_site.items()}
+            _demand_inside(part, here)
+            out[data] = decoded(part, here, 1)[0]
     return out
 
 
@@ -105,6 +107,19 @@ def _demand_decodable(pair: Pair) -> None:
             "latents cannot be decoded, since the programs run on all data at once only (as with parameters for each "
             "datum): see reconstruct."
         )
+
+
+def _demand_inside(pair: Pair, z: Values) -> None:
+    """Raise OptionError if latents lie outside the supports that the model gives them, where these are known."""
+    if any(site.discrete for site in pair.sites.values()):
+        return
+    try:
+        found = pair.run(pair.programs.unconstrained, 1, z, pair.model_layout)
+    except NotImplementedError:  # of a support that no real line maps onto
+        return
+    for name in z:
+        if bool((found[name] > 0).any()):
+            raise OptionError(f"z holds values outside the support that the model gives {name!r}: leave such rows out.")
 
 
 def _by_site(pair: Pair, z: Tensor | Mapping[str, Tensor]) -> Values:

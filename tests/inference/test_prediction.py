@@ -511,6 +511,14 @@ def test_latents_that_are_positive_stay_so():
     torch.testing.assert_close(line[1], (ends[:2] * ends[2:4]).sqrt() * rate)
 
 
+def test_latents_outside_their_support_are_not_decoded():
+    pair = pairs.build("gamma_poisson_exact")
+    inside = torch.tensor([[0.5], [2.0]])
+    assert (decode(pair.model, pair.guide, inside, pair.x) > 0).all()
+    with pytest.raises(OptionError, match="outside the support that the model gives 'z'"):
+        decode(pair.model, pair.guide, torch.tensor([[0.5], [-1.0]]), pair.x)
+
+
 def test_lines_between_what_does_not_fit_are_refused(linear):
     pair, x = linear
     with pytest.raises(OptionError, match="b has shape"):
