@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any, ClassVar
 
 from ppvae.errors import OptionError
 
 
-class Summarised:
+class Printed:
+    """A result that prints itself in a few lines; a notebook shows the same lines."""
+
+    def _repr_html_(self) -> str:
+        return f'<pre style="white-space: pre-wrap">{html.escape(str(self))}</pre>'
+
+
+class Summarised(Printed):
     """A result. Its printed form has a line for each number of ``printed``, and one for each remark; never a tensor.
 
     Attributes:

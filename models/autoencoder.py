@@ -76,6 +76,7 @@ class Autoencoder(nn.Module):
         likelihood: Likelihood | None = None,
         nonlinearity: type[nn.Module] = nn.Tanh,
     ):
+        """Make the pair; the class says what its arguments are."""
         super().__init__()
         self.latent_dim = whole_number("latent_dim", latent_dim)
         self.likelihood = Normal() if likelihood is None else likelihood

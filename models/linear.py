@@ -59,6 +59,7 @@ class LinearGaussian(nn.Module):
     """
 
     def __init__(self, num_features: int, latent_dim: int, diagonal_noise: bool = False, full_covariance: bool = True):
+        """Make the pair; the class says what its arguments are."""
         super().__init__()
         D, d = whole_number("num_features", num_features), whole_number("latent_dim", latent_dim)
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(D, d)))
@@ -107,8 +108,7 @@ class LinearGaussian(nn.Module):
         pair = cls(x.shape[1], latent_dim, **options).to(x)
         common = variance.mean().sqrt()
         # A feature that never varies takes the scale of the whole: log 0 is no place to start from.
-        own = torch.where(variance > 0, variance.sqrt(), common)
-        scale = own if options.get("diagonal_noise") else common[None]
+        scale = torch.where(variance > 0, variance.sqrt(), common) if options.get("diagonal_noise") else common[None]
         with torch.no_grad():
             pair.bias.copy_(mean)
             pair.weight.mul_(scale[:, None])

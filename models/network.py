@@ -64,6 +64,7 @@ class FeedForward(nn.Module):
         likelihood: Likelihood | None = None,
         nonlinearity: type[nn.Module] = nn.Tanh,
     ):
+        """Make the pair; the class says what its arguments are."""
         super().__init__()
         self.likelihood = Normal() if likelihood is None else likelihood
         num_outputs = whole_number("num_targets", num_targets) * self.likelihood.outputs_per_feature

@@ -60,6 +60,7 @@ class VAE(nn.Module):
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
     ):
+        """Make the pair; the class says what its arguments are."""
         super().__init__()
         self.latent_dim = whole_number("latent_dim", latent_dim)
         self.likelihood = Bernoulli() if likelihood is None else likelihood

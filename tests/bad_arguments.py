@@ -189,14 +189,28 @@ WEIGHT = DATA | {"nan matrix": lambda: torch.full((2, 1), math.nan), "rows": lam
 NOISE = POSITIVE | {"too many": lambda: torch.ones(3), "negative": lambda: torch.tensor([1.0, -1.0])}
 del NOISE["vector"], NOISE["array"]  # one for each feature; an array is refused by its length alone
 
+PLACES = DATA | {
+    "no columns": lambda: torch.zeros(4, 0),
+    "too many columns": lambda: torch.zeros(4, 2),
+    "no rows": lambda: torch.zeros(0, 1),
+    "nan matrix": lambda: torch.full((4, 1), math.nan),
+    "unknown site": lambda: {"y": torch.zeros(4)},
+    "list of latents": lambda: {"z": [0.0] * 4},
+    "shape": lambda: {"z": torch.zeros(4, 3)},
+}
+
 KINDS: dict[str, Values] = {
     "model": UNCALLABLE | NONE | FAILING,
     "guide": UNCALLABLE | NONE | FAILING,
     "x": DATA | MISFITS,
     "data": DATA | MISFITS,
+    "a": DATA | MISFITS,
+    "b": DATA | MISFITS,
+    "z": PLACES,
     "like": DATA | MISFITS,
     "validation": DATA,  # what fits the pair is found when it is scored
     "num_particles": COUNT,
+    "num_samples": COUNT,
     "num_chains": COUNT,
     "num_distributions": COUNT,
     "max_distributions": COUNT,
@@ -268,13 +282,18 @@ class Case(NamedTuple):
             return {}
         if self.function == "column_stability":
             return {"weight": torch.ones(2, 1), "noise_variance": 1.0, "x": data()}
-        name = "data" if self.function == "fit" else "x"
-        arguments: dict[str, Any] = {"model": model, "guide": guide, name: data()}
+        taken = inspect.signature(getattr(inference, self.function)).parameters
+        arguments: dict[str, Any] = {"model": model, "guide": guide}
+        arguments |= {name: data() for name in ("x", "data", "a", "b") if name in taken}
         if self.function == "log_weights":
             arguments["num_particles"] = 5
         if self.function == "fit":
             arguments |= {"epochs": 1, "progress": False}
-        if self.argument == "like":
+        if self.function in ("sample", "decode"):
+            arguments["like"] = data()
+        if self.function == "decode":
+            arguments["z"] = torch.zeros(4, 1)
+        if self.function == "certify" and self.argument == "like":
             arguments["x"] = None
         if self.argument == "patience":
             arguments["validation"] = data()

@@ -108,14 +108,18 @@ class RunData:
         return name, evenly_spaced(all_rows, most if self.data.divided else None)
 
 
-def load_pair_and_data(settings: Settings) -> tuple[Any, RunData]:
+def load_pair_and_data(settings: Settings, pair: Any = None) -> tuple[Any, RunData]:
     """The pair that the settings name, and the data as it takes them.
+
+    Args:
+        settings: of the run.
+        pair: the pair itself; None makes it.
 
     Raises:
         PpvaeError: the data, the context or the pair cannot be had, or do not fit together.
     """
     data = load_dataset(settings.data, data_dir=settings.data_dir, context=settings.context)
-    pair = missing_values.made_pair(settings, data)
+    pair = missing_values.made_pair(settings, data) if pair is None else pair
     if not _takes_rows(pair):
         data = data.as_in_file()
     data = replace(data, context=tuple(_in_order(pair.model, data, settings.pair)))

@@ -1,6 +1,6 @@
 """Whether the guide is right on data of the model's own."""
 
 from .calibrate import Calibration, calibrate
-from .simulation import Simulation, simulate, simulations
+from .simulation import Simulation, drawn, simulate, simulations
 
-__all__ = ["Calibration", "Simulation", "calibrate", "simulate", "simulations"]
+__all__ = ["Calibration", "Simulation", "calibrate", "drawn", "simulate", "simulations"]

@@ -5,9 +5,8 @@ come with what real data never have, one exact draw of their posterior. It bound
 can be held to it ("Sandwiching the marginal likelihood using bidirectional Monte Carlo", Grosse, Ghahramani & Adams,
 2015, arXiv:1511.02543).
 
-Nothing but the programs is needed: ``poutine.uncondition`` draws the observed sites too. Which entry of x a site shows
-(``x[:, 0]``, ``x.T``, one site for each column …) is found by a run on data whose entries are labels; whatever a
-label arrives at is where a draw is put back.
+Nothing but the programs is needed: ``poutine.uncondition`` draws the observed sites too, and
+:class:`ppvae.inference.pair.Entries` says which entry of x each of them shows.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
 
@@ -24,26 +22,23 @@ from ppvae.errors import OptionError, PairError
 
 from ..options import instance_of, shown, valid_seed
 from ..pair import (
-    FAILURES,
     Batch,
+    Entries,
     Pair,
     Program,
     as_batch,
     described,
     generator_kept,
-    observed_leaves,
     seeded,
     where_parameters_are,
 )
+from ..records import Printed
 
 Values = dict[str, Tensor]
 
-# Labels are whole numbers below 2²⁴, all of which float32 knows.
-_LABELS = 2**24
-
 
 @dataclass(frozen=True, repr=False)
-class Simulation:
+class Simulation(Printed):
     """Data drawn from a model, and the latents of each.
 
     Attributes:
@@ -127,9 +122,8 @@ def drawn(pair: Pair, latents: Values | None = None) -> Simulation:
         raise PairError(f"no data can be drawn from the model, since p(x, z) is no density: {finding}")
     again = int(torch.randint(2**31, ()))  # the same draws a second time
     values = _drawn(pair, again, latents)
-    leaves = observed_leaves(pair)
-    places = _places(pair, values, leaves)
-    made = pair.with_leaves(_put_back(pair, {name: values[name] for name in places}, places, leaves))
+    back = Entries.of(pair, values).put_back({name: value[0] for name, value in values.items()})
+    made = pair.with_leaves({i: _with_gaps(own, pair.arguments.leaves[i]) for i, own in back.items()})
     _demand_same(values, _drawn(made, again, latents))
     return Simulation(made.batch, {name: values[name] for name in pair.sites | pair.structure.classes})
 
@@ -153,88 +147,9 @@ def _drawn(pair: Pair, seed: int, latents: Values | None) -> Values:
         ) from error
 
 
-def _places(pair: Pair, drawn_values: Values, leaves: tuple[int, ...]) -> dict[str, Tensor]:
-    """Which entries of a unit's data each observed site shows, ``(num_units, entries)`` by site.
-
-    The entries of x come first, then those of the context that is observed; some sites may show no entry of it.
-
-    Raises:
-        PairError: an entry is shown by no site, or by several, or a site shows something else.
-    """
-    data, sizes = _data(pair, leaves)
-    labels = _labels(pair.num_units, sum(sizes), data[0].device).split(sizes, 1)
-    labelled = {i: _typed(own, leaf) for i, own, leaf in zip(leaves, labels, data, strict=True)}
-    z = {name: drawn_values[name] for name in pair.sites}
-    try:
-        with generator_kept(), pyro.validation_enabled(False):
-            shown_values = pair.with_leaves(labelled).observations(z)
-    except FAILURES as error:
-        raise PairError(
-            f"no data can be drawn from the model, since it computes with x ({described(error)}): let it observe x as "
-            "it is, and read nothing from it but its shape."
-        ) from error
-    places = {name: _decoded(name, value[0], sum(sizes)) for name, value in shown_values.items()}
-    _demand_each_once(places, pair.num_units, sizes)
-    return places
-
-
-def _data(pair: Pair, leaves: tuple[int, ...]) -> tuple[list[Tensor], list[int]]:
-    """The leaves of the arguments that are data, and how many entries of each a unit has."""
-    data = [pair.arguments.leaves[i] for i in leaves]
-    return data, [leaf.numel() // pair.num_units for leaf in data]
-
-
-def _demand_each_once(places: dict[str, Tensor], num_units: int, sizes: list[int]) -> None:
-    shown = torch.cat([torch.empty(num_units, 0, dtype=torch.long), *(p.cpu() for p in places.values())], -1)
-    counts = torch.zeros(num_units, sum(sizes), dtype=torch.long).scatter_add_(1, shown, torch.ones_like(shown))
-    for position, own in enumerate(counts.split(sizes, 1)):
-        if (own != 1).any():
-            how = "not at all" if (own == 0).any() else "more than once"
-            what = "x" if position == 0 else "the context that it observes"
-            raise PairError(
-                f"no data can be drawn from the model, since it observes some entries of {what} {how}: let its "
-                "observed sites show every entry once, and give what it only conditions on as context, (x, *context)."
-            )
-
-
-# (n D + j) a + b mod 2²⁴ with a odd: no two entries share a label, and arithmetic on labels does not give labels.
-_FACTOR, _SHIFT = 0x9E3779, 0x51ED27
-
-
-def _labels(num_units: int, size: int, device: torch.device) -> Tensor:
-    """A whole number for every entry of the data, ``(num_units, size)``."""
-    return ((torch.arange(num_units * size, device=device) * _FACTOR + _SHIFT) % _LABELS).reshape(num_units, size)
-
-
-def _typed(labels: Tensor, like: Tensor) -> Tensor:
-    """Labels in the shape of a tensor, and in its type where that knows them all."""
-    exact = like.dtype in (torch.float32, torch.float64, torch.int32, torch.int64)
-    return labels.reshape(like.shape).to(like.dtype if exact else torch.get_default_dtype())
-
-
-def _decoded(name: str, value: Tensor, size: int) -> Tensor:
-    """The entry j of a unit that each label at an observed site belongs to, ``(num_units, entries)``."""
-    values = value.reshape(len(value), -1)
-    code = values.double().nan_to_num(-1.0, -1.0, -1.0)
-    whole = code.long()
-    unit = torch.arange(len(values), device=values.device)[:, None]
-    entry = ((whole - _SHIFT) * pow(_FACTOR, -1, _LABELS) - size * unit) % _LABELS
-    if not values.numel() or ((whole != code) | (code < 0) | (code >= _LABELS) | (entry >= size)).any():
-        raise PairError(
-            f"no data can be drawn from the model, since {name!r} observes something that is not an entry of x: let it "
-            "observe x as it is (obs=x, obs=x[:, 0] …), and rescale or transform x beforehand."
-        )
-    return entry
-
-
-def _put_back(pair: Pair, values: Values, places: dict[str, Tensor], leaves: tuple[int, ...]) -> dict[int, Tensor]:
-    """What was drawn at the observed sites, ``(1, num_units, ...)`` each, as leaves; missing values (NaN) stay."""
-    data, sizes = _data(pair, leaves)
-    out = torch.empty(pair.num_units, sum(sizes), dtype=torch.float64, device=data[0].device)
-    for name, entry in places.items():
-        out.scatter_(1, entry, values[name][0].reshape(pair.num_units, -1).double())
-    parts = zip(leaves, out.split(sizes, 1), data, strict=True)
-    return {i: own.reshape(leaf.shape).to(leaf.dtype).where(~leaf.isnan(), leaf) for i, own, leaf in parts}
+def _with_gaps(drawn: Tensor, given: Tensor) -> Tensor:
+    """What was drawn, with values missing (NaN) where they are missing in what was given."""
+    return drawn.where(~given.isnan(), given)
 
 
 def _demand_same(values: Values, again: Values) -> None:

@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor
 
 from ..options import number_between
-from ..records import of_data
+from ..records import Printed, of_data
 
 # Above this shape of the weights' tail, importance sampling is not to be trusted (Vehtari et al., 2024, §3).
 PARETO_K_LIMIT = 0.7
@@ -30,7 +30,7 @@ WITHOUT_UNIT = ("ess", "pareto_k", "num_draws", "missed", "confirmed")
 
 
 @dataclass(frozen=True, repr=False)
-class Evidence:
+class Evidence(Printed):
     """Estimates of log p(x) and of the ELBO for every datum, in nats, each with its standard error.
 
     Made by :func:`ppvae.inference.importance_evidence`, :func:`ppvae.inference.annealed_evidence` and

@@ -47,7 +47,7 @@ from ..pair import (
     where_parameters_are,
     why_slow,
 )
-from ..records import of_data, row
+from ..records import Printed, of_data, row
 from .ascent import Family, Parameters, ascend, paired
 from .flows import MapFamily, moments
 from .guide_family import GuideFamily, RefinedGuide
@@ -61,7 +61,7 @@ _MOMENT_DRAWS = 512
 
 
 @dataclass(frozen=True, repr=False)
-class Refinement:
+class Refinement(Printed):
     """The best member found, for every datum: tensors of shape ``(num_data,)``, ELBOs in nats.
 
     Attributes:

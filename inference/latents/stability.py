@@ -36,13 +36,14 @@ from torch import Tensor
 from ppvae.errors import DataError, OptionError
 
 from ..options import real, shown
+from ..records import Printed
 
 # In standard deviations of the noise: shorter columns, which have collapsed themselves, leave their direction out.
 SHORT = 0.1
 
 
 @dataclass(frozen=True, repr=False)
-class ColumnStability:
+class ColumnStability(Printed):
     """For every column of W: were it zero, would it stay? Tensors of shape ``(latent_dim,)``, float64.
 
     Attributes:

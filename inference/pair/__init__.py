@@ -4,6 +4,7 @@ from .arguments import Arguments, Batch, as_batch, finite_batch, map_tensors
 from .check import Findings, check, fatal_findings
 from .contract import ContractError, Finding
 from .distributions import opened
+from .entries import Entries
 from .failures import (
     FailedRun,
     described,
@@ -29,7 +30,6 @@ from .marginals import (
 from .memory import chunks
 from .modes import buffers_kept, evaluation_mode, owner, reachable_modules
 from .objective import elbo_for
-from .observed import observed_leaves
 from .pair import Densities, Pair, Terms
 from .parameters import (
     ParameterValues,
@@ -41,6 +41,7 @@ from .parameters import (
     untrained,
     where_parameters_are,
 )
+from .predictive import Predicted, demand_masked, demand_prediction, demand_prior, given_context, predicted
 from .programs import Programs
 from .randomness import generator_kept, seeded
 from .replay import measured_again, prepare, trainable
@@ -54,6 +55,7 @@ __all__ = [
     "Batch",
     "ContractError",
     "Densities",
+    "Entries",
     "FailedRun",
     "Finding",
     "Findings",
@@ -61,6 +63,7 @@ __all__ = [
     "Pair",
     "ParameterValues",
     "Point",
+    "Predicted",
     "Program",
     "Programs",
     "Site",
@@ -75,6 +78,9 @@ __all__ = [
     "chunks",
     "cross_log_density",
     "demand_continuum",
+    "demand_masked",
+    "demand_prediction",
+    "demand_prior",
     "described",
     "elbo_for",
     "evaluate",
@@ -83,6 +89,7 @@ __all__ = [
     "fatal_findings",
     "finite_batch",
     "generator_kept",
+    "given_context",
     "guide_order",
     "has_continuum",
     "has_parents",
@@ -91,12 +98,12 @@ __all__ = [
     "map_tensors",
     "measured_again",
     "named_parameters",
-    "observed_leaves",
     "opened",
     "own_log_density",
     "own_parameters",
     "owner",
     "plain_traces",
+    "predicted",
     "prepare",
     "programs_named",
     "raised_by_a_program",

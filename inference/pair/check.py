@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ppvae.errors import PpvaeError
 
+from ..records import Printed
 from .agreement import equal
 from .arguments import Batch, as_batch, finite_batch
 from .contract import ContractError, Finding, unmatched_sites, unnormalised, without_density
@@ -36,7 +37,7 @@ from .traces import Program, guide_log_prob, plain_traces, sample_sites, site_lo
 _DRAWS = 3
 
 
-class Findings(list[Finding]):
+class Findings(list[Finding], Printed):
     """What :func:`check` found, a list; empty when the pair keeps the contract.
 
     Attributes:

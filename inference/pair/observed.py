@@ -112,7 +112,7 @@ def _scored(site: Any) -> Tensor:
 def _out(site: Any) -> Tensor:
     """Which values of a site are left out of its density."""
     out = left_out(site)
-    return out.reshape(*out.shape, *(1,) * (len(site["fn"].shape()) - out.dim()))
+    return out.reshape((*out.shape, *(1,) * (len(site["fn"].shape()) - out.dim())))
 
 
 def _finding(name: str, values: Tensor, leaves: list[Tensor]) -> Finding | None:

@@ -202,23 +202,23 @@ class Programs:
 
     def predictions(self, frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
         """x̃ ~ p(x|z) at latents by site; enumerated sites are drawn from p(d|z, x) first."""
-        return self._values(frame, self._predicted(frame, batch, inputs), self.structure.observed)
+        return self._values(frame, self.predicted(frame, batch, inputs), self.structure.observed)
 
     def expectations(self, frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
         """E[x̃|z] at latents by site, and a draw of x̃ where the distribution has no finite mean."""
-        trace: Any = self._predicted(frame, batch, inputs)
+        trace: Any = self.predicted(frame, batch, inputs)
         for name in self.structure.observed:
             trace.nodes[name]["value"] = mean_of(trace.nodes[name])
         return self._values(frame, trace, self.structure.observed)
 
-    def _predicted(self, frame: Frame, batch: Batch, inputs: Tensors) -> Trace:
-        put = self._by_program(frame, {name: inputs[name] for name in self.structure.latents})
-        if self.structure.summed:
+    def predicted(self, frame: Frame, batch: Batch, inputs: Tensors) -> Trace:
+        """The model with its data drawn; classes and data that are among the inputs are not drawn."""
+        put = self._by_program(frame, {n: value for n, value in inputs.items() if n not in self.structure.auxiliary})
+        if not put.keys() >= self.structure.classes.keys():
             marked: Any = poutine.infer_config(self.under(self.model, frame), self._infer)
             given = poutine.condition(marked, data=put)
             put |= discrete_draws(given, self.structure.summed, batch, frame.enumeration_dim)
-        model = poutine.uncondition(self.model)
-        return self.trace(model, frame, batch, enumerate_sites=False, handler=Put(put))
+        return self.trace(poutine.uncondition(self.model), frame, batch, enumerate_sites=False, handler=Put(put))
 
     def observations(self, frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
         """What the model observes, by site, from a run at latents by site."""

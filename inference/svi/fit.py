@@ -207,10 +207,10 @@ def _train(
 def _fit(training: Training, stopped: str, before: set[str]) -> Fit:
     """The record of a training that has ended."""
     training.optimizer.zero_grad(set_to_none=True)
+    trained = training.model, training.guide, training.parameters
     return record(
-        training.model,
-        training.guide,
-        training.parameters,
+        *trained,
+        example=training.first_batch(),
         history=training.history,
         stopped=stopped,
         steps=training.steps,

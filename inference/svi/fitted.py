@@ -10,17 +10,22 @@ from typing import Any
 import pyro
 from torch import Tensor
 
-from ..pair import Batch, ParameterValues, Program, Trained, untrained
+from ..pair import Batch, ParameterValues, Program, Trained, as_batch, untrained
+from ..prediction import TrainedPair
 from .checkpoint import load_parameters, save_values
 
 
 @dataclass(frozen=True, repr=False)
-class Fit:
-    """What a training did, and the trained pair.
+class Fit(TrainedPair):
+    """What a training did, and the trained pair, to be used: see :class:`~ppvae.inference.TrainedPair`.
+
+    To go on, train its two programs: ``fit(result.model, result.guide, more_data)`` starts from the trained values and
+    leaves this record as it is.
 
     Attributes:
         model: the model on its trained values, whatever Pyro's parameter store and its modules hold later.
         guide: the same of the guide.
+        example: a batch of the training data; all of them where the programs run on all only.
         history: a row per epoch: ``epoch``, ``elbo`` (mean over the data while they were trained on),
             ``validation_elbo`` and its ``validation_standard_error`` over the data (NaN without validation data),
             ``learning_rate``, ``seconds``. All ELBOs are per datum, in nats.
@@ -101,7 +106,7 @@ class Fit:
         """
         model, guide = untrained(model, guide)
         told = load_parameters(path, model, guide, x)
-        return record(model, guide, told.pop("parameters"), **told)
+        return record(model, guide, told.pop("parameters"), example=as_batch(x), **told)
 
     def __repr__(self) -> str:
         why = {"plateau": "the validation ELBO no longer improves", "interrupted": "interrupted"}.get(self.stopped)

@@ -82,7 +82,7 @@ class Training:
             x, *context = source.data.batch
             self.pair = trainable(model, guide, Arguments.of(self.to_device((source.draw(x), *context))))
         self.source = source.cut_as(self.pair)
-        first = self._first_batch()
+        first = self.first_batch()
         with buffers_kept(model, guide):
             self.parameters = self._first_run(first)
         for finding in fatal_findings(model, guide, first):
@@ -102,7 +102,8 @@ class Training:
         self.epoch_sum = self.seconds = 0.0
         self._validation: Validation | None = None
 
-    def _first_batch(self) -> Batch:
+    def first_batch(self) -> Batch:
+        """The first of the data, as the programs see them."""
         with generator_kept():
             return self.to_device(self.source.batch(torch.arange(self.source.num_data), 0))
 

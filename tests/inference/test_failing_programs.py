@@ -24,14 +24,20 @@ FUNCTIONS = {
     "attribute_gap": {"optimiser": Optimiser(steps=3), "num_draws": 10},
     "calibrate": {"num_simulations": 20, "num_draws": 5},
     "certify": {"sampling": Sampling(max_distributions=4, num_twins=5)},
+    "decode": {"like": torch.zeros(4)},
     "elbo_surgery": {"num_particles": 5},
+    "embed": {"num_particles": 5},
     "estimate_evidence": {"budget": 1000},
     "fit": {"epochs": 3, "batch_size": 2, "progress": False},
     "guide_quality": {},
     "importance_evidence": {"num_particles": 1000},
+    "impute": {"num_particles": 5},
+    "interpolate": {"b": torch.zeros(4), "num_steps": 3},
     "latent_units": {"num_particles": 5},
     "log_weights": {"num_particles": 5},
+    "reconstruct": {"num_particles": 5},
     "refine": {"optimiser": Optimiser(steps=3), "num_draws": 10},
+    "sample": {"num_samples": 5},
     "sample_posterior": {"num_draws": 20, "num_chains": 4, "warm_up": 20},
     "simulate": {},
     "to_datatree": {"draws": DrawsFrom(num_draws=5)},
@@ -68,7 +74,8 @@ class Failing:
 
 def call(function, pair):
     x = torch.tensor([0.3, -0.5, 1.0, 0.1])
-    return getattr(inference, function)(pair.model, pair.guide, x, **FUNCTIONS[function], seed=0)
+    given = x[:, None] if function == "decode" else x  # latents, a row each
+    return getattr(inference, function)(pair.model, pair.guide, given, **FUNCTIONS[function], seed=0)
 
 
 def test_every_public_function_is_tried():

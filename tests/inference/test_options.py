@@ -37,7 +37,7 @@ def test_at_least_nine_hundred_bad_values_are_tried():
 
 
 def test_what_takes_the_bad_values_runs_with_good_ones():
-    for function in ("log_weights", "column_stability", "simulate", "fit", "check"):
+    for function in ("log_weights", "column_stability", "simulate", "fit", "check", "sample", "decode", "interpolate"):
         case = Case(function, "", "")
         getattr(bad_arguments.inference, function)(**case.good_arguments())
 

@@ -1,13 +1,15 @@
 """Every result prints in a few lines, without a tensor."""
 
 import dataclasses
+import html
+import re
 
 import pairs
 import pytest
 import torch
 
 from ppvae import inference
-from ppvae.inference.records import row
+from ppvae.inference.records import Printed, row
 
 MEASURES = {
     "fit": lambda pair: inference.fit(pair.model, pair.guide, pair.data, epochs=1, progress=False),
@@ -25,6 +27,9 @@ MEASURES = {
     "annealed_evidence": lambda pair: inference.annealed_evidence(pair.model, pair.guide, pair.data, seed=0),
     "estimate_evidence": lambda pair: inference.estimate_evidence(pair.model, pair.guide, pair.data, seed=0),
     "importance_evidence": lambda pair: inference.importance_evidence(pair.model, pair.guide, pair.data, 10, seed=0),
+    "embed": lambda pair: inference.embed(pair.model, pair.guide, pair.data, seed=0),
+    "reconstruct": lambda pair: inference.reconstruct(pair.model, pair.guide, pair.data, seed=0),
+    "TrainedPair": lambda pair: inference.TrainedPair(pair.model, pair.guide, pair.args),
     "column_stability": lambda pair: inference.column_stability(torch.eye(4)[:, :2], torch.ones(4), torch.randn(9, 4)),
 }
 
@@ -36,6 +41,17 @@ def test_a_result_prints_in_a_few_lines(name):
         assert printed.startswith(type(result).__name__)
         assert "tensor(" not in printed
         assert len(printed.splitlines()) <= 20
+    shown = re.fullmatch(r"<pre[^<>]*>([^<>]*)</pre>", result._repr_html_(), flags=re.DOTALL)
+    assert shown is not None
+    assert html.unescape(shown.group(1)) == repr(result)
+
+
+def test_what_a_notebook_shows_is_escaped():
+    class Named(Printed):
+        def __repr__(self):
+            return "a < b & <script>"
+
+    assert Named()._repr_html_().endswith(">a &lt; b &amp; &lt;script&gt;</pre>")
 
 
 @pytest.mark.parametrize("name", ["guide_quality", "attribute_gap", "latent_units", "certify", "elbo_surgery"])

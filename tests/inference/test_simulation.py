@@ -11,9 +11,8 @@ import truths_inference as truths
 
 from ppvae.errors import PairError
 from ppvae.inference import calibrate, certify
-from ppvae.inference.calibration import simulation
 from ppvae.inference.calibration.simulation import simulate
-from ppvae.inference.pair import Pair
+from ppvae.inference.pair import Pair, entries
 
 
 def guide(x, *context):
@@ -118,7 +117,7 @@ def test_the_type_of_the_data_is_kept(dtype):
 
 def test_more_entries_than_labels(monkeypatch):
     """Of 150 entries and 64 labels, five stand in a datum."""
-    monkeypatch.setattr(simulation, "_LABELS", 64)
+    monkeypatch.setattr(entries, "_LABELS", 64)
 
     def observe(x, z):
         for j in range(5):

@@ -1,5 +1,7 @@
 """The VAE: sites and shapes under particles, its formulas, where it starts, and that it learns at all."""
 
+import pydoc
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -12,11 +14,14 @@ from ppvae.errors import DataError, OptionError
 from ppvae.models import (
     MLP,
     VAE,
+    Autoencoder,
     Bernoulli,
     Binomial,
     Categorical,
     ConvDecoder,
     ConvEncoder,
+    FeedForward,
+    LinearGaussian,
     NegativeBinomial,
     Normal,
     NormalFeatureScale,
@@ -218,3 +223,13 @@ def test_decoder_mirrors_the_encoder():
     vae = VAE(D, d, hidden=(8, 7))
     widths = [[tuple(p.shape) for p in network.parameters()][::2] for network in (vae.encoder, vae.decoder)]
     assert widths == [[(8, D), (7, 8), (2 * d, 7)], [(7, d), (8, 7), (D, 8)]]
+
+
+@pytest.mark.parametrize("kind", [VAE, LinearGaussian, Autoencoder, FeedForward])
+def test_help_begins_with_the_pair_and_not_with_torch(kind):
+    """What torch's modules bring along comes after all that is the pair's own."""
+    own = pydoc.plain(pydoc.render_doc(kind)).partition("Methods inherited from torch")[0]
+    assert " |  model(self, " in own
+    assert " |  guide(self, " in own
+    assert "ScriptModule" not in own
+    assert "Make the pair" in own

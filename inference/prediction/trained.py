@@ -1,0 +1,141 @@
+"""A trained pair as a thing to use: what people do after training, as methods of one object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+from torch import Tensor
+
+from ppvae.errors import OptionError
+
+from ..evidence import AdaptiveEvidence, estimate_evidence
+from ..pair import Batch, Program, as_batch
+from ..posterior import to_datatree
+from ..records import Printed
+from .decoding import decode
+from .embedding import Embedding, embed
+from .interpolation import interpolate
+from .prior_predictive import sample, samples
+from .reconstruction import Prediction, impute, reconstruct
+
+
+@dataclass(frozen=True, repr=False)
+class TrainedPair(Printed):
+    """A model and a guide, with what one asks of them after training; :func:`ppvae.inference.fit` returns one.
+
+    Each method is the function of the same name in :mod:`ppvae.inference`, where its options and errors are told. The
+    programs may be any two, trained or not, by this package or by Pyro's own ``SVI``.
+
+    Attributes:
+        model: ``model(x, *context)``, the generative program.
+        guide: ``guide(x, *context)``.
+        example: some data, ``(x, *context)``, that show what the programs take; :meth:`sample` draws like them.
+
+    Example:
+        >>> import torch
+        >>> from ppvae.models import LinearGaussian
+        >>> _ = torch.manual_seed(0)
+        >>> pair, x = LinearGaussian(num_features=3, latent_dim=2).set_exact_guide(), torch.randn(4, 3)
+        >>> trained = TrainedPair(pair.model, pair.guide, (x,))
+        >>> trained.sample(10, seed=0).shape, trained.embed(x).matrix.shape
+        (torch.Size([10, 3]), torch.Size([4, 2]))
+        >>> evidence = trained.log_prob(x, seed=0)
+        >>> bool(((evidence.log_evidence - pair.log_evidence(x)).abs() < 0.1).all())
+        True
+    """
+
+    model: Program
+    guide: Program
+    example: Batch
+
+    def sample(
+        self,
+        num_samples: int = 1,
+        *,
+        like: Tensor | Batch | None = None,
+        seed: int | None = None,
+        memory_mb: float = 64.0,
+    ) -> Tensor:
+        """Draws of x from the prior predictive, ``(num_samples, *event)``: :func:`ppvae.inference.sample`.
+
+        Args:
+            num_samples: how many.
+            like: ``(x, *context)`` whose shape the draws have, draw i given the context of row i. By default data like
+                those of the training; where each datum has a context of its own, it must be given.
+            seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
+            memory_mb: budget in MiB for one pass of the pair.
+        """
+        if like is None:
+            return samples(self.model, self.guide, self.example, num_samples, seed, memory_mb, given=False)
+        return sample(self.model, self.guide, like, num_samples, seed=seed, memory_mb=memory_mb)
+
+    def embed(
+        self, x: Tensor | Batch, *, num_particles: int = 100, seed: int | None = None, memory_mb: float = 64.0
+    ) -> Embedding:
+        """Means and standard deviations of the latents under the guide: :func:`ppvae.inference.embed`."""
+        return embed(self.model, self.guide, x, num_particles=num_particles, seed=seed, memory_mb=memory_mb)
+
+    def decode(
+        self,
+        z: Tensor | Mapping[str, Tensor],
+        *,
+        like: Tensor | Batch | None = None,
+        seed: int | None = None,
+        memory_mb: float = 64.0,
+    ) -> Tensor:
+        """E[x|z] at given latents: :func:`ppvae.inference.decode`; with context, give ``like``."""
+        if like is None and len(self.example) > 1:
+            raise OptionError("the model is given a context: give like=(x, *context), whose row i row i of z is given.")
+        like = self.example if like is None else like
+        return decode(self.model, self.guide, z, like, seed=seed, memory_mb=memory_mb)
+
+    def reconstruct(
+        self, x: Tensor | Batch, *, num_particles: int = 100, seed: int | None = None, memory_mb: float = 64.0
+    ) -> Prediction:
+        """The posterior predictive mean of x through the guide: :func:`ppvae.inference.reconstruct`."""
+        return reconstruct(self.model, self.guide, x, num_particles=num_particles, seed=seed, memory_mb=memory_mb)
+
+    def impute(
+        self, x: Tensor | Batch, *, num_particles: int = 100, seed: int | None = None, memory_mb: float = 64.0
+    ) -> Prediction:
+        """x with its missing values (NaN) filled: :func:`ppvae.inference.impute`."""
+        return impute(self.model, self.guide, x, num_particles=num_particles, seed=seed, memory_mb=memory_mb)
+
+    def interpolate(
+        self,
+        a: Tensor | Batch,
+        b: Tensor | Batch,
+        num_steps: int = 10,
+        *,
+        num_particles: int = 100,
+        seed: int | None = None,
+        memory_mb: float = 64.0,
+    ) -> Tensor:
+        """E[x|z] on the line between two embeddings: :func:`ppvae.inference.interpolate`."""
+        options = {"num_particles": num_particles, "seed": seed, "memory_mb": memory_mb}
+        return interpolate(self.model, self.guide, a, b, num_steps, **options)  # type: ignore[arg-type]
+
+    def log_prob(
+        self,
+        x: Tensor | Batch,
+        *,
+        tolerance: float = 0.1,
+        budget: int = 200_000,
+        seed: int | None = None,
+        memory_mb: float = 64.0,
+        progress: bool = False,
+    ) -> AdaptiveEvidence:
+        """log p(x) in nats with its error, to within a tolerance: :func:`ppvae.inference.estimate_evidence`."""
+        compute = {"seed": seed, "memory_mb": memory_mb, "progress": progress}
+        return estimate_evidence(self.model, self.guide, x, tolerance=tolerance, budget=budget, **compute)  # type: ignore[arg-type]
+
+    def to_datatree(self, x: Tensor | Batch, **options: Any) -> xr.DataTree:
+        """Draws of the latents for ArviZ: :func:`ppvae.inference.to_datatree`, whose options these are."""
+        return to_datatree(self.model, self.guide, x, **options)
+
+    def __repr__(self) -> str:
+        shape = tuple(as_batch(self.example)[0].shape[1:])
+        return f"{type(self).__name__}: of data of shape {shape}"

@@ -1,0 +1,22 @@
+"""The programs of the how-to pages run, block after block, as a reader would run them."""
+
+import re
+import warnings
+
+import pytest
+import torch
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["use_a_trained_pair"])
+def test_the_blocks_of_a_page_run(repository, name, capsys):
+    torch.set_default_dtype(torch.float32)  # what a reader has; the fixture puts it back
+    page = (repository / "docs" / "how_to" / f"{name}.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) > 3
+    scope = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for block in blocks:
+            exec(compile(block, f"{name}.md", "exec"), scope)
+    assert "log p(x) = " in capsys.readouterr().out
