@@ -417,7 +417,6 @@ LONGER = {
     "models/likelihoods.py": 395,
     "models/linear.py": 318,
     "models/networks.py": 260,
-    "inference/bounds/certify.py": 389,
     "inference/calibration/calibrate.py": 410,
     "inference/evidence/adaptive.py": 328,
     "inference/evidence/evidence.py": 318,

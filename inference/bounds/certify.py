@@ -1,7 +1,7 @@
 """Bounds on log p(x) from both sides, with a confidence that asks nothing of the guide or the chains where one exists.
 
 Where a pair knows log p(x), that is the certificate. Else it is read off weights with the mean p(x), those of
-importance sampling or of annealed chains, whose settings are chosen beforehand (:mod:`.settings`).
+importance sampling or of annealed chains, whose settings are chosen beforehand (:mod:`.pilot`).
 
 On data that were drawn from the model both sides hold with their confidence (:mod:`.markov`). On data that were given
 the lower one does; the upper one is that of the tangents (:mod:`.tangent`), an unbiased estimate of a number that is at
@@ -42,8 +42,8 @@ from ..records import of_data
 from .bidirectional import BidirectionalWeights, gather
 from .certificate import Certificate
 from .markov import Sandwich, margin, sandwich
+from .pilot import TAIL_LIMIT, Certification, Settings, chosen_for_drawn, chosen_for_given, doubt_of_own
 from .second_looks import look_at_twins, look_from_the_prior
-from .settings import TAIL_LIMIT, Certification, Settings, chosen_for_drawn, chosen_for_given, doubt_of_own
 from .tangent import mean_upper, upper
 
 

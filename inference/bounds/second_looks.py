@@ -22,7 +22,7 @@ from ..pair import Pair, has_continuum
 from ..records import of_data
 from .bidirectional import Effort, Weights, gather
 from .markov import below, margin
-from .settings import FIRST_DISTRIBUTIONS, IMPORTANCE_DRAWS, Certification, spread, twins
+from .pilot import FIRST_DISTRIBUTIONS, IMPORTANCE_DRAWS, Certification, spread, twins
 from .tangent import mean_upper
 
 # The rate of false alarms of each look.
@@ -89,8 +89,7 @@ def look_from_the_prior(job: Certification, pair: Pair, log_w: Tensor, effort: E
     if job.bridge.start == "prior" or not pair.dim or not has_continuum(pair):
         return "", 0
     index, distributions = spread(pair), max(effort.num_distributions, FIRST_DISTRIBUTIONS)
-    # At half the chains' cost.
-    other = Effort(max(job.num_chains(pair.num_units, real=True) // 2, 2), distributions)
+    other = Effort(job.num_chains(pair.num_units, real=True), distributions)
     if distributions > job.sampling.max_distributions:
         other = Effort(IMPORTANCE_DRAWS, 1)
     second, _ = gather(job.bridge._replace(start="prior").of(pair.rows(index), None, other, "from the prior"))

@@ -1,4 +1,4 @@
-"""The settings of a certificate, chosen on draws that are used for nothing else.
+"""The settings of a certificate, chosen by a pilot whose draws are used for nothing else.
 
 Importance weights first, then those of annealed chains over 32, 64, 128, … distributions, until the mean's interval is
 as narrow as is wanted or the budget is spent. A bound that is read off the same draws by which it was chosen has lost
