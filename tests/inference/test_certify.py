@@ -7,7 +7,6 @@ import importlib
 import math
 from dataclasses import replace
 
-import numpy as np
 import pairs
 import pyro
 import pyro.distributions as dist
@@ -154,16 +153,6 @@ def test_both_sides_are_unbiased_before_the_logarithm(name, start, effort):
     assert truths.z_score(upper - lower, 0.0) > 3
 
 
-def relative_weights(scale, dim, count, times, exact):
-    """log w − log p(x) of a guide `scale` times as wide as a Gaussian posterior, drawn from its closed form.
-
-    With ε ~ N(0, I) in the guide's units, log w = d log s + (1 − s²) χ²_d / 2, and from the posterior χ²/s² for χ².
-    """
-    generator = np.random.default_rng(0)
-    square = generator.chisquare(dim, (count, times)) / (scale**2 if exact else 1.0)
-    return torch.from_numpy(dim * math.log(scale) + (1 - scale**2) * square / 2)
-
-
 @pytest.mark.parametrize("scale", [1.0, 0.8, 0.5])
 def test_the_width_of_importance_sampling(scale):
     """Probabilistic PCA with five latents, 1000 draws: the mean of log p̃ − log p̂ over 1000 data.
@@ -174,7 +163,9 @@ def test_the_width_of_importance_sampling(scale):
     log_w, exact, truth = both_sides(gaussian(5, scale=scale), 1000, Effort(1000, 1), seed=8)
     sides = sandwich(log_w, exact, Groups(1, 1))
     theirs = sandwich(
-        relative_weights(scale, 5, 1000, 4000, False), relative_weights(scale, 5, 1, 4000, True)[0], Groups(1, 1)
+        truths.relative_weights(scale, 5, 1000, 4000, False),
+        truths.relative_weights(scale, 5, 1, 4000, True)[0],
+        Groups(1, 1),
     )
     error = (sides.shortfall.var() / 1000 + theirs.shortfall.var() / 4000).sqrt()
     assert abs(sides.shortfall.mean() - theirs.shortfall.mean()) <= truths.Z_LIMIT * error + 1e-9
