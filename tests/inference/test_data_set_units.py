@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 import truths_inference as truths
-from pairs.regression import Regression
+from pairs.regression import NOISE, Regression
 from torch import Tensor
 
 from ppvae.errors import OptionError
