@@ -72,7 +72,7 @@ def certificate_intervals(certificate: Certificate) -> Figure:
     middle = certificate.log_evidence[known]
     down, up = ((side[known] - middle).numpy() for side in (certificate.lower, certificate.upper))
     place, ends = np.arange(len(known)), np.isfinite(up)
-    kind = "estimated" if certificate.kind == "real" else "certified"
+    kind = "if the chains reach all" if certificate.kind == "real" else "certified"
     sure = f"certified ({certificate.confidence:.0%})"
     axes.vlines(place, down, 0, color=GREEN, linewidth=2, label=f"down to the lower bound, {sure}")
     axes.vlines(place[ends], 0, up[ends], color=ORANGE, linewidth=2, label=f"up to the upper bound, {kind}")

@@ -46,9 +46,9 @@ def test_the_interval_covers():
 
 def test_bounds_hold():
     pair = Regression()
-    certificate = certify(
-        pair.model, pair.guide, pair.batch, width=1.0, sampling=Sampling(num_twins=20, max_distributions=1), seed=0
-    )
+    sampling = Sampling(num_twins=20, max_distributions=1)
+    certificate = certify(pair.model, pair.guide, pair.batch, width=1.0, sampling=sampling, seed=0)
+    assert certificate.num_twins == 20
     assert certificate.mean_lower <= pair.log_evidence <= certificate.mean_upper
 
 
