@@ -42,7 +42,7 @@ from ..records import of_data
 from .bidirectional import BidirectionalWeights, gather
 from .certificate import Certificate
 from .markov import Sandwich, margin, sandwich
-from .pilot import TAIL_LIMIT, Certification, Settings, chosen_for_drawn, chosen_for_given, doubt_of_own
+from .pilot import TAIL_LIMIT, Certification, Choice, chosen_for_drawn, chosen_for_given, doubt_of_own
 from .second_looks import look_at_twins, look_from_the_prior
 from .tangent import mean_upper, upper
 
@@ -173,7 +173,7 @@ def _known(job: Certification, pair: Pair, stated_form: bool) -> Callable[[Batch
     )
 
 
-def _simulated(job: Certification, like: Batch, settings: Settings, notes: tuple[str, ...]) -> Certificate:
+def _simulated(job: Certification, like: Batch, settings: Choice, notes: tuple[str, ...]) -> Certificate:
     """Both sides, on data drawn from the model."""
     drawn = job.simulate(like)
     sides = settings.sandwich(job.weights(drawn, settings.effort, "certificate"))
@@ -230,7 +230,7 @@ def _said_of_search(missed: int, num_data: int) -> list[str]:
     ]
 
 
-def _common(job: Certification, sides: Sandwich, x: Tensor, settings: Settings) -> dict[str, Any]:
+def _common(job: Certification, sides: Sandwich, x: Tensor, settings: Choice) -> dict[str, Any]:
     """What both kinds say of the lower side, and of the draws behind them."""
     return {
         "confidence": 1 - 2 * job.risk,

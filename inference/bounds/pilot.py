@@ -85,7 +85,7 @@ class Certification(NamedTuple):
         return search_all(pair, int(SEARCH_SHARE * 2 * draws), self.bridge.memory_mb)
 
 
-class Settings(NamedTuple):
+class Choice(NamedTuple):
     """What a pilot chose.
 
     Attributes:
@@ -114,7 +114,7 @@ def efforts(job: Certification, num_chains: int) -> Iterator[Effort]:
         distributions *= 2
 
 
-def chosen_for_drawn(job: Certification, like: Batch, num_data: int, *, by_datum: bool) -> Settings:
+def chosen_for_drawn(job: Certification, like: Batch, num_data: int, *, by_datum: bool) -> Choice:
     """The cheapest settings that promise the width on data drawn from the model.
 
     Args:
@@ -133,10 +133,10 @@ def chosen_for_drawn(job: Certification, like: Batch, num_data: int, *, by_datum
         expected = _between(sides.above - sides.below_mean, num_data) + margin(job.risk, num_data)
         if _enough(job, expected, groups, num_data, real=False):
             break
-    return Settings(effort, groups, spent)
+    return Choice(effort, groups, spent)
 
 
-def chosen_for_given(job: Certification, pair: Pair, found: Search | None) -> Settings:
+def chosen_for_given(job: Certification, pair: Pair, found: Search | None) -> Choice:
     """The cheapest settings that promise the width, and weights with a light tail, on data that were given.
 
     Args:
@@ -157,7 +157,7 @@ def chosen_for_given(job: Certification, pair: Pair, found: Search | None) -> Se
         doubt = _doubt(k_hat, pooled_tail(log_w))
         if not doubt and _enough(job, expected, groups, num_data, real=True):
             break
-    return Settings(effort, groups, spent, doubt)
+    return Choice(effort, groups, spent, doubt)
 
 
 def doubt_of_own(log_w: Tensor) -> str:

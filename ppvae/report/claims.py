@@ -91,8 +91,8 @@ def _estimate(summary: dict[str, Any], numbers: Numbers) -> Claim:
 
 
 KINDS = {
-    "real": "the lower bound is certified; the upper end has the error of a large sample, and holds if the chains reach "
-    "all of the posterior",
+    "real": "the lower bound is certified; the upper end has the error of a large sample, and holds if the chains "
+    "reach all of the posterior",
     "simulated": "both bounds are certified, on data drawn from the model",
     "exact": "log p(x) of this model is known exactly",
 }
