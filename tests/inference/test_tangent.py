@@ -151,6 +151,33 @@ def test_above_log_p_of_pairs(name, start, effort):
     assert truths.z_score(below(log_w, 1) - truth, 0.0) < 4.5
 
 
+def coupled_bound(log_w, seed):
+    """Unbiased for E[w log w]/E[w] ≥ log p, by coupled independent Metropolis chains (Middleton et al. 2018).
+
+    X starts at the first weight and Y, a step behind, at the second; both are offered the same weights, ``(num_steps,
+    num_replicates)`` in all, with the same uniform numbers, until they have met.
+    """
+    uniform = torch.rand(log_w.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).log()
+    x, y = log_w[0], log_w[1]
+    found, met = x.clone(), torch.zeros_like(x, dtype=torch.bool)
+    for t in range(1, len(log_w)):
+        x = torch.where(uniform[t] < log_w[t] - x, log_w[t], x)
+        y = y if t == 1 else torch.where(uniform[t] < log_w[t] - y, log_w[t], y)
+        met = met | (x == y)
+        found = torch.where(met, found, found + x - y)
+    assert met.all()
+    return found
+
+
+@pytest.mark.parametrize("spread", [0.5, 1.0])
+def test_beside_the_bound_of_coupled_chains(spread):
+    """Both lie above the truth; the coupled one at s²/2, which more chains do not lower: |z| < 4.5."""
+    assert abs(truths.z_score(coupled_bound(log_normal(spread, 400, 5000, seed=3), 4), spread**2 / 2)) < 4.5
+    found = tangent(log_normal(spread, 32, 5000, seed=5))
+    assert truths.z_score(found, 0.0) > -4.5
+    assert found.mean() < spread**2 / 8
+
+
 # --- coverage -----------------------------------------------------------------------------------------------------
 
 
