@@ -161,4 +161,4 @@ def _draw(axes: Axes, rows: list[dict[str, Any]], config: Config) -> None:
         axes.plot(budget, lower, color=COLOURS[start], marker="^", markersize=4, label=f"lower bound, from the {start}")
         axes.plot(budget, upper, color=COLOURS[start], marker="v", markersize=4, label=f"upper bound, from the {start}")
     axes.set_xscale("log")
-    axes.set_xlabel("distributions (1: importance sampling)")
+    axes.set_xlabel("distributions (1: draws alone)")
