@@ -87,24 +87,25 @@ class Sampling:
 
     Attributes:
         start: where chains begin: ``"guide"``, usually much nearer to the posterior, or ``"prior"``.
-        num_chains: annealed chains per datum.
+        num_chains: annealed chains per datum. None: 16 on data drawn from the model; on data that were given 32, or
+            more where the data are few, so that there are 256 in all.
         max_distributions: the budget: how many distributions may lie between the start and the posterior. With 1 there
             is importance sampling alone.
         num_steps: leapfrog steps of the transition between two distributions.
-        num_twins: data drawn from the model beside ``x`` to measure how far the estimate falls short; at least 2. An
-            upper bound of a single datum needs 39 of them at a confidence of 0.95. None: 100, or 40 where each is a
-            whole data set, with chains of its own.
+        num_twins: data drawn from the model beside ``x``, at whose exact posterior draws it shows whether the chains
+            miss a part of the posterior. None: 32, or 0 where the unit is the data set, since each is annealed by
+            itself.
 
     Raises:
         OptionError: a field has a value that cannot be used.
 
     Example:
-        >>> Sampling(max_distributions=1).num_chains
-        16
+        >>> Sampling(max_distributions=1)
+        Sampling(start='guide', num_chains=None, max_distributions=1, num_steps=3, num_twins=None)
     """
 
     start: Start = "guide"
-    num_chains: int = 16
+    num_chains: int | None = None
     max_distributions: int = 2048
     num_steps: int = LEAPFROG_STEPS
     num_twins: int | None = None
@@ -113,10 +114,10 @@ class Sampling:
         one_of("start", self.start, get_args(Start))
         _keep(
             self,
-            num_chains=whole_number("num_chains", self.num_chains),
+            num_chains=None if self.num_chains is None else whole_number("num_chains", self.num_chains),
             max_distributions=whole_number("max_distributions", self.max_distributions),
             num_steps=whole_number("num_steps", self.num_steps),
-            num_twins=None if self.num_twins is None else whole_number("num_twins", self.num_twins, least=2),
+            num_twins=None if self.num_twins is None else whole_number("num_twins", self.num_twins, least=0),
         )
 
 

@@ -419,7 +419,6 @@ LONGER = {
     "models/likelihoods.py": 395,
     "models/linear.py": 318,
     "models/networks.py": 260,
-    "inference/bounds/certify.py": 389,
     "inference/calibration/calibrate.py": 410,
     "inference/evidence/evidence.py": 318,
     "inference/gap/attribution.py": 281,

@@ -54,6 +54,16 @@ def relative_weight_variance(scale: float, dim: int) -> float:
     return (scale / math.sqrt(2 - 1 / scale**2)) ** dim - 1
 
 
+def relative_weights(scale: float, dim: int, count: int, times: int, exact: bool) -> Tensor:
+    """log w − log p(x) of a guide `scale` times as wide as a Gaussian posterior, drawn from its closed form.
+
+    With ε ~ N(0, I) in the guide's units, log w = d log s + (1 − s²) χ²_d / 2, and from the posterior χ²/s² for χ².
+    """
+    generator = np.random.default_rng(0)
+    square = generator.chisquare(dim, (count, times)) / (scale**2 if exact else 1.0)
+    return torch.from_numpy(dim * math.log(scale) + (1 - scale**2) * square / 2)
+
+
 def grid_evidence(model: Callable[..., object], x: Tensor, site: str, half_width: float, points: int) -> Tensor:
     """log ∫ p(x, z) dz over a two-dimensional latent by the trapezoidal rule on [−half_width, half_width]².
 

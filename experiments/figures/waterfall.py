@@ -72,13 +72,17 @@ def certificate_intervals(certificate: Certificate) -> Figure:
     middle = certificate.log_evidence[known]
     down, up = ((side[known] - middle).numpy() for side in (certificate.lower, certificate.upper))
     place, ends = np.arange(len(known)), np.isfinite(up)
-    kind = "estimated" if certificate.kind == "real" else "certified"
+    kind = "if the chains reach all" if certificate.kind == "real" else "certified"
     sure = f"certified ({certificate.confidence:.0%})"
     axes.vlines(place, down, 0, color=GREEN, linewidth=2, label=f"down to the lower bound, {sure}")
-    axes.vlines(place[ends], 0, up[ends], color=ORANGE, linewidth=2, label=f"up to the upper bound, {kind}")
+    if ends.any():
+        axes.vlines(place[ends], 0, up[ends], color=ORANGE, linewidth=2, label=f"up to the upper bound, {kind}")
     mean = float(middle.mean()) if len(middle) else 0.0
     low, high = certificate.mean_lower - mean, certificate.mean_upper - mean
-    axes.axhspan(low, high, color=BLUE, alpha=0.4, label=f"the mean: {high - low:.2g} nats between its bounds")
+    if np.isfinite(high):
+        axes.axhspan(low, high, color=BLUE, alpha=0.4, label=f"the mean: {high - low:.2g} nats between its bounds")
+    else:
+        axes.axhline(low, color=BLUE, linestyle="--", label="the mean's lower bound; it has no upper end")
     axes.axhline(0, color=BLACK, linewidth=0.8)
     axes.set(xlabel=r"datum, in the order of its $\log p(x)$", ylabel=r"bound − estimate of $\log p(x)$ (nats)")
     axes.margins(y=0.25)

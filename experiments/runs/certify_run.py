@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -68,13 +69,14 @@ def _rows(certificate: Certificate, section: dict[str, Any]) -> list[tuple[str, 
     of_the_mean = "" if len(certificate.lower) == 1 else " of the mean"
     certified = f"certified with {certificate.confidence:.0%}"
     reached = "reached" if certificate.reached else f"{section['width']} was asked"
+    if math.isinf(certificate.mean_upper):
+        upper = (f"upper bound{of_the_mean}", "none", "the remarks say why")
+    else:
+        how = certified if certificate.kind != "real" else "if the chains reach all of the posterior"
+        upper = (f"upper bound{of_the_mean}", f"{certificate.mean_upper:.3f}", how)
     return [
         (f"lower bound{of_the_mean}", f"{certificate.mean_lower:.3f}", certified),
         ("estimate", f"{section['log_evidence']:.3f}", f"± {section['log_evidence_monte_carlo_error']:.3f}"),
-        (
-            f"upper bound{of_the_mean}",
-            f"{certificate.mean_upper:.3f}",
-            "estimated" if certificate.kind == "real" else certified,
-        ),
+        upper,
         ("width", f"{section['mean_width']:.3f}", reached),
     ]

@@ -6,7 +6,8 @@ A bridge of one distribution has no transitions, and its weights are those of im
 
 A longer one is annealed (:mod:`ppvae.inference.sampling.annealing`). Either way E[w_k] = p(x) and E[1/w*] = 1/p(x),
 whatever the number of distributions is, and all w given x are independent. What the transitions need to know
-beforehand comes from chains of the tuning's own, which never see u*.
+beforehand comes from chains of the tuning's own, which never see u*. Where a search found modes that the guide misses,
+the chains of those data start from guide and modes together (:mod:`ppvae.inference.sampling.mixture_start`).
 
 References:
     Sandwiching the marginal likelihood using bidirectional Monte Carlo (Grosse, Ghahramani & Adams, 2015),
@@ -26,7 +27,7 @@ from ppvae.progress import Progress
 
 from ..option_records import Start
 from ..pair import Batch, Pair, Program, why_slow
-from ..sampling import backward, forward, tune
+from ..sampling import AnnealingPath, MixtureStart, Search, backward, forward, tune
 
 Latents = dict[str, Tensor]
 
@@ -74,17 +75,35 @@ class BidirectionalWeights(NamedTuple):
             title: what the progress bar says.
         """
         with Pair.on(self.model, self.guide, batch, start=self.start) as pair:
-            u = None if exact is None else pair.unconstrained(exact, 1)
-            total = effort.transitions(pair.num_units, 0 if u is None else pair.num_units)
-            with Progress(title, max(total, 1), "transitions", self.progress, why_slow(pair)) as bar:
-                for data in pair.pieces(effort.num_chains, self.memory_mb):
-                    part, own = pair.rows(data), None if u is None else u[:, data]
-                    if effort.num_distributions == 1:
-                        yield self._importance(part, effort, own)
-                    else:
-                        yield self._annealed(part, effort, own, bar)
+            yield from self.of(pair, exact, effort, title)
 
-    def _importance(self, pair: Pair, effort: Effort, u: Tensor | None) -> Weights:
+    def of(
+        self, pair: Pair, exact: Latents | None, effort: Effort, title: str, found: Search | None = None
+    ) -> Iterator[Weights]:
+        """The same of a pair on data.
+
+        Args:
+            pair: whose latents have densities on a continuum.
+            exact: exact posterior draws, or None.
+            effort: of the chains.
+            title: what the progress bar says.
+            found: what a search for modes that the guide misses has found.
+        """
+        u = None if exact is None else pair.unconstrained(exact, 1)
+        total = effort.transitions(pair.num_units, 0 if u is None else pair.num_units)
+        with Progress(title, max(total, 1), "transitions", self.progress, why_slow(pair)) as bar:
+            for data in pair.pieces(effort.num_chains, self.memory_mb):
+                units = torch.arange(data.start, min(data.stop, pair.num_units))
+                parts = []
+                for index, path in paths(pair, units, found):
+                    own = None if u is None else u[:, index]
+                    if effort.num_distributions == 1:
+                        parts.append((index, self._importance(path, effort, own)))
+                    else:
+                        parts.append((index, self._annealed(path, effort, own, bar)))
+                yield _in_order(parts)
+
+    def _importance(self, pair: AnnealingPath, effort: Effort, u: Tensor | None) -> Weights:
         terms = pair.path(self.start)
 
         def weigh(u: Tensor) -> Tensor:
@@ -95,7 +114,7 @@ class BidirectionalWeights(NamedTuple):
         log_w = [weigh(pair.draw(self.start, n)) for n in self._portions(pair, effort)]
         return torch.cat(log_w), None if u is None else weigh(u)[0]
 
-    def _annealed(self, pair: Pair, effort: Effort, u: Tensor | None, bar: Progress) -> Weights:
+    def _annealed(self, pair: AnnealingPath, effort: Effort, u: Tensor | None, bar: Progress) -> Weights:
         tuning = tune(pair, self.start, effort.num_distributions, num_steps=self.num_steps)
         log_w, exact = [], None
         for n in self._portions(pair, effort):
@@ -106,7 +125,7 @@ class BidirectionalWeights(NamedTuple):
             exact = backward(pair, tuning, self.start, u, self.num_steps, moved)[0].cpu()
         return torch.cat(log_w), exact
 
-    def _portions(self, pair: Pair, effort: Effort) -> Iterator[int]:
+    def _portions(self, pair: AnnealingPath, effort: Effort) -> Iterator[int]:
         """How many chains of all these data fit the budget at once, until there are enough."""
         for chains in pair.portions(effort.num_chains, self.memory_mb):
             yield chains.stop - chains.start
@@ -116,3 +135,22 @@ def gather(parts: Iterable[Weights]) -> Weights:
     """The weights of several pieces of the data as one."""
     log_w, exact = zip(*parts, strict=True)
     return torch.cat(log_w, -1), None if exact[0] is None else torch.cat(exact)
+
+
+def paths(pair: Pair, units: Tensor, found: Search | None) -> Iterator[tuple[Tensor, AnnealingPath]]:
+    """Some units and what their chains are annealed on: those for which modes were found start from these too.
+
+    Every chain starts from the mixture by itself, since the bounds ask for independent weights of one mean.
+    """
+    in_modes = torch.zeros(len(units), dtype=torch.bool) if found is None else found.in_modes[units]
+    for flag in (False, True):
+        index = units[in_modes == flag]
+        if len(index):
+            some = pair.rows(index)
+            yield index, MixtureStart(some, found.proposal.rows(index), independent=True) if flag and found else some
+
+
+def _in_order(parts: list[tuple[Tensor, Weights]]) -> Weights:
+    order = torch.cat([index for index, _ in parts]).argsort()
+    log_w, exact = gather(weights for _, weights in parts)
+    return log_w[:, order], None if exact is None else exact[order]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -26,9 +26,12 @@ class Certificate(Summarised):
     - ``"exact"``: log p(x) is known, in closed form or as a finite sum; the two bounds are equal.
     - ``"simulated"``: the data were drawn from the model, and both bounds hold with the stated confidence, whatever
       the guide is and however badly the chains mix.
-    - ``"real"``: the lower bound holds as above. The upper one is an *estimate*: no sampling scheme bounds log p(x) of
-      given data from above. It is log p̂ plus the distance that the same settings were seen to leave on data drawn from
-      the model (twins), with the errors of both; +inf where no data can be drawn from it.
+    - ``"real"``: the lower bound holds as above. The upper end of the mean is an unbiased estimate of a number that is
+      at least the mean of log p(x), with the error of a large sample: it holds only if the chains reach all of the
+      posterior and the tail of their weights is light (k-hat < 0.5). No upper *confidence* limit exists for given data
+      without such an assumption: a huge weight of small probability changes no sample and any log p(x). Where the
+      tail is heavy, or something shows that the chains miss a part of the posterior, there is no upper end (+inf), and
+      the remarks say why and what to do.
 
     The confidence is that of one statement: of the mean's two bounds together, or of one datum's. That the bounds of
     all data hold at once is not claimed.
@@ -37,7 +40,8 @@ class Certificate(Summarised):
         kind: see above.
         confidence: with which the bounds of a kind that is not exact hold, half the risk on each side.
         lower: ``(num_data,)``.
-        upper: ``(num_data,)``; +inf where nothing can be said.
+        upper: ``(num_data,)``; +inf where nothing can be said. Of single data it lies far from ``lower``: the errors of
+            the mean cancel, these do not.
         mean_lower: of the mean of log p(x) over these data.
         mean_upper: the same from above.
         log_evidence: the estimate log p̂(x), ``(num_data,)``.
@@ -45,9 +49,10 @@ class Certificate(Summarised):
         x: the data that all this is about, those drawn if they were.
         width: the width of the mean's interval that was asked for.
         least_width: that which the margins leave with so many data and chains, however good the chains are.
-        shortfall: the mean of log p̃ − log p̂ over the drawn data, which bounds the bias of log p̂ there.
+        shortfall: of simulated data, the mean of log p̃ − log p̂, which bounds the bias of log p̂ there.
         shortfall_error: its standard error.
-        num_twins: how many data were drawn beside x to measure it.
+        pareto_k: of real data, k-hat of each datum's weights, ``(num_data,)``; else empty.
+        num_twins: how many data were drawn beside given ones to look for what the chains miss.
         start: of the chains, ``"guide"`` or ``"prior"``.
         num_chains: chains per datum, or draws where there is one distribution.
         num_distributions: from the start to the posterior; 1 is plain importance sampling.
@@ -70,6 +75,7 @@ class Certificate(Summarised):
     least_width: float = 0.0
     shortfall: float = 0.0
     shortfall_error: float = 0.0
+    pareto_k: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
     num_twins: int = 0
     start: str = "guide"
     num_chains: int = 0
@@ -105,6 +111,7 @@ class Certificate(Summarised):
             "median_datum_width": float((self.upper - self.lower).median()),
             "shortfall": self.shortfall,
             "shortfall_error": self.shortfall_error,
+            "median_pareto_k": float(self.pareto_k.median()) if len(self.pareto_k) else math.nan,
             "num_twins": self.num_twins,
             "start": self.start,
             "num_chains": self.num_chains,
@@ -121,26 +128,18 @@ class Certificate(Summarised):
                 "the data were drawn from the model: the bounds say how well log p(x) can be computed for this pair, "
                 "and nothing about how well the model fits other data."
             )
-        if self.kind == "real" and not self.num_twins:
+        if self.kind == "real" and math.isfinite(self.mean_upper):
             found.append(
-                "there is no upper bound: its distance is measured on data drawn from the model, and none can be drawn."
-            )
-        elif self.kind == "real":
-            found.append(
-                f"the upper bounds are estimates: log p(x) of given data cannot be bounded from above by sampling; the "
-                f"distance that the estimate falls short was measured on {self.num_twins} data drawn from the model."
-            )
-        if self.num_twins and self.start == "guide":
-            found.append(
-                "data drawn from the model may lie where the guide was never trained: started from the guide, the "
-                "distance measured on them is usually larger than that on x."
+                "the lower bound holds with its confidence; the upper end is an unbiased estimate of a number that is "
+                "at least the mean of log p(x), with a large-sample error that holds only if the chains reach all of "
+                "the posterior and k-hat < 0.5."
             )
         if impossible:
             found.append(
                 f"no weight is positive for {impossible} of {len(self.lower)} data: they have probability zero under "
                 "the model, or the chains start in the wrong place."
             )
-        both = self.kind != "real" or self.num_twins
+        both = math.isfinite(self.mean_upper)
         if not self.reached and both and self.least_width >= self.width:
             found.append(
                 f"with {len(self.lower)} data the margins alone make the interval of the mean {self.least_width:.2g} "
@@ -164,4 +163,6 @@ class Certificate(Summarised):
         variables = {name: ("datum", getattr(self, name).numpy(), {"units": "nats"}) for name in _NUMBERS}
         # netCDF knows no booleans among the attributes.
         attributes = {k: int(v) if isinstance(v, bool) else v for k, v in self.summary().items()}
+        if len(self.pareto_k):
+            variables["pareto_k"] = ("datum", self.pareto_k.numpy(), {})
         return xr.Dataset(variables, coords={"datum": range(len(self.lower))}, attrs=attributes)

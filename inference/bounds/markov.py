@@ -49,8 +49,6 @@ class Sandwich(NamedTuple):
         below: (1/R) Σ_r log p̂_r with the groups for a single datum.
         below_mean: the same with the groups for the mean over the data.
         above: log p̃; +inf without an exact draw.
-        apart: log p̃ of one half of the weights and the exact one − log p̂ of the other half, which is independent of
-            it: how far above log p̂ log p(x) may lie, noise included; +inf without an exact draw.
     """
 
     estimate: Tensor
@@ -58,7 +56,6 @@ class Sandwich(NamedTuple):
     below: Tensor
     below_mean: Tensor
     above: Tensor
-    apart: Tensor
 
     @property
     def shortfall(self) -> Tensor:
@@ -137,7 +134,6 @@ def sandwich(log_w: Tensor, log_w_exact: Tensor | None, groups: Groups) -> Sandw
         True
     """
     estimate, count = below(log_w, 1), len(log_w)
-    half = (count + 1) // 2
     square = torch.where(log_w < math.inf, (log_w - estimate).exp(), 0.0).nan_to_num(0.0).square().sum(0)
     error = ((square / count - 1).clamp(min=0) / max(count - 1, 1)).sqrt()
     nothing = torch.full_like(estimate, math.inf)
@@ -147,7 +143,6 @@ def sandwich(log_w: Tensor, log_w_exact: Tensor | None, groups: Groups) -> Sandw
         below(log_w, groups.single),
         below(log_w, groups.mean),
         nothing if log_w_exact is None else above(log_w, log_w_exact),
-        nothing if log_w_exact is None else above(log_w[half:], log_w_exact) - below(log_w[:half], 1),
     )
 
 

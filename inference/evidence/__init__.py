@@ -2,14 +2,16 @@
 
 from .adaptive import estimate_evidence
 from .annealed import annealed_evidence
+from .defence import SEARCH_SHARE, search_all
 from .estimates import AdaptiveEvidence, AnnealedEvidence, ImportanceEvidence
 from .evidence import PARETO_K_LIMIT, Evidence, mean_with_errors
 from .importance import importance_evidence
-from .streaming import Running
+from .streaming import Running, tail_shape
 from .weights import log_weights
 
 __all__ = [
     "PARETO_K_LIMIT",
+    "SEARCH_SHARE",
     "AdaptiveEvidence",
     "AnnealedEvidence",
     "Evidence",
@@ -20,4 +22,6 @@ __all__ = [
     "importance_evidence",
     "log_weights",
     "mean_with_errors",
+    "search_all",
+    "tail_shape",
 ]

@@ -96,8 +96,7 @@ class Running:
         self._log_sum = torch.full((num_data,), -math.inf, dtype=torch.float64)
         self._tilted = torch.zeros(num_data, dtype=torch.float64)  # Σ w log w / Σ w
         self._blocks = Blocks(num_data, num_bounds or num_bounds_of(num_particles))
-        # The Pareto fit reads the 3√K largest weights (at most a fifth of them) and one below as their threshold.
-        self._tail_size = min(math.ceil(min(num_particles / 5, 3 * math.sqrt(num_particles))) + 1, num_particles)
+        self._tail_size = _tail_size(num_particles)
         self._tail = torch.empty(0, num_data, dtype=torch.float64)
 
     def add(self, log_w: Tensor) -> None:
@@ -195,6 +194,16 @@ class Running:
 def num_bounds_of(num_particles: int) -> int:
     """How many K-sample bounds, k = 1, 2, 4, …, have enough blocks of k weights."""
     return max(int(math.log2(num_particles / MIN_BLOCKS)), 0) + 1
+
+
+def _tail_size(num_particles: int) -> int:
+    """The Pareto fit reads the 3√K largest weights (at most a fifth of them) and one below as their threshold."""
+    return min(math.ceil(min(num_particles / 5, 3 * math.sqrt(num_particles))) + 1, num_particles)
+
+
+def tail_shape(log_w: Tensor) -> Tensor:
+    """PSIS k̂ of ``(num_particles, num_data)`` log weights, ``(num_data,)``; see :func:`pareto_k`."""
+    return pareto_k(log_w.topk(_tail_size(len(log_w)), dim=0).values, len(log_w))
 
 
 def pareto_k(tail: Tensor, num_particles: int) -> Tensor:

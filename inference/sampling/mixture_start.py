@@ -3,7 +3,8 @@
     π₀(u) = (1 − γ) q(u|x) + γ r(u),
 
 with r fixed beforehand (:mod:`ppvae.inference.sampling.mode_search`). Of C chains, ⌊γC + U⌋ start from r, U ~
-Uniform(0, 1), and the others from q; all are weighted with π₀, so that E[Σ_c w_c / C] = p(x).
+Uniform(0, 1), and the others from q; all are weighted with π₀, so that E[Σ_c w_c / C] = p(x). Chains that must be
+independent of each other, each with E[w_c] = p(x), are drawn from π₀ one by one instead.
 """
 
 from __future__ import annotations
@@ -62,10 +63,12 @@ class MixtureStart:
     Attributes:
         pair: the pair on the data.
         proposal: r, with at least one component for each datum.
+        independent: whether every chain starts from π₀ by itself, and not a fixed share of them from r.
     """
 
     pair: Pair
     proposal: StudentMixture
+    independent: bool = False
 
     @property
     def dim(self) -> int:
@@ -83,7 +86,7 @@ class MixtureStart:
 
     def rows(self, index: Any) -> MixtureStart:
         """The same of some of the data."""
-        return MixtureStart(self.pair.rows(index), self.proposal.rows(index))
+        return MixtureStart(self.pair.rows(index), self.proposal.rows(index), self.independent)
 
     def path(self, start: Start) -> Terms:
         """u ↦ log π₀(u), and log p(x, u); ``(num_chains, num_data)`` each."""
@@ -98,6 +101,9 @@ class MixtureStart:
 
     def draw(self, start: Start, num_chains: int) -> Tensor:
         """Draws of the mixture, ``(num_chains, num_data, dim)``."""
+        if self.independent:
+            own, found = self.pair.draw(start, num_chains), self.proposal.draw(num_chains)
+            return torch.where(torch.rand(own.shape[:2], device=own.device)[..., None] < SHARE, found, own)
         others = int(SHARE * num_chains + float(torch.rand(())))
         parts = [self.pair.draw(start, num_chains - others)] if others < num_chains else []
         return torch.cat([*parts, self.proposal.draw(others)] if others else parts)

@@ -174,8 +174,7 @@ class Training:
             with torch.no_grad(), generator_kept(self.source.seed), evaluation_mode(self.model, self.guide):
                 loss = self._elbo.loss(self.model, self.guide, *batch)
             return torch.tensor([-loss / (self._num_units or len(batch[0]))], dtype=torch.float64)
-        if self._validation is None:
-            self._validation = Validation(self.model, self.guide, batch, self.source.seed)
+        self._validation = self._validation or Validation(self.model, self.guide, batch, self.source.seed)
         return self._validation.elbo()
 
     @property

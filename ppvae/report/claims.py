@@ -104,7 +104,8 @@ def _by_draws(question: str, summary: dict[str, Any], numbers: Numbers) -> Claim
 
 
 KINDS = {
-    "real": "the lower bound is certified, the upper one is an estimate, as always on given data",
+    "real": "the lower bound is certified; the upper end has the error of a large sample, and holds if the chains "
+    "reach all of the posterior",
     "simulated": "both bounds are certified, on data drawn from the model",
     "exact": "log p(x) of this model is known exactly",
 }
@@ -121,6 +122,12 @@ def _bounds(summary: dict[str, Any], numbers: Numbers, run: str) -> Claim:
     if _shared(summary):
         simulated = summary["certificate"].get("split") == "model"
         what = "The mean over {certificate.num_data} simulated data sets" if simulated else "That of the data set"
+    if not numbers.known("certificate.mean_upper"):
+        answer = what + (
+            " is at least {certificate.mean_lower:.2f} nats, with {certificate.confidence:.0%} confidence. There is no "
+            "upper end; the remarks say why, and what to do."
+        )
+        return Claim(question, "caution", "from below only", numbers.fill(answer))
     answer = what + (
         " lies between {certificate.mean_lower:.2f} and {certificate.mean_upper:.2f} nats, with "
         "{certificate.confidence:.0%} confidence"

@@ -79,7 +79,9 @@ def test_certificates_hold_what_is_known_of_the_model(linear, monkeypatch):
     # Functions that do not say whose methods they are: the pair would know its evidence.
     silent = SimpleNamespace(model=lambda x: linear.model(x), guide=lambda x: linear.guide(x))
     _examine(monkeypatch, certificate_width, silent, num_data=n)
-    rows = certificate_width.run(certificate_width.Config(distributions=(1,), starts=("guide",), num_chains=8)).rows
+    rows = certificate_width.run(
+        certificate_width.Config(data=("drawn",), distributions=(1,), starts=("guide",), num_chains=8)
+    ).rows
     covariance = linear.weight @ linear.weight.T + torch.diag(linear.log_noise_scale.exp().square().expand(4))
     entropy = 2 * (1 + math.log(2 * math.pi)) + float(torch.logdet(covariance)) / 2
     stray = 4.5 * math.sqrt(2 / n)  # Var[log p(x)] = 4/2 for a Gaussian in four dimensions
@@ -94,9 +96,10 @@ def test_chains_beat_draws_on_the_digits():
 
 
 def test_a_certificate_gets_narrower_with_its_budget():
-    rows = [row for row in small("certificate").rows if row["start"] == "guide"]
-    assert rows[-1]["distributions"] > rows[0]["distributions"] == 1
-    assert rows[-1]["width"] < rows[0]["width"]
+    for data in ("drawn", "given"):
+        rows = [row for row in small("certificate").rows if row["data"] == data]
+        assert rows[-1]["distributions"] > rows[0]["distributions"] == 1
+        assert rows[-1]["width"] < rows[0]["width"] or (data == "given" and rows[-1]["width"] < 1)
 
 
 def test_the_subject_of_a_run_is_its_trained_pair(tmp_path):

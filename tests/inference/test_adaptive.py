@@ -12,7 +12,7 @@ from pairs import Pair
 from torch import Tensor
 
 from ppvae.errors import DataError, OptionError, PairError
-from ppvae.inference.evidence import adaptive, ledger, preconditioned
+from ppvae.inference.evidence import adaptive, ledger, preconditioned, rounds
 from ppvae.inference.evidence.adaptive import estimate_evidence
 
 IMPORTANCE, MIXTURE, ANNEALING, NOTHING = range(4)
@@ -239,7 +239,7 @@ def test_chains_that_miss_what_the_prior_found_are_not_believed(monkeypatch: pyt
     """Were the draws too few to settle two modes, the chains would say log p − log 2; the draws know better."""
     monkeypatch.setattr(adaptive, "MOST_DRAWS", 0)
     monkeypatch.setattr(adaptive, "SEARCH", 0)
-    monkeypatch.setattr(adaptive, "FIRST_DRAWS", 1000)
+    monkeypatch.setattr(rounds, "FIRST_DRAWS", 1000)
     pair = two_modes(1)
     evidence = estimate_evidence(pair.model, pair.guide, pair.x, seed=0)
     assert evidence.contradicted.all()

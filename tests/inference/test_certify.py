@@ -7,7 +7,6 @@ import importlib
 import math
 from dataclasses import replace
 
-import numpy as np
 import pairs
 import pyro
 import pyro.distributions as dist
@@ -24,8 +23,7 @@ from ppvae.inference.bounds.markov import Groups, above, below, margin, sandwich
 from ppvae.inference.calibration.simulation import simulate
 from ppvae.models import LinearGaussian
 
-# The module: the package has a function of the same name.
-certify_module = importlib.import_module("ppvae.inference.bounds.certify")
+pilot = importlib.import_module("ppvae.inference.bounds.pilot")
 # No chains: importance sampling.
 DRAWS_ALONE = Sampling(max_distributions=1)
 
@@ -82,7 +80,7 @@ COVERED = {
 @pytest.mark.parametrize("name", COVERED)
 def test_a_simulated_certificate_covers(name, confidence, monkeypatch):
     """1000 data each, from few draws so that it has to work for it; false alarm 1e-3 were the coverage as stated."""
-    monkeypatch.setattr(certify_module, "IMPORTANCE_DRAWS", 4)
+    monkeypatch.setattr(pilot, "IMPORTANCE_DRAWS", 4)
     pair = COVERED[name]().replicated(1000)
     certificate = certify(pair.model, pair.guide, like=pair.data, confidence=confidence, sampling=DRAWS_ALONE, seed=5)
     assert (certificate.kind, certificate.confidence) == ("simulated", pytest.approx(confidence))
@@ -95,7 +93,7 @@ def test_a_simulated_certificate_covers(name, confidence, monkeypatch):
 @pytest.mark.slow
 def test_a_simulated_certificate_covers_by_quadrature(monkeypatch):
     """The banana: 1000 data whose evidence is an integral over a grid; false alarm 1e-3."""
-    monkeypatch.setattr(certify_module, "IMPORTANCE_DRAWS", 4)
+    monkeypatch.setattr(pilot, "IMPORTANCE_DRAWS", 4)
     pair = pairs.build("banana").replicated(1000)
     certificate = certify(pair.model, pair.guide, like=pair.data, confidence=0.5, sampling=DRAWS_ALONE, seed=5)
     truth = torch.cat([truths.grid_evidence(pair.model, x, "z", 9.0, 120) for x in certificate.x.split(100)])
@@ -155,16 +153,6 @@ def test_both_sides_are_unbiased_before_the_logarithm(name, start, effort):
     assert truths.z_score(upper - lower, 0.0) > 3
 
 
-def relative_weights(scale, dim, count, times, exact):
-    """log w − log p(x) of a guide `scale` times as wide as a Gaussian posterior, drawn from its closed form.
-
-    With ε ~ N(0, I) in the guide's units, log w = d log s + (1 − s²) χ²_d / 2, and from the posterior χ²/s² for χ².
-    """
-    generator = np.random.default_rng(0)
-    square = generator.chisquare(dim, (count, times)) / (scale**2 if exact else 1.0)
-    return torch.from_numpy(dim * math.log(scale) + (1 - scale**2) * square / 2)
-
-
 @pytest.mark.parametrize("scale", [1.0, 0.8, 0.5])
 def test_the_width_of_importance_sampling(scale):
     """Probabilistic PCA with five latents, 1000 draws: the mean of log p̃ − log p̂ over 1000 data.
@@ -175,7 +163,9 @@ def test_the_width_of_importance_sampling(scale):
     log_w, exact, truth = both_sides(gaussian(5, scale=scale), 1000, Effort(1000, 1), seed=8)
     sides = sandwich(log_w, exact, Groups(1, 1))
     theirs = sandwich(
-        relative_weights(scale, 5, 1000, 4000, False), relative_weights(scale, 5, 1, 4000, True)[0], Groups(1, 1)
+        truths.relative_weights(scale, 5, 1000, 4000, False),
+        truths.relative_weights(scale, 5, 1, 4000, True)[0],
+        Groups(1, 1),
     )
     error = (sides.shortfall.var() / 1000 + theirs.shortfall.var() / 4000).sqrt()
     assert abs(sides.shortfall.mean() - theirs.shortfall.mean()) <= truths.Z_LIMIT * error + 1e-9
@@ -205,8 +195,8 @@ def test_fifty_latents_from_the_prior():
 @pytest.mark.parametrize("num_draws", [2, 64])
 @pytest.mark.parametrize("name", ["linear_narrow", "gamma_poisson", "mixture_in_model"])
 def test_a_real_certificate_covers(name, num_draws, monkeypatch):
-    """1000 given data at a risk of 25 % below; false alarm 1e-3. The upper ends are estimates that hold here too."""
-    monkeypatch.setattr(certify_module, "IMPORTANCE_DRAWS", num_draws)
+    """1000 given data at a risk of 25 % below; false alarm 1e-3. Two draws have no tail, and so no upper end."""
+    monkeypatch.setattr(pilot, "IMPORTANCE_DRAWS", num_draws)
     pair = pairs.build(name).replicated(1000)
     given = simulate(pair.model, pair.guide, pair.x, seed=1).batch[0]
     certificate = certify(pair.model, pair.guide, given, confidence=0.5, sampling=DRAWS_ALONE, seed=9)
@@ -214,22 +204,11 @@ def test_a_real_certificate_covers(name, num_draws, monkeypatch):
     assert certificate.kind == "real"
     assert torch.equal(certificate.x, given)
     assert truths.binomial_alarm(int((certificate.lower <= truth).sum()), 1000, 0.75) > 1e-3
-    assert truths.binomial_alarm(int((truth <= certificate.upper).sum()), 1000, 0.75) > 1e-3
+    ends = certificate.upper.isfinite()
+    assert truths.binomial_alarm(int((truth <= certificate.upper)[ends].sum()), int(ends.sum()), 0.75) > 1e-3
     assert certificate.mean_lower <= truth.mean()
-
-
-@pytest.mark.slow
-def test_the_mean_of_real_data_is_covered():
-    """20 certificates of 20 data each: four misses would have a chance of 0.016 if they cover with 95 %."""
-    hits = 0
-    for seed in range(20):
-        pair = pairs.build("linear_shifted").replicated(20)
-        given = simulate(pair.model, pair.guide, pair.x, seed=seed).batch[0]
-        certificate = certify(
-            pair.model, pair.guide, given, sampling=Sampling(max_distributions=1, num_twins=40), seed=seed
-        )
-        hits += certificate.mean_lower <= pair.log_evidence(given).mean() <= certificate.mean_upper
-    assert hits >= 17
+    assert (ends.sum() > 500) == (num_draws == 64)
+    assert any("no upper end" in remark for remark in certificate.remarks()) == (num_draws == 2)
 
 
 def test_exact_where_the_pair_knows():
@@ -296,7 +275,8 @@ def test_a_closed_form_is_that_of_the_model_only():
     with pytest.raises(PairError, match="not an entry of x"):
         certify(pair.other, pair.guide, like=torch.zeros(2, 3))
     certificate = certify(pair.other, pair.guide, torch.ones(2, 3), sampling=DRAWS_ALONE, seed=0)
-    assert certificate.mean_upper == math.inf
+    assert certificate.kind == "real"
+    assert certificate.num_twins == 0
     assert any("observes" in note for note in certificate.notes)
 
 
@@ -308,8 +288,10 @@ def test_a_single_datum():
     assert simulated.lower <= truth <= simulated.upper
     assert simulated.mean_lower <= truth <= simulated.mean_upper
     assert math.isnan(simulated.shortfall_error)
-    real = certify(pair.model, pair.guide, pair.x, sampling=DRAWS_ALONE, seed=0)
+    # Of one datum the upper end has a risk as stated: here 1 in 1000.
+    real = certify(pair.model, pair.guide, pair.x, confidence=0.998, sampling=DRAWS_ALONE, seed=0)
     assert real.lower <= pair.truth <= real.upper
+    assert real.upper == pytest.approx(real.mean_upper)
     assert real.mean_upper - real.mean_lower < 0.2
 
 
@@ -319,7 +301,7 @@ def test_refinement_stops_when_the_width_is_reached():
     options = {"like": pair.data, "sampling": Sampling(start="prior", num_chains=4, max_distributions=128), "seed": 0}
     wide, narrow = (certify(pair.model, pair.guide, width=w, **options) for w in (10.0, 0.3))
     assert (wide.num_distributions, wide.transitions) == (1, 0)
-    assert wide.num_chains == certify_module.IMPORTANCE_DRAWS
+    assert wide.num_chains == pilot.IMPORTANCE_DRAWS
     assert 32 <= narrow.num_distributions <= 128
     assert narrow.num_chains == 4
     assert narrow.reached
@@ -396,14 +378,11 @@ def test_remarks_say_what_is_certified():
     simulated = certify(pair.model, pair.guide, like=pair.x, seed=0)
     assert any("drawn from the model" in remark for remark in simulated.remarks())
     real = certify(pair.model, pair.guide, pair.x, sampling=Sampling(num_twins=20, max_distributions=1), seed=0)
-    assert any("the upper bounds are estimates" in remark and "20 data" in remark for remark in real.remarks())
-    assert any("never trained" in remark for remark in real.remarks())
-    from_prior = certify(
-        pair.model, pair.guide, pair.x, sampling=Sampling(start="prior", num_twins=20, max_distributions=1), seed=0
-    )
-    assert not any("never trained" in remark for remark in from_prior.remarks())
-    # Of 20 twins none is so high that one more would exceed it once in forty times.
-    assert real.upper.isposinf().all()
+    (promise,) = [remark for remark in real.remarks() if "the lower bound holds with its confidence" in remark]
+    assert "an unbiased estimate of a number that is at least the mean of log p(x)" in promise
+    assert "only if the chains reach all of the posterior and k-hat < 0.5" in promise
+    assert real.num_twins == 20
+    assert real.upper.isfinite().all()
     assert math.isfinite(real.mean_upper)
 
 
@@ -500,7 +479,7 @@ def test_pairs_that_cannot_be_certified():
 
 
 @pytest.mark.parametrize("factor", [False, True])
-def test_without_twins_there_is_a_lower_side(factor):
+def test_given_data_need_none_that_are_drawn(factor):
     """No data can be drawn from a model that does not observe the covariates in x, nor from one with a factor."""
 
     def model(x):
@@ -518,13 +497,11 @@ def test_without_twins_there_is_a_lower_side(factor):
     x = torch.tensor([[0.0, 1.0], [2.0, 1.0], [-1.0, 0.5]])
     truth = dist.Normal(x[:, 0], 2**0.5).log_prob(x[:, 1]) + 0.7 * factor
     certificate = certify(model, guide, x, confidence=0.998, sampling=DRAWS_ALONE, seed=0)
-    assert certificate.mean_lower <= truth.mean() < certificate.mean_lower + 0.1
+    assert certificate.mean_lower <= truth.mean() <= certificate.mean_upper < certificate.mean_lower + 0.1
     assert (certificate.lower <= truth).all()
-    assert certificate.mean_upper == math.inf
-    assert certificate.upper.isposinf().all()
-    assert (certificate.num_twins, certificate.reached) == (0, False)
+    assert (truth <= certificate.upper).all()
+    assert (certificate.num_twins, certificate.reached) == (0, True)
     remarks = certificate.remarks()
-    assert any("no upper bound" in remark for remark in remarks)
     assert any("unnormalised" in remark for remark in remarks) == factor
     with pytest.raises(PairError, match="no data can be drawn"):
         certify(model, guide, like=x, seed=0)

@@ -23,7 +23,7 @@ KINDS = (Annealing, DrawsFrom, Optimiser, Sampling)
         (Annealing, {"num_steps": -1}, "num_steps must be an integer of at least 1; it is -1"),
         (Annealing, {"start": "posterior"}, "start must be one of 'guide', 'prior'; it is 'posterior'"),
         (Annealing, {"schedule": "cosine"}, "schedule must be one of 'adaptive', 'sigmoid', 'linear'; it is 'cosine'"),
-        (Sampling, {"num_twins": 1}, "num_twins must be an integer of at least 2; it is 1"),
+        (Sampling, {"num_twins": -1}, "num_twins must be an integer of at least 0; it is -1"),
         (Sampling, {"num_chains": 0}, "num_chains must be an integer of at least 1; it is 0"),
         (Sampling, {"max_distributions": 2.5}, "max_distributions must be an integer of at least 1; it is 2.5"),
         (Sampling, {"num_steps": True}, "num_steps must be an integer of at least 1; it is True"),

@@ -58,7 +58,15 @@ def test_a_certificate_is_written_and_said(trained):
     assert (trained.path / "figures" / "certificate.png").stat().st_size > 5000
     printed = [row[1] for row in found.rows]
     assert printed[0] == f"{section['mean_lower']:.3f}"
-    assert "estimated" in found.rows[2][2]
+    assert found.rows[2][1:] == ("none", "the remarks say why")  # four draws have no tail to be judged
+    assert any("no upper end" in remark for remark in section["remarks"])
+
+
+def test_a_certificate_of_given_data_says_what_its_upper_end_rests_on(trained):
+    found = certify_run(trained, CertifyOptions(num_data=4, max_distributions=32, width=1.0))
+    assert found.summary["num_twins"] == 32
+    assert found.rows[2][2] == "if the chains reach all of the posterior"
+    assert found.summary["mean_lower"] < found.summary["mean_upper"] < found.summary["mean_lower"] + 1
 
 
 def test_of_the_model_both_sides_are_certified(trained):
