@@ -432,7 +432,6 @@ LONGER = {
     "inference/posterior/datatree.py": 260,
     "inference/posterior/quality.py": 343,
     "inference/posterior/reference.py": 392,
-    "inference/sampling/annealing.py": 280,
     "inference/svi/fit.py": 287,
     "experiments/missed_mode_pairs.py": 282,
 }

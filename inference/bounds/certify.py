@@ -41,8 +41,8 @@ from ..pair import (
 from ..records import of_data
 from .bidirectional import BidirectionalWeights, gather
 from .certificate import Certificate
+from .chosen_effort import TAIL_LIMIT, Certification, Choice, chosen_for_drawn, chosen_for_given, doubt_of_own
 from .markov import Sandwich, margin, sandwich
-from .pilot import TAIL_LIMIT, Certification, Choice, chosen_for_drawn, chosen_for_given, doubt_of_own
 from .second_looks import look_at_twins, look_from_the_prior
 from .tangent import mean_upper, upper
 

@@ -21,8 +21,8 @@ from ..evidence import tail_shape
 from ..pair import Pair, has_continuum
 from ..records import of_data
 from .bidirectional import Effort, Weights, gather
+from .chosen_effort import FIRST_DISTRIBUTIONS, IMPORTANCE_DRAWS, Certification, spread, twins
 from .markov import below, margin
-from .pilot import FIRST_DISTRIBUTIONS, IMPORTANCE_DRAWS, Certification, spread, twins
 from .tangent import mean_upper
 
 # The rate of false alarms of each look.

@@ -23,7 +23,7 @@ from ppvae.inference.bounds.markov import Groups, above, below, margin, sandwich
 from ppvae.inference.calibration.simulation import simulate
 from ppvae.models import LinearGaussian
 
-pilot = importlib.import_module("ppvae.inference.bounds.pilot")
+pilot = importlib.import_module("ppvae.inference.bounds.chosen_effort")
 # No chains: importance sampling.
 DRAWS_ALONE = Sampling(max_distributions=1)
 

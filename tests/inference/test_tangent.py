@@ -24,7 +24,7 @@ from ppvae.inference.calibration.simulation import simulate
 from ppvae.inference.evidence import search_all, tail_shape
 from ppvae.inference.pair import Pair as View
 
-pilot = importlib.import_module("ppvae.inference.bounds.pilot")
+pilot = importlib.import_module("ppvae.inference.bounds.chosen_effort")
 second_looks = importlib.import_module("ppvae.inference.bounds.second_looks")
 
 RISK = 0.025
