@@ -7,6 +7,8 @@ import ast
 import importlib
 import inspect
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -443,3 +445,20 @@ def test_files_are_of_one_concept_and_not_long():
     }
     assert {name: n for name, n in lengths.items() if n > LONGER.get(name, 250)} == {}
     assert [name for name in LONGER if lengths.get(name, 0) <= 250] == []
+
+
+def test_importing_the_functions_loads_no_library_of_tables_or_figures():
+    """They take seconds, and are imported where they are used; `import pyro` is what remains."""
+    heavy = [
+        "xarray",
+        "pandas",
+        "scipy.stats",
+        "arviz_stats",
+        "arviz_base",
+        "matplotlib",
+        "lightning_fabric",
+        "sklearn",
+    ]
+    code = f"import sys, ppvae.inference; print(sorted(set({heavy}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -18,8 +18,8 @@ from .saved_run import like_parameters, saved_summary
 
 # Data that show what the programs take.
 NUM_SHOWN = 100
-# Code of these packages is no code of the user's.
-TRUSTED = ("torch.", "ppvae.")
+# What these modules hold is no code of the user's, and does nothing but compute: torch.hub, for one, would fetch code.
+TRUSTED = ("torch.nn:", "ppvae.models:")
 
 
 def reopened(run: str | Path, pair: Any = None, run_code: bool = False) -> Fit:

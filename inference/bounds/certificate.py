@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-import xarray as xr
 from torch import Tensor
 
 from ..records import Summarised
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 Kind = Literal["exact", "simulated", "real"]
 
@@ -160,6 +162,8 @@ class Certificate(Summarised):
 
     def to_dataset(self) -> xr.Dataset:
         """As an xarray Dataset with the dim ``datum``, in nats; the summary is in its attributes."""
+        import xarray as xr
+
         variables = {name: ("datum", getattr(self, name).numpy(), {"units": "nats"}) for name in _NUMBERS}
         # netCDF knows no booleans among the attributes.
         attributes = {k: int(v) if isinstance(v, bool) else v for k, v in self.summary().items()}

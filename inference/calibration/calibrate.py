@@ -37,11 +37,10 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
@@ -56,6 +55,9 @@ from ..sampling import LogDensity, aggregate
 from .ranks import TESTS, normalised, weighted_pit
 from .simulation import Simulation, drawn
 from .view import JOINT, LEVEL, Anchor, View, mean_and_error
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 # Gaps count as different when the larger is this many times the smaller, by three standard errors.
 FARTHER = 1.5
@@ -160,6 +162,8 @@ class Calibration(Summarised):
 
     def to_dataset(self) -> xr.Dataset:
         """As an xarray Dataset with dims ``view``, ``simulation``, ``unit``, ``joint`` and ``test``."""
+        import xarray as xr
+
         views = self.views
         per_simulation = ("symmetric_kl", "elbo", "gap", "ess")
         variables: dict[str, tuple[tuple[str, ...], Any]] = {
@@ -199,6 +203,8 @@ class Calibration(Summarised):
         panels): with it a guide that is right leaves any of a group's bands with probability 0.05 at most. From ArviZ
         1.0 on the argument is ``envelope_prob``, the level of a test that is written beside each panel.
         """
+        import xarray as xr
+
         groups: dict[str, Any] = {}
         for view in self.views:
             groups[f"{view.anchor}_sbc"] = xr.Dataset(

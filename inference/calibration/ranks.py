@@ -32,9 +32,8 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from arviz_stats.ecdf_utils import get_pointwise_confidence_band
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 from torch import Tensor
 
 Array = NDArray[np.float64]
@@ -82,8 +81,8 @@ def p_values(pit: Array) -> Array:
     m = len(pit)
     s = special.ndtri(pit)
     square = ((s - s.mean(0)) ** 2).sum(0)
-    mean = 2 * stats.t.sf(np.abs(s.mean(0)) * np.sqrt(m * (m - 1) / square), m - 1)
-    spread = 2 * np.minimum(stats.chi2.cdf(square, m - 1), stats.chi2.sf(square, m - 1))
+    mean = 2 * special.stdtr(m - 1, -np.abs(s.mean(0)) * np.sqrt(m * (m - 1) / square))
+    spread = 2 * np.minimum(special.chdtr(m - 1, square), special.chdtrc(m - 1, square))
     return np.stack([shape_p_value(pit), mean, np.minimum(spread, 1.0)], -1)
 
 
@@ -121,6 +120,8 @@ def band(num_simulations: int, level: float) -> tuple[Array, Array, Array]:
         num_simulations: M.
         level: probability with which the ECDF leaves the band somewhere.
     """
+    from arviz_stats.ecdf_utils import get_pointwise_confidence_band
+
     tails, p = np.log(_table(num_simulations))
     tail = np.exp(np.interp(np.log(level), p, tails))
     z = points(num_simulations)
@@ -138,7 +139,7 @@ def points(num_simulations: int) -> Array:
 def _tails(m: int) -> tuple[Array, Array]:
     """P(B_i ≤ n) and P(B_i ≥ n), each ``(m + 1, num_points)``."""
     n, z = np.arange(m + 1)[:, None], points(m)
-    return stats.binom.cdf(n, m, z), stats.binom.sf(n - 1, m, z)
+    return special.bdtr(n, m, z), special.bdtrc(n - 1, m, z)
 
 
 @lru_cache(maxsize=8)

@@ -62,8 +62,8 @@ PIECE = 100
 SEARCH, SEARCH_SHARE = 500, 0.25
 # The share of the draws that comes from modes that the search found.
 PROPOSAL_SHARE = 0.4
-# Draws contradict an estimate by chains at this confidence.
-CONTRADICTION = 0.997
+# The rate at which draws contradict chains of some datum of a piece though these are right.
+FALSE_ALARM = 3e-3
 
 
 def estimate_evidence(
@@ -188,8 +188,9 @@ def _by_importance(pair: Pair, goal: Goal) -> AdaptiveEvidence:
 
 def _contradict(ledger: Ledger, mixed: Evidence) -> None:
     """Where draws of the mixture found more than the chains did, return to the draws."""
-    markov = mixed.log_evidence + math.log(1 - CONTRADICTION)  # P(p̂ ≥ p/δ) ≤ δ, whatever the tail
-    low = torch.where(mixed.ess > FEW, mixed.interval(CONTRADICTION)[0], markov)
+    alarm = FALSE_ALARM / len(mixed.log_evidence)  # of one datum
+    markov = mixed.log_evidence + math.log(alarm)  # P(p̂ ≥ p/δ) ≤ δ, whatever the tail
+    low = torch.where(mixed.ess > FEW, mixed.interval(1 - alarm)[0], markov)
     high = ledger.evidence().interval(0.95)[1]
     contradicted = (ledger.num_distributions > 0) & (low > high)
     ledger.enter(contradicted.nonzero()[:, 0], mixed, contradicted)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
-import xarray as xr
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from ..options import number_between
 from ..records import Printed, of_data
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 # Above this shape of the weights' tail, importance sampling is not to be trusted (Vehtari et al., 2024, §3).
 PARETO_K_LIMIT = 0.7
@@ -178,7 +180,7 @@ class Evidence(Printed):
         half = z * self.delta_standard_error
         widened = half * (1 - self.pareto_k.clamp(0, 0.99)) ** -1.5
         freedom = (self.num_draws - 1).clamp(min=1).numpy()
-        t = torch.from_numpy(stats.t.ppf((1 + confidence) / 2, freedom))
+        t = torch.from_numpy(special.stdtrit(freedom, (1 + confidence) / 2))
         log_normal = (self.spread.square().expm1() / self.num_draws).sqrt()
         chains = t * torch.maximum(self.standard_error, log_normal)
         half = torch.where(self.by_chains, chains, half).nan_to_num(math.inf)
@@ -253,6 +255,8 @@ class Evidence(Printed):
 
     def to_dataset(self) -> xr.Dataset:
         """As an xarray Dataset with dims ``datum`` and ``bound_k``, in nats."""
+        import xarray as xr
+
         variables: dict[str, tuple[tuple[str, ...], object]] = {
             name: (("bound_k", "datum") if name.startswith("bound") else ("datum",), getattr(self, name).numpy())
             for name in self._per_datum()

@@ -11,7 +11,6 @@ import warnings
 
 import numpy as np
 import torch
-from arviz_stats.base import array_stats
 from torch import Tensor
 
 from .estimates import ImportanceEvidence
@@ -217,6 +216,8 @@ def pareto_k(tail: Tensor, num_particles: int) -> Tensor:
 
 
 def _pareto_k(tail: np.ndarray, num_particles: int) -> float:
+    from arviz_stats.base import array_stats
+
     if num_particles < 25 or not np.isfinite(tail).all():
         return math.nan
     if tail[-1] - tail[0] < 1e-8:

@@ -27,10 +27,9 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-import xarray as xr
 from torch import Tensor
 
 from ..evidence import Evidence, mean_with_errors
@@ -39,6 +38,9 @@ from ..options import instance_of, one_of
 from ..pair import Batch, Program, as_batch
 from ..records import Summarised, demand_as_many, of_data
 from .refinement import Refinement, refine
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 PARTS = ("total", "amortisation", "family", "covariance", "flow", "rest")
 
@@ -198,6 +200,8 @@ class GapAttribution(Summarised):
 
     def to_dataset(self) -> xr.Dataset:
         """As an xarray Dataset with dim ``datum``, in nats."""
+        import xarray as xr
+
         variables = {"log_evidence": self.log_evidence, "elbo": self.elbo}
         variables["log_evidence_standard_error"] = self.log_evidence_standard_error
         variables["elbo_standard_error"] = self.refinement.members["amortised"].elbo_standard_error

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-import xarray as xr
 from torch import Tensor
 
 from ..records import Summarised
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 # A collapsed unit whose KL is above this, in nats, is worth a remark.
 IDLE = 0.05
@@ -134,6 +136,8 @@ class LatentUnits(Summarised):
 
     def to_dataset(self) -> xr.Dataset:
         """As an xarray Dataset with the dim ``unit`` and coordinates ``site`` and ``index`` along it."""
+        import xarray as xr
+
         variables: dict[str, tuple[str, Any]] = {}
         for name in ESTIMATES:
             variables[name] = ("unit", getattr(self, name).numpy())

@@ -38,12 +38,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Hashable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
-import xarray as xr
-from arviz_base import dict_to_dataset
 from torch import Tensor
 
 from ppvae import __version__
@@ -55,6 +53,9 @@ from ..pair import Batch, Pair, Program, Values, as_batch, finite_batch, owner, 
 from .draws import exact_draws, given_draws, guide_draws, resampled_draws, store, weight_stats, with_missing
 from .labels import DATUM, RESERVED, SAMPLE, check_coords, dims_of_variables
 from .reference import Posterior
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 SOURCES = {
     "guide": "the guide, q(z|x)",
@@ -121,6 +122,9 @@ def to_datatree(
         >>> sorted(tree.children)[:3]
         ['log_likelihood', 'observed_data', 'posterior']
     """
+    import xarray as xr
+    from arviz_base import dict_to_dataset
+
     seed, memory_mb, predictive = valid_seed(seed), valid_memory(memory_mb), flag("predictive", predictive)
     for name, value in (("coords", coords), ("dims", dims)):
         if value is not None:

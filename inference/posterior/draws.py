@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from arviz_stats.base import array_stats
 from torch import Tensor
 
 from ppvae.errors import NonFiniteError, OptionError, PairError
@@ -106,6 +105,8 @@ def smoothed_weights(log_w: Tensor, pareto_k: Tensor, first: int = 0) -> Tensor:
     Raises:
         NonFiniteError: some datum has no draw of positive weight, or weights that are not numbers.
     """
+    from arviz_stats.base import array_stats
+
     for j, column in enumerate(log_w.T, start=first):
         if column.isnan().any() or column.max().isinf():
             raise NonFiniteError(

@@ -30,12 +30,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-import xarray as xr
-from scipy.stats import wasserstein_distance
 from torch import Tensor
 
 from ppvae.errors import OptionError
@@ -49,6 +47,9 @@ from ..sampling import BridgeEstimate, bridge, effective_draws
 from .c2st import classifier_accuracy
 from .faults import CANNOT_TELL, FAULTS, WORDS, Measures, causes, missed_mass, verdict
 from .reference import Posterior, sample_posterior
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 IN_NATS = ("log_evidence", "kl_guide", "kl_posterior", "shift_nats", "scale_nats", "correlation_nats")
 
@@ -155,6 +156,8 @@ class Quality(Summarised):
 
     def to_dataset(self) -> xr.Dataset:
         """As an xarray Dataset with dims ``datum`` and ``coordinate``; the verdict as text."""
+        import xarray as xr
+
         variables: dict[str, tuple[tuple[str, ...], object]] = {
             "verdict": (("datum",), np.array([", ".join(words) for words in self.verdicts]))
         }
@@ -333,6 +336,8 @@ def _kurtosis(u: Tensor) -> Tensor:
 
 
 def _wasserstein(q: np.ndarray, p: np.ndarray) -> np.ndarray:
+    from scipy.stats import wasserstein_distance
+
     scale = p.std(0)
     return np.array([wasserstein_distance(a, b) for a, b in zip((q / scale).T, (p / scale).T, strict=True)])
 

@@ -53,12 +53,10 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-import xarray as xr
-from arviz_stats.base import array_stats
 from torch import Tensor
 
 from ppvae.errors import PairError
@@ -68,6 +66,9 @@ from ..options import valid_compute, whole_number
 from ..pair import Batch, Pair, Program, as_batch, finite_batch, seeded, where_parameters_are, why_slow
 from ..records import Summarised, of_data
 from ..sampling import Kernel, Walk, annealed_places, covariance_factor, settle, starts, walk, warm_up
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 RHAT_LIMIT, ESS_LIMIT, EBFMI_LIMIT = 1.01, 400, 0.3
 # With a larger R-hat chains are started anew; with a larger share of transitions that diverge nothing would help.
@@ -179,6 +180,8 @@ class Posterior(Summarised):
 
     def to_dataset(self) -> xr.Dataset:
         """The diagnostics as an xarray Dataset with dim ``datum``; the whole goes to ``to_datatree(draws=...)``."""
+        import xarray as xr
+
         return xr.Dataset(
             {name: (("datum",), value.numpy()) for name, value in self.diagnostics.items()},
             coords={"datum": range(len(self.rhat))},
@@ -327,6 +330,8 @@ def _again(bar: Progress) -> None:
 
 def _judged(found: Walk, every: int) -> dict[str, Tensor]:
     """The draws with all that is known about them, by name of :class:`Posterior`."""
+    from arviz_stats.base import array_stats
+
     columns = np.concatenate([found.u.double().numpy(), found.log_joint[..., None].numpy()], -1)
     axes: dict[str, Any] = {"chain_axis": 0, "draw_axis": 1}
     with warnings.catch_warnings(), np.errstate(all="ignore"):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import xarray as xr
 from torch import Tensor
 
 from ppvae.errors import OptionError
@@ -20,6 +19,9 @@ from .embedding import Embedding, embed
 from .interpolation import interpolate
 from .prior_predictive import sample, samples
 from .reconstruction import Prediction, impute, reconstruct
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 @dataclass(frozen=True, repr=False)

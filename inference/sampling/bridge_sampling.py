@@ -30,7 +30,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from arviz_stats.base import array_stats
 from torch import Tensor
 
 # Halvings of an interval for c: to the last digit for any that is finite.
@@ -106,6 +105,8 @@ def effective_draws(values: Tensor, method: str = "mean") -> Tensor:
 
     Never more than there are, and at least 1; values that do not vary count in full.
     """
+    from arviz_stats.base import array_stats
+
     total = values.shape[0] * values.shape[1]
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")

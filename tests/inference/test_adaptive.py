@@ -397,3 +397,18 @@ def test_refusals() -> None:
         estimate_evidence(pair.model, pair.guide, pair.x.clone().fill_(math.nan))
     with pytest.raises(PairError, match="'z'"):
         estimate_evidence(pair.model, lambda x: None, pair.x)
+
+
+def test_one_lucky_draw_among_many_data_does_not_contradict_their_chains() -> None:
+    """P(p̂ ≥ p/δ) ≤ δ is of one datum: of 1000 data one may lie beyond 1/1000, and must not count as a mode."""
+    chains = ledger.record(torch.zeros(32, 1000, dtype=torch.float64))
+    lucky = torch.full((200, 1000), -math.inf, dtype=torch.float64)
+    lucky[0] = math.log(200)  # p̂ = 1 …
+    lucky[0, 3] += math.log(1000)  # … and of one datum 1000, by a single draw
+    book = ledger.Ledger(chains, ledger.Goal(0.1, 100, 64.0))
+    book.num_distributions[:] = 16
+    adaptive._contradict(book, ledger.record(lucky))
+    assert not book.contradicted.any()
+    lucky[0, 3] += math.log(1e6)
+    adaptive._contradict(book, ledger.record(lucky))
+    assert book.contradicted.nonzero()[:, 0].tolist() == [3]
