@@ -215,7 +215,7 @@ KINDS: dict[str, Values] = {
     "num_distributions": COUNT,
     "max_distributions": COUNT,
     "num_steps": COUNT,
-    "num_twins": COUNT,
+    "num_twins": {name: value for name, value in COUNT.items() if name != "0"},  # none are drawn then
     "num_draws": COUNT,
     "num_simulations": COUNT,
     "warm_up": COUNT,

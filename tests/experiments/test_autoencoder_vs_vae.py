@@ -136,6 +136,7 @@ def test_paths_begin_and_end_at_the_reconstructions_of_data(x):
             assert not torch.allclose(row[4], row[5])
 
 
+@pytest.mark.slow
 def test_the_autoencoder_wins_on_its_own_ground(found):
     """log p(x|z) of training data is higher at its code than at the VAE's mean: a mean above 0 by 4.5 errors."""
     _, comparison = found

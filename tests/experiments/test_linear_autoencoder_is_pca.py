@@ -25,6 +25,7 @@ def result():
     return small()  # once, and inside a test: in its floating-point type
 
 
+@pytest.mark.slow
 def test_the_subspace_is_pca_s_and_the_error_the_optimum(result):
     (row,) = result.rows
     assert 0 < row["angle (°)"] < 0.5

@@ -49,6 +49,7 @@ def eigenvalues(x):
     return np.linalg.eigvalsh(x.numpy().T @ x.numpy() / len(x))[::-1]
 
 
+@pytest.mark.slow
 def test_svi_reaches_the_closed_form(result, x):
     pca = PCA(d).fit(x.numpy())
     # scikit-learn's score has the N − 1 of its covariance; the maximum is that of the covariance divided by N.

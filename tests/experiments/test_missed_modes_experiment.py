@@ -17,6 +17,7 @@ def test_the_smallest_size_runs() -> None:
 
 
 @pytest.mark.parametrize("name", ["absolute value", "mixture prior", "label switching", "two decoders", "factor sign"])
+@pytest.mark.slow
 def test_the_truth_is_that_of_plain_sampling_from_the_prior(name: str) -> None:
     """The mean of p(x|z) over 400 000 draws of the prior, for the data where it is known to 10 %; |z| < 4.5."""
     torch.manual_seed(0)

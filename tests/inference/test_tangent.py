@@ -195,6 +195,7 @@ def test_the_interval_covers_log_normal_weights(spread, num_data):
 
 @pytest.mark.parametrize(("scale", "dim"), [(0.9, 5), (0.8, 2), (0.8, 5)])
 @pytest.mark.parametrize("num_data", [1, 5, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_the_interval_covers_under_a_narrow_guide(scale, dim, num_data):
     """Tails of shape 1 − s², up to 0.36: as above."""
     chains = max(32, 256 // num_data)

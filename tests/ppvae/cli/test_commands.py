@@ -141,6 +141,7 @@ class TestRun:
 
 
 class TestInterruption:
+    @pytest.mark.slow
     def test_ctrl_c_ends_with_130_and_resume_goes_on(self, here):
         words = ["--data", "my_data.npy", "--pair", "my_file.py:MyPair", "--num_particles", "30", "--name", "it"]
         process = ppvae("run", *words, "--epochs", "100000", "--batch_size", "1", "--patience", "null")
