@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ppvae.inference import Evidence, annealed_evidence, estimate_evidence, importance_evidence
+from ppvae.inference.evidence import with_elbo
 from ppvae.progress import Progress
 from ppvae.storage import Method
 
@@ -116,12 +117,8 @@ def _portions(num_data: int) -> Iterator[Tensor]:
 
 def _with_draws(evidence: Evidence, draws: Evidence) -> Evidence:
     """The evidence with ELBO and K-sample bounds from more draws of the guide than the estimator itself made."""
-    gap_error = (evidence.standard_error.square() + draws.elbo_standard_error.square()).sqrt()
     return replace(
-        evidence,
-        elbo=draws.elbo,
-        elbo_standard_error=draws.elbo_standard_error,
-        gap_standard_error=gap_error,
+        with_elbo(evidence, draws),
         bound_k=draws.bound_k,
         bound=draws.bound,
         bound_standard_error=draws.bound_standard_error,

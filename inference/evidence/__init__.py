@@ -3,7 +3,7 @@
 from .adaptive import estimate_evidence
 from .annealed import annealed_evidence
 from .defence import SEARCH_SHARE, search_all
-from .estimates import AdaptiveEvidence, AnnealedEvidence, ImportanceEvidence
+from .estimates import AdaptiveEvidence, AnnealedEvidence, ImportanceEvidence, with_elbo
 from .evidence import PARETO_K_LIMIT, Evidence, mean_with_errors
 from .importance import importance_evidence
 from .streaming import Running, tail_shape
@@ -24,4 +24,5 @@ __all__ = [
     "mean_with_errors",
     "search_all",
     "tail_shape",
+    "with_elbo",
 ]

@@ -45,8 +45,7 @@ from ..pair import (
 from ..resume import check_fingerprint, digest, fingerprint, read_checkpoint, write_checkpoint
 from ..sampling import AnnealingPath, MixtureStart, confirms, forward, tune
 from .defence import SEARCH_SHARE, rounding_of, search_all
-from .estimates import AnnealedEvidence
-from .evidence import Evidence
+from .estimates import AnnealedEvidence, with_elbo
 from .importance import by_guide
 from .streaming import Running
 
@@ -200,17 +199,6 @@ def _evidence(part: dict[str, Tensor]) -> AnnealedEvidence:
     evidence = AnnealedEvidence.of(running.evidence(), part["acceptance"], part["path_length"])
     sizes = evidence.log_evidence.abs() + part["sizes"]
     return replace(evidence, missed=part["missed"], confirmed=part["confirmed"], rounding=sizes)
-
-
-def with_elbo(evidence: AnnealedEvidence, draws: Evidence) -> AnnealedEvidence:
-    """The record with the ELBO of other, independent draws."""
-    gap_error = (evidence.standard_error.square() + draws.elbo_standard_error.square()).sqrt()
-    return replace(
-        evidence,
-        elbo=draws.elbo,
-        elbo_standard_error=draws.elbo_standard_error,
-        gap_standard_error=gap_error,
-    )
 
 
 class Finished:

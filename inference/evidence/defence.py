@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from ppvae.errors import PairError
 
 from ..pair import Pair, generator_kept, has_continuum
 from ..sampling import LEAST_BUDGET, Search, confirms, defensive_weights, effective, plan, search
-from .estimates import ImportanceEvidence
+from .estimates import ImportanceEvidence, Record, with_elbo
 from .evidence import Evidence
 from .streaming import Running, num_bounds_of
 
@@ -28,8 +28,6 @@ SEARCH_SHARE = 0.15
 PRIOR_SHARE, PROPOSAL_SHARE = 0.1, 0.4
 # A number of size s is rounded by about this many times s·eps in the course of a density.
 ROUNDINGS = 4.0
-
-Record = TypeVar("Record", bound=Evidence)
 
 
 def search_all(pair: Pair, budget: int, memory_mb: float) -> Search | None:
@@ -85,7 +83,7 @@ def defended(pair: Pair, found: Search, num_particles: int, memory_mb: float) ->
         own.add(strata.guide)
         whole.add(strata.mixed)
         confirmed = _confirmed(strata.prior, whole)
-        parts.append(replace(with_elbo_of(whole.evidence(), own.evidence()), confirmed=confirmed))
+        parts.append(replace(_with_bounds_of(whole.evidence(), own.evidence()), confirmed=confirmed))
     return ImportanceEvidence.concatenate(parts)
 
 
@@ -94,15 +92,11 @@ def _confirmed(log_w: Tensor, whole: Running) -> Tensor:
     return confirms(log_evidence, effective(log_w), whole.evidence().log_evidence)
 
 
-def with_elbo_of(evidence: Record, draws: Evidence) -> Record:
+def _with_bounds_of(evidence: Record, draws: Evidence) -> Record:
     """The record with ELBO and K-sample bounds of other draws, all of them the guide's."""
-    gap_error = (evidence.standard_error.square() + draws.elbo_standard_error.square()).sqrt()
     last = len(evidence.bound_k) - 1
     return replace(
-        evidence,
-        elbo=draws.elbo,
-        elbo_standard_error=draws.elbo_standard_error,
-        gap_standard_error=gap_error,
+        with_elbo(evidence, draws),
         bound=torch.cat([draws.bound[:last], evidence.log_evidence[None]]),
         bound_standard_error=torch.cat([draws.bound_standard_error[:last], evidence.standard_error[None]]),
     )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..records import of_data
 from .evidence import PARETO_K_LIMIT, SPREAD_LIMIT, Evidence
+
+Record = TypeVar("Record", bound=Evidence)
 
 # Fewer chains than this do not show their spread; chains that accept less than this have not moved.
 LEAST_CHAINS, LEAST_ACCEPTANCE = 8, 0.1
@@ -161,6 +163,16 @@ class AdaptiveEvidence(Evidence):
                 "Annealing(start='prior')): log p(x) comes from draws of the guide alone."
             )
         return found
+
+
+def with_elbo(evidence: Record, draws: Evidence) -> Record:
+    """The record with the ELBO of other, independent draws of the guide."""
+    return replace(
+        evidence,
+        elbo=draws.elbo,
+        elbo_standard_error=draws.elbo_standard_error,
+        gap_standard_error=(evidence.standard_error.square() + draws.elbo_standard_error.square()).sqrt(),
+    )
 
 
 def spread_remark(doubtful: Tensor) -> list[str]:
