@@ -5,6 +5,7 @@
 #   make test-slow   those that take long: hard posteriors, many replicates, whole trainings, the tutorials
 #   make lint        ruff and mypy
 #   make bench       medians of a step of SVI and of a log weight, side by side with Pyro's own and plain torch
+#   make docs        build the site under build/site/; open index.html in a browser
 #   make wheel       build the wheel, and import all of it from an environment away from this checkout
 
 SHELL := /bin/bash
@@ -12,8 +13,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 ROOMS := ppvae models inference experiments
 INSTALLED := build/installed
+DOCS_INSTALLED := build/installed-docs
 
-.PHONY: run test test-slow lint bench wheel
+.PHONY: run test test-slow lint bench docs wheel
 .DELETE_ON_ERROR:
 
 run: $(INSTALLED)
@@ -32,6 +34,10 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m ppvae.experiments.bench
+
+# A warning is an error: a link that leads nowhere, a name that the reference does not know.
+docs: $(DOCS_INSTALLED)
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/site
 
 # The fresh environment borrows the installed dependencies, so that only the wheel itself is on trial.
 wheel: $(INSTALLED)
@@ -74,6 +80,10 @@ export IMPORT_EVERYTHING
 # Always with the constraints: without them, pip may pull gigabytes of CUDA libraries.
 $(INSTALLED): .venv/pyvenv.cfg pyproject.toml constraints.txt build/sources
 	$(BIN)/pip install -qq -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(BIN)/pip install -qq -c constraints.txt -e '.[dev,docs]'
 	@touch $@
 
 # mypy sees the rooms through links that the install makes, one a file: a file that comes or goes is a change.

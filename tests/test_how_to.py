@@ -6,17 +6,26 @@ import warnings
 import pytest
 import torch
 
+PAGES = [
+    "choose_an_estimator",
+    "fix_collapse",
+    "missing_values",
+    "shared_latents",
+    "use_a_trained_pair",
+    "write_a_pair",
+]
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["use_a_trained_pair"])
+@pytest.mark.parametrize("name", PAGES)
 def test_the_blocks_of_a_page_run(repository, name, capsys):
     torch.set_default_dtype(torch.float32)  # what a reader has; the fixture puts it back
     page = (repository / "docs" / "how_to" / f"{name}.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    assert len(blocks) > 3
+    assert blocks
     scope = {}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for block in blocks:
             exec(compile(block, f"{name}.md", "exec"), scope)
-    assert "log p(x) = " in capsys.readouterr().out
+    assert capsys.readouterr().out

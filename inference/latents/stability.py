@@ -49,7 +49,7 @@ class ColumnStability(Printed):
     Attributes:
         ratio: ρ, the largest variance of the data, in units of the noise, in a direction that the other columns leave
             out; λ/σ² at a maximum of probabilistic PCA. Zero when they leave out none.
-        length: |Ψ^{−½} w_j|, the column's present length in standard deviations of the noise.
+        length: ``|Ψ^{−½} w_j|``, the column's present length in standard deviations of the noise.
         evidence_rate: ρ − 1, how fast a small column grows under the mean evidence, nats per squared length.
         elbo_rate: the same under the mean ELBO, column and guide together.
     """

@@ -67,7 +67,7 @@ class Quality(Summarised):
         sd_ratio_standard_error: of it.
         wasserstein: W₁ of each coordinate in posterior standard deviations, ``(num_data, dim)``; about 1/√n, and not
             0, for draws of the same distribution that are worth n independent ones.
-        missed_correlation: the largest |ρ_q − ρ_p| over pairs of coordinates; 0 where there is one only.
+        missed_correlation: the largest ``|ρ_q − ρ_p|`` over pairs of coordinates; 0 where there is one only.
         missed_correlation_standard_error: of it.
         missed_mass: share of the posterior in a mode that the guide misses; 0 if none is seen.
         shift_nats: part of the Gaussian KL(q‖p) that the means account for, in nats.
