@@ -258,6 +258,7 @@ KINDS: dict[str, Values] = {
     "loss": LOSS,
     "optimizer": OPTIMIZER,
     "scheduler": SCHEDULER,
+    "loggers": NONE | {"word": lambda: "csv", "number": lambda: 3, "numbers": lambda: [3]},
     "weight": WEIGHT,
     "noise_variance": NOISE,
 }

@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,9 @@ from ppvae.errors import NonFiniteError, OptionError, first_line
 from ppvae.progress import Progress
 
 from ..options import (
-    callable_of,
     file_path,
     flag,
     flag_or,
-    instance_of,
     not_negative,
     positive_number,
     valid_seed,
@@ -59,6 +57,7 @@ from .choice import Compile, choose_step
 from .fitted import Fit, record
 from .interruption import interruption
 from .loss import fabric_of
+from .parts import check_parts, checked_loggers
 from .state import Training
 from .step import NotFinite, svi_step
 
@@ -82,6 +81,7 @@ def fit(
     resume: bool = False,
     checkpoint_seconds: float = 30.0,
     compile: Compile = "auto",
+    loggers: Sequence[Any] = (),
     accelerator: str = "auto",
     precision: Any = "32-true",
     progress: bool = True,
@@ -117,6 +117,9 @@ def fit(
             compiles where that can be done and 5000 steps or more pay for the half minute that it takes; the second
             time the code comes from inductor's cache on the disk (``TORCHINDUCTOR_CACHE_DIR``). ``Fit.step`` says
             which it was, and if steps are eager, why. A training that goes on from a checkpoint keeps its kind.
+        loggers: are given the row of ``Fit.history`` after each epoch, by ``log_metrics(row, step=epoch)``: those of
+            Lightning Fabric (``lightning_fabric.loggers.CSVLogger("logs")``, ``TensorBoardLogger``; ``MLFlowLogger``
+            and ``WandbLogger`` of Lightning), or an object of one's own with this method.
         accelerator: Lightning Fabric's (``"auto"``, ``"cpu"``, ``"cuda"``, …).
         precision: Lightning Fabric's (``"32-true"``, ``"bf16-mixed"``, ``"64-true"``, …).
         progress: show a progress bar with the time that remains.
@@ -150,7 +153,8 @@ def fit(
     resume, progress, path = flag("resume", resume), flag("progress", progress), file_path("checkpoint", checkpoint)
     number = valid_seed(seed)
     compile = flag_or("auto", "compile", compile)
-    _check_parts(model, guide, loss, optimizer, scheduler)
+    check_parts(model, guide, loss, optimizer, scheduler)
+    loggers = checked_loggers(loggers)
     if number is None:
         raise OptionError("seed must be an integer, since the order of the data depends on it; it is None.")
     if resume and path is None:
@@ -174,12 +178,18 @@ def fit(
             check_fingerprint(path, state["fingerprint"], marks)
             training.load_state_dict(state, path)
         keeper = Keeper(training, path, marks, checkpoint_seconds)
-        stopped = _train(training, epochs, compile, keeper, interrupted, progress)
+        stopped = _train(training, epochs, compile, keeper, interrupted, loggers, progress)
         return _fit(training, stopped, set(before["params"]))
 
 
 def _train(
-    training: Training, epochs: int, compile: Compile, keeper: Keeper, interrupted: threading.Event, progress: bool
+    training: Training,
+    epochs: int,
+    compile: Compile,
+    keeper: Keeper,
+    interrupted: threading.Event,
+    loggers: Sequence[Any],
+    progress: bool,
 ) -> str:
     """Train, and say why it ended."""
     per_epoch = training.source.num_batches
@@ -198,6 +208,8 @@ def _train(
             if not _train_epoch(training, keeper, interrupted, bar):
                 stopped = "interrupted"
                 break
+            for logger in loggers:
+                logger.log_metrics(dict(training.history[-1]), step=training.epoch)
     keeper.now()
     if stopped != "interrupted":
         training.restore_best()
@@ -267,14 +279,3 @@ def _guarded_step(training: Training, batch: Batch, keeper: Keeper) -> float:
             f"{training.source.num_batches}: {reason}; the parameters are those of the last good step. Try a smaller "
             "learning_rate, data on a smaller scale, or the clip_norm of fit."
         ) from error
-
-
-def _check_parts(model: Any, guide: Any, loss: Any, optimizer: Any, scheduler: Any) -> None:
-    """Raise OptionError unless these are what a training can be made of."""
-    for name, program in (("model", model), ("guide", guide)):
-        callable_of(name, program, f"a program, {name}(x, *context)")
-    if loss is not None:
-        instance_of("loss", loss, ELBO, "an ELBO object of Pyro, such as Trace_ELBO(), or None")
-    callable_of("optimizer", optimizer, "a torch optimiser class, or a function of (params, lr=...)")
-    if scheduler is not None:
-        callable_of("scheduler", scheduler, "a function of the optimiser, or None")

@@ -506,3 +506,36 @@ def test_what_fails_in_validation_is_said_in_a_sentence():
         quiet(pair.model, pair.guide, data(), epochs=3, batch_size=40, learning_rate=1e30, validation=data(5))
     with pytest.raises(OptionError, match="accelerator or precision"):
         quiet(pair.model, pair.guide, data(), precision="7-true")
+
+
+class Rows:
+    """A logger of one's own: what it is given."""
+
+    def __init__(self):
+        self.rows = []
+
+    def log_metrics(self, metrics, step):
+        self.rows.append((step, metrics))
+
+
+def test_loggers_are_given_each_epoch_once_also_after_a_resumption(tmp_path):
+    first, second, x = Rows(), Rows(), data()
+    quiet(plain_model, plain_guide, x, epochs=2, checkpoint=tmp_path / "c.pt", loggers=first)
+    pyro.clear_param_store()
+    result = quiet(
+        plain_model, plain_guide, x, epochs=5, checkpoint=tmp_path / "c.pt", resume=True, loggers=[first, second]
+    )
+    assert [step for step, _ in first.rows] == [1, 2, 3, 4, 5]
+    assert [step for step, _ in second.rows] == [3, 4, 5]
+    assert [row["elbo"] for _, row in first.rows] == [row["elbo"] for row in result.history]
+
+
+def test_fabrics_csv_logger_writes_the_history(tmp_path):
+    from lightning_fabric.loggers import CSVLogger
+
+    logger = CSVLogger(tmp_path, name="run", flush_logs_every_n_steps=1)
+    result = quiet(plain_model, plain_guide, data(), epochs=3, loggers=[logger])
+    (written,) = tmp_path.rglob("metrics.csv")
+    header, *rows = written.read_text().splitlines()
+    elbos = [float(row.split(",")[header.split(",").index("elbo")]) for row in rows]
+    assert elbos == pytest.approx([row["elbo"] for row in result.history])
