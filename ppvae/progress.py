@@ -56,6 +56,12 @@ class Progress:
         self._done = self._start_done = done
         self.advance(0)
 
+    def extend(self, units: int) -> None:
+        """Add units that turned out to be needed to those that are to be done."""
+        self._total += units
+        if self._bar is not None:
+            self._bar.update(self._task, total=self._total)
+
     def advance(self, units: int, note: str = "") -> None:
         """Add ``units`` that are done, with a short note."""
         self._done += units

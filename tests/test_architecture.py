@@ -433,7 +433,7 @@ LONGER = {
     "inference/pair/programs.py": 275,
     "inference/posterior/datatree.py": 264,
     "inference/posterior/quality.py": 348,
-    "inference/posterior/reference.py": 396,
+    "inference/posterior/reference.py": 398,
     "inference/svi/fit.py": 287,
     "experiments/missed_mode_pairs.py": 282,
 }

@@ -50,7 +50,7 @@ References:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -309,7 +309,7 @@ def _anew(pair: Pair, run: ChainLengths, bar: Progress, record: dict[str, Tensor
     part = pair.rows(index)
     _, kernel = starts(part, run.num_chains, run.num_steps)
     u = places.starts(run.num_chains).to(kernel.factor.device)
-    u, kernel = warm_up(part, u, kernel, run.warm_up, FIRST.acceptance, partial(_again, bar))
+    u, kernel = warm_up(part, u, kernel, run.warm_up, FIRST.acceptance, _again(part, run, bar, run.warm_up))
     judged = _second(part, u, kernel, run, bar)
     kept = places.left_behind(judged["unconstrained"]) < LEFT_BEHIND
     _put(record, _rows(judged, kept), index[kept])
@@ -317,15 +317,17 @@ def _anew(pair: Pair, run: ChainLengths, bar: Progress, record: dict[str, Tensor
 
 def _second(part: Pair, u: Tensor, kernel: Kernel, run: ChainLengths, bar: Progress) -> dict[str, Tensor]:
     """The second attempt of some data, from chains that are warm: smaller steps, and fewer of the states."""
-    after_each = partial(_again, bar)
+    after_each = _again(part, run, bar, run.warm_up + SECOND.every * run.num_draws)
     kernel = kernel._replace(num_steps=run.num_steps)
     u, kernel = settle(part, u, kernel, run.warm_up, SECOND.acceptance, after_each)
     return _judged(walk(part, u, kernel, run.num_draws, SECOND.every, after_each), SECOND.every)
 
 
-def _again(bar: Progress) -> None:
-    """What is run again was counted the first time."""
-    bar.advance(0, "again, for those that failed")
+def _again(part: Pair, run: ChainLengths, bar: Progress, transitions: int) -> Callable[[], None]:
+    """Add these transitions of some data, which failed, to what is to be done; what is called after each of them."""
+    each = part.num_units * run.num_chains
+    bar.extend(each * transitions)
+    return partial(bar.advance, each, "again, for those that failed")
 
 
 def _judged(found: Walk, every: int) -> dict[str, Tensor]:

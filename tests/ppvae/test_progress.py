@@ -16,3 +16,14 @@ def test_a_line_is_one_line_without_gaps(note, separators, monkeypatch, capsys):
     assert line.endswith(" left")
     assert line.count(" · ") == separators
     assert note in line
+
+
+def test_work_that_turns_out_to_be_needed_is_counted(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LINE_EVERY", -1.0)
+    with progress.Progress("posterior", 10, "transitions") as bar:
+        bar.advance(10)
+        bar.extend(30)
+        bar.advance(10)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("posterior: 100%")
+    assert second.startswith("posterior: 50%")
