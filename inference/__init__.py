@@ -17,18 +17,24 @@ from .posterior import (
     to_datatree,
 )
 from .prediction import Embedding, Prediction, TrainedPair, decode, embed, impute, interpolate, reconstruct, sample
-from .svi import Fit, fit
+from .svi import IWAE, STL, Beta, Cyclical, DReG, Fit, FreeBits, WarmUp, fit
 
 __all__ = [
+    "IWAE",
+    "STL",
     "Annealing",
+    "Beta",
     "Calibration",
     "Certificate",
     "ColumnStability",
+    "Cyclical",
+    "DReG",
     "DrawsFrom",
     "Embedding",
     "Evidence",
     "Finding",
     "Fit",
+    "FreeBits",
     "GapAttribution",
     "LatentUnits",
     "Optimiser",
@@ -40,6 +46,7 @@ __all__ = [
     "Simulation",
     "Surgery",
     "TrainedPair",
+    "WarmUp",
     "annealed_evidence",
     "attribute_gap",
     "calibrate",

@@ -1,5 +1,6 @@
 """Training by stochastic variational inference."""
 
 from .fit import Fit, fit
+from .objectives import IWAE, STL, Beta, Cyclical, DReG, FreeBits, WarmUp
 
-__all__ = ["Fit", "fit"]
+__all__ = ["IWAE", "STL", "Beta", "Cyclical", "DReG", "Fit", "FreeBits", "WarmUp", "fit"]
