@@ -17,11 +17,14 @@ from .posterior import (
     to_datatree,
 )
 from .prediction import Embedding, Prediction, TrainedPair, decode, embed, impute, interpolate, reconstruct, sample
-from .svi import IWAE, STL, Beta, Cyclical, DReG, Fit, FreeBits, WarmUp, fit
+from .svi import IWAE, STL, TVO, VIMCO, VRIWAE, Beta, Cyclical, DReG, Fit, FreeBits, WakeWake, WarmUp, fit
 
 __all__ = [
     "IWAE",
     "STL",
+    "TVO",
+    "VIMCO",
+    "VRIWAE",
     "Annealing",
     "Beta",
     "Calibration",
@@ -46,6 +49,7 @@ __all__ = [
     "Simulation",
     "Surgery",
     "TrainedPair",
+    "WakeWake",
     "WarmUp",
     "annealed_evidence",
     "attribute_gap",

@@ -106,7 +106,7 @@ class ParticleObjective(ELBO):
                 if site in pair.structure.drawn and not node["fn"].has_rsample:
                     raise PairError(
                         f"site {site!r} of the guide has no reparameterised draw, through which {name} differentiates: "
-                        "train with VIMCO or ReweightedWakeSleep, or mark the site for enumeration."
+                        "train with VIMCO or WakeWake, or mark the site for enumeration."
                     )
         if self.path_derivative:
             with buffers_kept(pair.model, pair.guide), generator_kept():

@@ -78,6 +78,12 @@ class Particles:
         """log q(z|x) at draws."""
         return self.pair.log_guide(z, self.num)
 
+    def log_densities(self) -> tuple[Tensor, Tensor]:
+        """log p(x, z) and log q(z|x) of fresh draws that are held fixed."""
+        with torch.no_grad():
+            z, _ = self.draws()
+        return self.log_joint(z), self.log_guide(z)
+
     def along_path(self, z: Values, log_q: Tensor) -> Tensor:
         """log q(z|x), whose gradient is that along the path z(ε, φ) alone, without the score."""
         return log_q - without_value(self.log_guide(held(z)))
