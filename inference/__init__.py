@@ -17,7 +17,23 @@ from .posterior import (
     to_datatree,
 )
 from .prediction import Embedding, Prediction, TrainedPair, decode, embed, impute, interpolate, reconstruct, sample
-from .svi import IWAE, STL, TVO, VIMCO, VRIWAE, Beta, Cyclical, DReG, Fit, FreeBits, WakeWake, WarmUp, fit
+from .svi import (
+    IWAE,
+    STL,
+    TVO,
+    VIMCO,
+    VRIWAE,
+    Beta,
+    ByTurns,
+    Cyclical,
+    DReG,
+    Fit,
+    FreeBits,
+    SemiAmortised,
+    WakeWake,
+    WarmUp,
+    fit,
+)
 
 __all__ = [
     "IWAE",
@@ -27,6 +43,7 @@ __all__ = [
     "VRIWAE",
     "Annealing",
     "Beta",
+    "ByTurns",
     "Calibration",
     "Certificate",
     "ColumnStability",
@@ -46,6 +63,7 @@ __all__ = [
     "Quality",
     "Refinement",
     "Sampling",
+    "SemiAmortised",
     "Simulation",
     "Surgery",
     "TrainedPair",

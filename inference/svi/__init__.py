@@ -1,7 +1,21 @@
 """Training by stochastic variational inference."""
 
 from .fit import Fit, fit
-from .objectives import IWAE, STL, TVO, VIMCO, VRIWAE, Beta, Cyclical, DReG, FreeBits, WakeWake, WarmUp
+from .objectives import (
+    IWAE,
+    STL,
+    TVO,
+    VIMCO,
+    VRIWAE,
+    Beta,
+    ByTurns,
+    Cyclical,
+    DReG,
+    FreeBits,
+    SemiAmortised,
+    WakeWake,
+    WarmUp,
+)
 
 __all__ = [
     "IWAE",
@@ -10,10 +24,12 @@ __all__ = [
     "VIMCO",
     "VRIWAE",
     "Beta",
+    "ByTurns",
     "Cyclical",
     "DReG",
     "Fit",
     "FreeBits",
+    "SemiAmortised",
     "WakeWake",
     "WarmUp",
     "fit",

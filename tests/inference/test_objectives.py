@@ -24,9 +24,11 @@ from ppvae.inference.svi.objectives import (
     VIMCO,
     VRIWAE,
     Beta,
+    ByTurns,
     Cyclical,
     DReG,
     FreeBits,
+    SemiAmortised,
     WakeWake,
     WarmUp,
 )
@@ -240,7 +242,9 @@ def test_wake_phase_leads_to_the_posterior_of_each_datum():
 # --- in all layouts ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [IWAE, STL, DReG, VIMCO, WakeWake, lambda k: FreeBits(0.05, k)])
+@pytest.mark.parametrize(
+    "kind", [IWAE, STL, DReG, VIMCO, WakeWake, lambda k: FreeBits(0.05, k), lambda k: SemiAmortised(1, num_particles=k)]
+)
 def test_all_layouts_have_the_same_gradients(kind):
     """Fewer than 16 normal numbers at once come from the generator in one order, however they are cut."""
     torch.manual_seed(0)
@@ -337,7 +341,9 @@ def test_signal_to_noise_of_the_guide_falls_for_iwae_and_rises_for_dreg():
 # --- mini-batches -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [IWAE, STL, DReG, VIMCO, WakeWake, lambda k: FreeBits(0.05, k)])
+@pytest.mark.parametrize(
+    "kind", [IWAE, STL, DReG, VIMCO, WakeWake, lambda k: FreeBits(0.05, k), lambda k: SemiAmortised(1, num_particles=k)]
+)
 def test_a_subsampling_plate_scales_the_sum_outside_the_logarithm(kind):
     sized = (lambda x: model(x, 30), lambda x: guide(x, 30))
     whole, subset = gradients(kind(4)), gradients(kind(4), programs=sized)
@@ -600,14 +606,79 @@ def test_free_bits_are_for_each_number_of_the_mean_datum():
     assert found - elbo == pytest.approx(6 * float(0.2 - kl[0]), abs=1e-9)
 
 
+# --- the guide's own steps, and turns ---------------------------------------------------------------------------------
+
+
+def test_no_steps_are_the_elbo_and_many_reach_the_evidence():
+    leaves = [torch.full((3,), value, requires_grad=True) for value in START]
+    pyro.set_rng_seed(0)
+    noise = torch.normal(torch.zeros(6), torch.ones(6))[3:]  # after the guide's own draw
+    q = dist.Normal(leaves[1], leaves[2].exp())
+    z = leaves[1] + leaves[2].exp() * noise
+    elbo = dist.Normal(0.0, 1.0).log_prob(z) + dist.Normal(leaves[0] * z, 1.0).log_prob(X) - q.log_prob(z)
+    wanted = torch.autograd.grad(-elbo.sum(), leaves)
+    assert_near(gradients(SemiAmortised(num_steps=0)), (-elbo.sum().item(), wanted), 1e-10)
+    evidence = dist.Normal(0.0, (1 + START[0] ** 2) ** 0.5).log_prob(X).sum().item()
+    values = [-gradients(SemiAmortised(n, 0.1, num_particles=100))[0] for n in (0, 3, 100)]
+    assert values == sorted(values)
+    assert values[-1] == pytest.approx(evidence, abs=0.01)  # a normal is the posterior
+    assert math.isfinite(SemiAmortised(3).loss(model, guide, X))
+
+
+def test_the_gradient_goes_through_the_steps():
+    """Against central differences of the loss under the same noise."""
+    _, found = gradients(SemiAmortised(3, 0.1, num_particles=2))
+    for name, gradient in zip(NAMES, found, strict=True):
+        leaf = pyro.param(name).unconstrained()
+        gradient = gradient.clone()
+        values = []
+        for h in (1e-5, -1e-5):
+            with torch.no_grad():
+                leaf[1] += h
+            values.append(gradients(SemiAmortised(3, 0.1, num_particles=2))[0])
+            with torch.no_grad():
+                leaf[1] -= h
+        assert gradient[1] == pytest.approx((values[0] - values[1]) / 2e-5, abs=1e-7)
+
+
+def test_semi_amortised_needs_normals_of_x_alone():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(pyro.sample("y", dist.Normal(z, 1.0)), 1.0), obs=x)
+
+    def guide(x, second=dist.Normal):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(pyro.param("a", torch.tensor(0.5)) * x, 1.0))
+            pyro.sample("y", second(z, 1.0))
+
+    with pytest.raises(PairError, match="depends on another draw"):
+        SemiAmortised().loss(model, guide, X)
+    with pytest.raises(PairError, match="no independent normal"):
+        SemiAmortised().loss(model, lambda x: guide(x, dist.Cauchy), X)
+
+
+def test_by_turns_one_program_has_a_gradient_and_the_other_has_none():
+    value, wanted = gradients(Trace_ELBO())
+    wanted = [g.clone() for g in wanted]
+    objective, seen = ByTurns(num_steps=5, guide_steps=2), []
+    for _ in range(6):
+        found, (theta, *rest) = gradients(objective)
+        assert found == pytest.approx(value, abs=1e-12)
+        seen.append((theta is not None, rest[0] is not None))
+        assert theta is None or torch.allclose(theta, wanted[0], atol=1e-12)
+        assert rest[0] is None or close(rest, wanted[1:])
+    assert seen == [(False, True), (False, True), (True, False), (False, True), (False, True), (True, True)]
+
+
 def test_user_code_is_the_same_for_all():
     objectives = (
         *(kind(num_particles=8) for kind in (IWAE, DReG, STL, TVO, VIMCO, WakeWake)),
-        *(VRIWAE(0.5, 4), FreeBits(0.1), Beta(Cyclical(10)), TraceMeanField_ELBO()),
+        *(SemiAmortised(2), ByTurns(10, 2), VRIWAE(0.5, 4), FreeBits(0.1), Beta(Cyclical(10)), TraceMeanField_ELBO()),
     )
     for loss in objectives:
         torch.manual_seed(0)
-        pair, x = LinearGaussian(3, 1, full_covariance=False), torch.randn(30, 3)
+        pair, x = LinearGaussian(3, 2, full_covariance=False), torch.randn(30, 3)
         result = fit(pair.model, pair.guide, x, loss=loss, epochs=2, batch_size=10, progress=False)
         assert math.isfinite(result.history[-1]["elbo"])
         SVI(pair.model, pair.guide, pyro.optim.Adam({}), loss=loss).step(x)

@@ -91,7 +91,8 @@ class ParticleObjective(ELBO):
             else:
                 with Pair.on(model, guide, args) as pair:
                     pass
-                self._demand(pair, args)
+                with buffers_kept(model, guide), generator_kept():
+                    self._demand(pair, args)
                 self._pair = pair
         self._programs = model, guide
 
@@ -109,8 +110,7 @@ class ParticleObjective(ELBO):
                         "train with VIMCO or WakeWake, or mark the site for enumeration."
                     )
         if self.path_derivative:
-            with buffers_kept(pair.model, pair.guide), generator_kept():
-                _demand_path(pair, args, name)
+            _demand_path(pair, args, name)
 
 
 def _demand_path(pair: Pair, args: Batch, name: str) -> None:
