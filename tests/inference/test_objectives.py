@@ -551,6 +551,7 @@ def test_fit_warms_up_and_goes_on_where_it_was(tmp_path):
 
 def test_the_validation_elbo_is_not_weighted():
     result, _ = trained(Beta(0.0), epochs=30)
+    assert str(result).startswith("Fit: Beta ")
     torch.manual_seed(0)
     LinearGaussian(3, 1)
     x = torch.randn(40, 3)[:10]
