@@ -60,6 +60,7 @@ class Config:
         epochs: passes over the data.
         num_particles: K of the objectives over particles.
         nats: per unit and datum that free bits leave free.
+        threshold: activity from which a unit counts, in variances of its prior: in a short training none is quite idle.
         tolerance: half-width of the interval for log p(x) of a datum, in nats.
         budget: the most evaluations of the pair per datum for that.
         seed: of all randomness.
@@ -67,11 +68,12 @@ class Config:
 
     num_data: int = 1000
     num_test: int = 25
-    latent_dim: int = 20
+    latent_dim: int = 40
     hidden: tuple[int, ...] = (64, 64)
     epochs: int = 40
     num_particles: int = 8
-    nats: float = 0.5
+    nats: float = 0.2
+    threshold: float = 0.1
     tolerance: float = 0.3
     budget: int = 200_000
     seed: int = 0
@@ -146,7 +148,7 @@ def _outcome(name: str, make: Callable[[], ELBO], config: Config) -> Outcome:
                   accelerator="cpu")  # fmt: skip
     options = {"tolerance": config.tolerance, "budget": config.budget}
     evidence = estimate_evidence(pair.model, pair.guide, held_out, **options, seed=config.seed)
-    units = latent_units(pair.model, pair.guide, x[:300], seed=config.seed)
+    units = latent_units(pair.model, pair.guide, x[:300], threshold=config.threshold, seed=config.seed)
     return Outcome(name, trained.elbo, evidence, units.verdict.count("active"), trained.seconds)
 
 

@@ -28,5 +28,6 @@ def objectives_figure(outcomes: list[Outcome], num_units: int) -> Figure:
     left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8, frameon=False)
     right.barh(places, [one.active for one in outcomes], color=GREEN, height=0.6)
     right.set_yticks(places, [])
+    right.set_ylim(left.get_ylim())
     right.set(xlabel=f"active units of {num_units}", xlim=(0, num_units))
     return figure
