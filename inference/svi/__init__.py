@@ -1,5 +1,36 @@
 """Training by stochastic variational inference."""
 
 from .fit import Fit, fit
+from .objectives import (
+    IWAE,
+    STL,
+    TVO,
+    VIMCO,
+    VRIWAE,
+    Beta,
+    ByTurns,
+    Cyclical,
+    DReG,
+    FreeBits,
+    SemiAmortised,
+    WakeWake,
+    WarmUp,
+)
 
-__all__ = ["Fit", "fit"]
+__all__ = [
+    "IWAE",
+    "STL",
+    "TVO",
+    "VIMCO",
+    "VRIWAE",
+    "Beta",
+    "ByTurns",
+    "Cyclical",
+    "DReG",
+    "Fit",
+    "FreeBits",
+    "SemiAmortised",
+    "WakeWake",
+    "WarmUp",
+    "fit",
+]

@@ -118,7 +118,8 @@ def load_parameters(path: str | Path, model: Program, guide: Program, x: Tensor 
 
     Returns:
         ``parameters``, the unconstrained leaves by name, and what else is known of the training: ``history``,
-        ``stopped`` (of a training's own checkpoint ``"interrupted"``), ``steps``, ``seconds``, ``step``, ``found``.
+        ``stopped`` (of a training's own checkpoint ``"interrupted"``), ``steps``, ``seconds``, ``step``, ``loss``,
+        ``found``.
 
     Raises:
         CheckpointError: the file is missing, damaged, or of another pair.
@@ -184,6 +185,7 @@ def _told(state: dict[str, Any]) -> dict[str, Any]:
         "steps": state["place"][2],
         "seconds": state["sums"][1],
         "step": str(state.get("step", {}).get("name", "eager")),
+        "loss": str(state.get("step", {}).get("loss", "ELBO")),
         "found": tuple(state.get("found", ())),
     }
 

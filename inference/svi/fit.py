@@ -4,8 +4,9 @@ For a mini-batch of data B the step follows the gradient of the per-datum mean o
 
     ℓ(θ, φ) = −(1/|B|) Σ_{x∈B} ELBO(x),      ELBO(x) = E_{q_φ(z|x)}[log p_θ(x, z) − log q_φ(z|x)],
 
-estimated by whatever ELBO object is given (``Trace_ELBO`` by default). The number reported is the per-datum mean ELBO,
-in nats, so that it means the same for every batch size.
+estimated by whatever ELBO object is given (``Trace_ELBO`` by default), or the objective that is given in its place. The
+number reported is its per-datum mean in nats, so that it means the same for every batch size; that of validation data
+is the ELBO, whatever the objective.
 
 References:
     Auto-Encoding Variational Bayes (Kingma & Welling, 2014), arXiv:1312.6114.
@@ -98,7 +99,8 @@ def fit(
         guide: ``guide(x, *context)``.
         data: training data, first dimension N; a tuple ``(x, *context)``; or a :class:`ppvae.datasets.Dataset`, whose
             validation part is then used too (and whose rows are binarised afresh at each draw where it says so).
-        loss: a Pyro ELBO object; ``Trace_ELBO()`` by default, ``TraceEnum_ELBO`` where a site is enumerated.
+        loss: a Pyro ELBO object; ``Trace_ELBO()`` by default, ``TraceEnum_ELBO`` where a site is enumerated. Or an
+            objective of :mod:`ppvae.inference.svi.objectives`, such as ``DReG(num_particles=8)``.
         epochs: passes over the data.
         batch_size: data per step; the last batch of an epoch may be smaller.
         learning_rate: handed to the optimiser as ``lr``.
@@ -228,6 +230,7 @@ def _fit(training: Training, stopped: str, before: set[str]) -> Fit:
         steps=training.steps,
         seconds=training.seconds,
         step=training.step.name,
+        loss=training.loss.name,
         found=tuple(name for name in training.parameters if name in before),
     )
 
@@ -244,7 +247,7 @@ def _train_epoch(training: Training, keeper: Keeper, interrupted: threading.Even
         training.batch_number += 1
         training.steps += 1
         training.seconds += time.monotonic() - begun
-        bar.advance(1, f"epoch {training.epoch + 1} · ELBO {elbo:.2f} nats")
+        bar.advance(1, f"epoch {training.epoch + 1} · {training.loss.name} {elbo:.2f} nats")
         keeper.if_due()
         if interrupted.is_set():
             return False

@@ -26,14 +26,16 @@ class Fit(TrainedPair):
         model: the model on its trained values, whatever Pyro's parameter store and its modules hold later.
         guide: the same of the guide.
         example: a batch of the training data; all of them where the programs run on all only.
-        history: a row per epoch: ``epoch``, ``elbo`` (mean over the data while they were trained on),
+        history: a row per epoch: ``epoch``, ``elbo`` (mean over the data while they were trained on: minus the loss,
+            and so another bound than the ELBO where ``loss`` names another objective),
             ``validation_elbo`` and its ``validation_standard_error`` over the data (NaN without validation data),
-            ``learning_rate``, ``seconds``. All ELBOs are per datum, in nats.
+            ``learning_rate``, ``seconds``. All ELBOs are per datum, in nats; that of validation is one in any case.
         stopped: why it ended: ``"finished"``, ``"plateau"`` or ``"interrupted"``.
         parameters: the trained values by their names in Pyro's parameter store, in the constrained space.
         steps: gradient steps taken, those before a resume included.
         seconds: time spent, that before a resume included.
         step: how steps were taken: ``"compiled"``, or ``"eager: "`` and why.
+        loss: what minus the loss is: ``"ELBO"``, or the name of the objective that was trained by.
         found: names of the parameters whose values were in Pyro's parameter store before, and were trained on.
     """
 
@@ -45,11 +47,12 @@ class Fit(TrainedPair):
     steps: int
     seconds: float
     step: str = "eager"
+    loss: str = "ELBO"
     found: tuple[str, ...] = ()
 
     @property
     def elbo(self) -> float:
-        """The last epoch's mean training ELBO per datum, in nats; NaN when no epoch was completed."""
+        """The last epoch's mean training ELBO (or what ``loss`` names) per datum, in nats; NaN without an epoch."""
         return self.history[-1]["elbo"] if self.history else math.nan
 
     def save(self, path: str | Path) -> None:
@@ -82,7 +85,7 @@ class Fit(TrainedPair):
             "place": [len(self.history), 0, self.steps],
             "sums": [0.0, self.seconds],
             "found": list(self.found),
-            "step": {"name": self.step, "sizes": []},
+            "step": {"name": self.step, "sizes": [], "loss": self.loss},
         }
         save_values(Path(path), self.model.values, told)
 
@@ -111,7 +114,7 @@ class Fit(TrainedPair):
     def __repr__(self) -> str:
         why = {"plateau": "the validation ELBO no longer improves", "interrupted": "interrupted"}.get(self.stopped)
         lines = [
-            f"Fit: ELBO {self.elbo:.2f} nats per datum in epoch {len(self.history)}, after {self.steps} steps and "
+            f"Fit: {self.loss} {self.elbo:.2f} nats per datum in epoch {len(self.history)}, after {self.steps} steps and "
             f"{self.seconds:.0f} s ({why or self.stopped})"
         ]
         if self.history and not math.isnan(self.history[-1]["validation_elbo"]):

@@ -50,6 +50,12 @@ class Loss:
     parameters: list[Tensor]
     num_units: int | None = None
 
+    @property
+    def name(self) -> str:
+        """What minus the loss is: "ELBO" for Pyro's ELBOs, else the name of the objective."""
+        name = type(self.elbo).__name__
+        return "ELBO" if name.endswith("_ELBO") else name
+
     def backward(self, batch: Batch) -> float:
         """The loss of a batch; its gradients are left in the parameters."""
         if not hasattr(self.elbo, "differentiable_loss"):

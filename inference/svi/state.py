@@ -88,13 +88,12 @@ class Training:
         for finding in fatal_findings(model, guide, first):
             raise ContractError(finding) from finding.cause
         leaves = list(self.parameters.values())
-        self.step = Step(Loss(model, guide, self._elbo, fabric, leaves, self._num_units))
+        self.loss = Loss(model, guide, self._elbo, fabric, leaves, self._num_units)
+        self.step = Step(self.loss)
         self.saved_step: dict[str, Any] | None = None
         self.bare_optimizer = made("optimizer", Optimizer, optimizer, leaves, lr=learning_rate)
         self.optimizer: Any = fabric.setup_optimizers(self.bare_optimizer)
-        self.scheduler = (
-            made("scheduler", LRScheduler, scheduler, self.bare_optimizer) if scheduler is not None else None
-        )
+        self.scheduler = made("scheduler", LRScheduler, scheduler, self.bare_optimizer) if scheduler else None
         self.plateau = Plateau(patience) if patience is not None else None
         self.best: dict[str, Any] | None = None
         self.history: list[dict[str, float]] = []
@@ -172,7 +171,7 @@ class Training:
         batch = self.to_device(self.source.validation)
         if self._point_mass:
             with torch.no_grad(), generator_kept(self.source.seed), evaluation_mode(self.model, self.guide):
-                loss = self._elbo.loss(self.model, self.guide, *batch)
+                loss = getattr(self._elbo, "elbo", self._elbo).loss(self.model, self.guide, *batch)
             return torch.tensor([-loss / (self._num_units or len(batch[0]))], dtype=torch.float64)
         self._validation = self._validation or Validation(self.model, self.guide, batch, self.source.seed)
         return self._validation.elbo()
@@ -215,7 +214,7 @@ class Training:
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "plateau": self.plateau.state_dict() if self.plateau else None,
             "best": self.best,
-            "step": {"name": self.step.name, "sizes": self.step.sizes},
+            "step": {"name": self.step.name, "sizes": self.step.sizes, "loss": self.loss.name},
             "generators": generator_state(),
             "history": self.history,
             "place": [self.epoch, self.batch_number, self.steps],
