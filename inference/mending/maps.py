@@ -122,21 +122,26 @@ class SiteMap(Transform):
         self.domain = self.codomain = fn.support
         self.numbers, self.event_dims = numbers, fn.event_dim
         self.place = Standardised.of(fn)
+        self._log_det: tuple[Tensor, Tensor] | None = None  # of the last draw
 
     def with_cache(self, cache_size: int = 1) -> SiteMap:
         """Itself, which keeps its last pair of values always."""
         return self
 
     def _call(self, z: Tensor) -> Tensor:
-        return self.place.constrained(self.numbers.forward(self.place.standardised(z))[0])
+        eps, log_det = self.numbers.forward(self.place.standardised(z))
+        self._log_det = z, log_det
+        return self.place.constrained(eps)
 
     def _inverse(self, z: Tensor) -> Tensor:
         return self.place.constrained(self.numbers.inverse(self.place.standardised(z)))
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """log |dz'/dz| by batch place."""
-        log_det = self.numbers.forward(self.place.standardised(x))[1]
-        return log_det + self.place.log_slope(y) - self.place.log_slope(x)
+        if self._log_det is None or self._log_det[0] is not x:
+            self._call(x)
+        assert self._log_det is not None
+        return self._log_det[1] + self.place.log_slope(y) - self.place.log_slope(x)
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,7 @@ class SiteNumbers(nn.Module):
         place = torch.zeros(len(rows), self.dim, self.dim, dtype=flat.dtype, device=flat.device)
         place[torch.arange(len(rows)), rows, columns] = 1
         lower = (below @ place.reshape(len(rows), self.dim**2)).reshape((*below.shape[:-1], self.dim, self.dim))
+        earlier = [eps.to(flat) for eps in earlier]  # a program may mix single and double precision
         if earlier:
             eps = concatenated(earlier)
             matrix = slopes.reshape((*slopes.shape[:-1], self.dim, self.earlier))
