@@ -8,9 +8,9 @@ The steps, each from the best guide so far:
     full covariance   the draws of all latents of a unit are mapped affinely: the correlations;
     flow              they are bent and mapped by coupling layers too: skewness, tails, curvature.
 
-A step is kept if its gain of the ELBO on data held out, paired by datum, is so many standard errors; else all is as it
-was before. With two of them a step that changes nothing on average is kept with a probability of 2.3 %, and training
-noise makes a guide that is exact already worse, not better. A step that was kept is repeated.
+A step is kept if its gain of the ELBO on data held out, paired by datum, is so many standard errors and 0.01 nats or
+more; else all is as it was before. With two of them a step that changes nothing on average is kept with a probability
+of 2.3 %; a guide that is exact already cannot gain at all. A step that gained much is tried again.
 
 The model's parameters stand still in all steps but the first, so that log p(x) stays what it was.
 
@@ -60,7 +60,9 @@ from .mending_steps import (
     train_guide,
 )
 
-# How often a step is tried at most: once more after each time that it was kept.
+# In nats per unit: what a step must gain to be kept, and to be tried again.
+LEAST_GAIN, MUCH = 0.01, 0.1
+# How often a step is tried at most.
 ROUNDS = 3
 # One of so many data is held out, where none are given.
 HELD_OUT = 5
@@ -95,7 +97,7 @@ def mend(
             data share latents), gains are those of the training data.
         steps: gradient steps of each attempt.
         learning_rate: of Adam at first; None takes 0.001, and 0.01 where the data set is the unit.
-        standard_errors: how many of them a gain must be.
+        standard_errors: how many of them a gain must be; it must be 0.01 nats per unit too.
         train_model: whether the model may be trained on too, by a warm-up of the KL term, as where latents have
             collapsed; log p(x) is then that of another model.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
@@ -137,9 +139,9 @@ def mend(
         for name in plan:
             for attempt in range(ROUNDS):
                 bar.advance(0, name)
-                kept = work.try_step(name)
-                bar.advance(1 if kept else ROUNDS - attempt, name)
-                if not kept:
+                again = work.try_step(name)
+                bar.advance(1 if again else ROUNDS - attempt, name)
+                if not again:
                     break
         return work.mended()
 
@@ -157,7 +159,7 @@ class _Mending:
         self.families: list[tuple[str, str]] = []
 
     def try_step(self, name: str) -> bool:
-        """Try a step, and keep it or go back; whether it was kept."""
+        """Try a step, and keep it or go back; whether it gained much."""
         started = time.monotonic()
         candidate, families = self.guide, self.families
         values = kept_values(self.model, self.guide, self.data.example)
@@ -171,7 +173,7 @@ class _Mending:
             train(self.model, candidate, self.data.train, self.data.example, self.budget)
             after = self._elbo(candidate)
             gain, error = paired_gain(self.best, after)
-            kept = gain > self.errors * error
+            kept = gain > max(self.errors * error, LEAST_GAIN)
         except (PairError, NonFiniteError) as problem:
             note = str(problem).rstrip(".")
         if kept:
@@ -179,7 +181,7 @@ class _Mending:
         else:
             put_back(values)
         self.steps.append(MendingStep(name, gain, error, time.monotonic() - started, kept, note))
-        return kept
+        return kept and gain > MUCH
 
     def mended(self) -> Mended:
         """The record of all steps.
