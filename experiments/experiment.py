@@ -35,6 +35,7 @@ EXPERIMENTS: tuple[str, ...] = (
     "linear_autoencoder_is_pca",
     "linear_vae_is_ppca",
     "missed_modes",
+    "objectives",
     "posterior_is_intractable",
 )
 

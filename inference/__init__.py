@@ -18,18 +18,27 @@ from .posterior import (
     to_datatree,
 )
 from .prediction import Embedding, Prediction, TrainedPair, decode, embed, impute, interpolate, reconstruct, sample
-from .svi import Fit, fit
+from .svi import IWAE, STL, TVO, VIMCO, VRIWAE, Beta, Cyclical, DReG, Fit, FreeBits, WakeWake, WarmUp, fit
 
 __all__ = [
+    "IWAE",
+    "STL",
+    "TVO",
+    "VIMCO",
+    "VRIWAE",
     "Annealing",
+    "Beta",
     "Calibration",
     "Certificate",
     "ColumnStability",
+    "Cyclical",
+    "DReG",
     "DrawsFrom",
     "Embedding",
     "Evidence",
     "Finding",
     "Fit",
+    "FreeBits",
     "GapAttribution",
     "LatentUnits",
     "Mended",
@@ -42,6 +51,8 @@ __all__ = [
     "Simulation",
     "Surgery",
     "TrainedPair",
+    "WakeWake",
+    "WarmUp",
     "annealed_evidence",
     "attribute_gap",
     "calibrate",

@@ -10,8 +10,6 @@ from typing import Any, cast
 
 import pyro
 import torch
-from pyro.infer import Trace_ELBO
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
@@ -29,7 +27,7 @@ from ..pair import (
     named_parameters,
     reachable_modules,
 )
-from ..svi import fit
+from ..svi import Beta, WarmUp, fit
 
 # Draws of the guide that gains are estimated from, per unit at least, and over all units at least.
 LEAST_DRAWS, ALL_DRAWS = 100, 10_000
@@ -113,7 +111,7 @@ def train_guide(model: Program, guide: Program, data: Any, example: Batch, budge
 
 def train_both(model: Program, guide: Program, data: Any, example: Batch, budget: Budget) -> None:
     """Train model and guide in place, with a KL term whose weight rises from near 0 to 1 over the first half."""
-    _train(model, guide, data, budget, WarmUp(budget.steps // 2))
+    _train(model, guide, data, budget, Beta(WarmUp(max(1, budget.steps // 2))))
 
 
 def _train(model: Program, guide: Program, data: Any, budget: Budget, loss: Any = None) -> None:
@@ -135,36 +133,6 @@ def _train(model: Program, guide: Program, data: Any, budget: Budget, loss: Any 
             compile=False,
             progress=False,
         )
-
-
-class WarmUp(Trace_ELBO):
-    """Pyro's ELBO with a weight of the KL term that rises to 1, a little with every step.
-
-    Args:
-        num_steps: after which the weight is 1.
-    """
-
-    def __init__(self, num_steps: int) -> None:
-        super().__init__()
-        self.num_steps, self.taken = num_steps, 0
-
-    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Any:
-        """The loss of a step."""
-        self.taken += 1
-        weight = min(1.0, self.taken / self.num_steps)
-        return super().differentiable_loss(_Weighed(weight)(model), _Weighed(weight)(guide), *args, **kwargs)
-
-
-class _Weighed(Messenger):
-    """Weighs the log densities of latents."""
-
-    def __init__(self, weight: float) -> None:
-        super().__init__()
-        self._weight = weight
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if not msg["is_observed"]:
-            msg["scale"] = msg["scale"] * self._weight
 
 
 def kept_values(model: Program, guide: Program, example: Batch) -> list[tuple[Tensor, Tensor]]:

@@ -73,11 +73,11 @@ def written_log_prob(site: Any) -> Tensor:
 
 def demand_support(name: str, site: Any) -> None:
     """Raise DataError if data have no density."""
-    outside = outside_support(site)
-    if outside:
+    outside = _outside(site)
+    if not torch._C._functorch.is_batchedtensor(outside) and bool(outside.any()):  # which a recorded step keeps
         raise DataError(
-            f"{outside} observed values of {name!r} lie outside the support of {kind(site['fn'])}, so that their "
-            "density is zero: use a likelihood for such values, or bring the data to the support."
+            f"{int(outside.sum())} observed values of {name!r} lie outside the support of {kind(site['fn'])}, so that "
+            "their density is zero: use a likelihood for such values, or bring the data to the support."
         )
 
 

@@ -110,7 +110,7 @@ class Programs:
 
     def weigh(self, frame: Frame, model_trace: Trace, guide_trace: Trace) -> Tensor:
         """log p − log q of two traces of one run."""
-        terms = [(site, self._model_log_prob(name, site)) for name, site in sample_sites(model_trace)]
+        terms = [(site, self.model_log_prob(name, site)) for name, site in sample_sites(model_trace)]
         terms += [(site, -term) for site, term in self._proposed(guide_trace)]
         return frame.total(terms, model_trace, guide_trace)
 
@@ -128,7 +128,7 @@ class Programs:
         """log q of a trace of the guide."""
         return frame.total(self._proposed(guide_trace, summed=summed), guide_trace)
 
-    def _model_log_prob(self, name: str, site: Any) -> Tensor:
+    def model_log_prob(self, name: str, site: Any) -> Tensor:
         """A term of log p; −inf where a latent lies outside its support.
 
         Raises:
@@ -170,7 +170,7 @@ class Programs:
         """log p(x, z) and log p(x|z) at latents by site."""
         put = Put(self._by_program(frame, {name: inputs[name] for name in self.structure.latents}))
         trace = self.trace(self.model, frame, batch, enumerate_sites=True, handler=put)
-        terms = [(site, self._model_log_prob(name, site)) for name, site in sample_sites(trace)]
+        terms = [(site, self.model_log_prob(name, site)) for name, site in sample_sites(trace)]
         log_p = frame.total(terms, trace)
         if has_enumerated(trace):  # the sum over d holds prior and likelihood together
             hidden = [(site, term) for site, term in terms if not site["is_observed"]]

@@ -212,7 +212,7 @@ def _with_filler(pair: Pair) -> Pair:
         return pair
     values = pair.guide_values(1)
     filler = dict(values)
-    if pair.sites and all(site.dtype.is_floating_point for site in pair.sites.values()):
+    if pair.sites and all(site.dtype.is_floating_point and not site.discrete for site in pair.sites.values()):
         filler[U] = pair.run(pair.programs.unconstrained, 1, values, pair.model_layout)[U]
     return replace(pair, filler=filler)
 

@@ -147,7 +147,7 @@ class _Checks(TorchFunctionMode):
             return args[0].detach()
         if caller == "pyro.util":
             return False if func is Tensor.__bool__ else None
-        if func is Tensor.__bool__ and caller.startswith(("torch.distributions.", "pyro.")):
+        if func is Tensor.__bool__ and caller.startswith(_OF_LIBRARIES):
             return self._assume(args[0])
         return func(*args, **(kwargs or {}))
 
@@ -166,6 +166,8 @@ def _caller() -> str:
     return name
 
 
+# Whose decisions by the value of a tensor are checks; the last is ppvae's own check of the data's support.
+_OF_LIBRARIES = ("torch.distributions.", "pyro.", "ppvae.inference.pair.handlers")
 _OF_CHECKS = {Tensor.item, Tensor.__bool__, Tensor.register_hook, torch._is_all_true}
 
 

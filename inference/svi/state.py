@@ -172,7 +172,7 @@ class Training:
         batch = self.to_device(self.source.validation)
         if self._point_mass:
             with torch.no_grad(), generator_kept(self.source.seed), evaluation_mode(self.model, self.guide):
-                loss = self._elbo.loss(self.model, self.guide, *batch)
+                loss = getattr(self._elbo, "elbo", self._elbo).loss(self.model, self.guide, *batch)
             return torch.tensor([-loss / (self._num_units or len(batch[0]))], dtype=torch.float64)
         self._validation = self._validation or Validation(self.model, self.guide, batch, self.source.seed)
         return self._validation.elbo()

@@ -76,6 +76,11 @@ class Step:
             parameter.grad = None
         return self._eager(batch)
 
+    def at(self, number: int) -> None:
+        """Say which step of the training comes next to an objective that depends on it (a warm-up)."""
+        if hasattr(self._loss.elbo, "at_step"):
+            self._loss.elbo.at_step(number)
+
     def keep(self) -> None:
         """Write into the buffers what the last step wrote, once its loss and gradients are known to be finite."""
         if self._last is not None:
@@ -160,6 +165,7 @@ def svi_step(training: Any, batch: Batch) -> float:
     """One gradient step on the per-datum mean loss of a batch; the ELBO per datum before the step, in nats."""
     for parameter in training.parameters.values():
         parameter.grad = None
+    training.step.at(training.steps)
     if training.batch_number == 0:
         training.step.begin_epoch(batch, training.steps + 1)
     loss, norm, finite = training.step(batch)

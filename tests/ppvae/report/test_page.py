@@ -70,6 +70,13 @@ SECTIONS = {
     | {"log_evidence_monte_carlo_error": 0.125, "remarks": ["a bound"], "command": "ppvae certify"},
     "gap_attribution": {"num_data": 2, "split": "test", "remarks": [], "command": "ppvae gap"}
     | {key: v for i, part in enumerate(PARTS) for key, v in means(part, 1.5 + i, 0.3).items()},
+    "mended": {
+        "verdict": "kept: flow",
+        "gap_before": 3.5,
+        "gap_after": 0.5,
+        "steps": {"1 flow": {"gain": 3.0, "kept": True}},
+    }
+    | {"remarks": ["a step"], "command": "ppvae mend"},
     "calibration": {"verdict": "bad on the data", "remarks": ["too narrow"], "power": 0.97, "ranks": [1, 2.5, None]},
     "quality": {"verdict": ["too narrow", "shifted"], "bias": 0.31, "bias_standard_error": 0.04, "z": {"a.b": 1.25}},
     "latent_units": {"remarks": ["1 of 2 has collapsed"], "active": 1, "calm": True},

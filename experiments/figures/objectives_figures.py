@@ -1,0 +1,32 @@
+"""The figure of the experiment `objectives`: gap and active units of a pair, by the objective of its training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from .style import BLUE, GREEN, ORANGE, new_panels
+
+if TYPE_CHECKING:
+    from ..objectives import Outcome
+
+
+def objectives_figure(outcomes: list[Outcome], num_units: int) -> Figure:
+    """ELBO and log p(x) of the test data with the gap between them, and the number of active units, by objective."""
+    figure, (left, right) = new_panels(4.2, 2)
+    places = np.arange(len(outcomes))[::-1]
+    log_p = np.array([float(one.evidence.log_evidence.mean()) for one in outcomes])
+    elbo = np.array([float(one.evidence.elbo.mean()) for one in outcomes])
+    left.hlines(places, elbo, log_p, color="0.7", linewidth=3, label="gap")
+    left.plot(elbo, places, "o", color=BLUE, label="ELBO")
+    left.plot(log_p, places, "D", color=ORANGE, label="log p(x)")
+    left.axvline(log_p[0], color=ORANGE, linestyle=":", linewidth=0.8)
+    left.set_yticks(places, [one.name for one in outcomes])
+    left.set_xlabel("nats per test datum")
+    left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8, frameon=False)
+    right.barh(places, [one.active for one in outcomes], color=GREEN, height=0.6)
+    right.set_yticks(places, [])
+    right.set(xlabel=f"active units of {num_units}", xlim=(0, num_units))
+    return figure

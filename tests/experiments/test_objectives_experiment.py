@@ -1,0 +1,13 @@
+"""objectives: its smallest size."""
+
+import math
+
+from ppvae.experiments.objectives import SMALL, run
+
+
+def test_the_smallest_size_runs():
+    result = run(SMALL)
+    assert len(result.rows) == 12
+    assert len({row["objective"] for row in result.rows}) == 12
+    assert all(math.isfinite(row["gap"]) for row in result.rows)
+    assert len(result.conclusions) == 3
