@@ -211,6 +211,7 @@ MAY_HANDLE_PROGRAMS = (
     "inference/pair/",
     "inference/svi/",
     "inference/gap/guide_family.py",
+    "inference/mending/guide_reader.py",
     "inference/mending/mended_guide.py",
 )
 

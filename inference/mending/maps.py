@@ -121,7 +121,7 @@ class SiteMap(Transform):
         super().__init__(cache_size=1)
         self.domain = self.codomain = fn.support
         self.numbers, self.event_dims = numbers, fn.event_dim
-        self.place = Standardised.of(fn)
+        self.place = StandardisedSite.of(fn)
         self._log_det: tuple[Tensor, Tensor] | None = None  # of the last draw
 
     def with_cache(self, cache_size: int = 1) -> SiteMap:
@@ -145,7 +145,7 @@ class SiteMap(Transform):
 
 
 @dataclass(frozen=True)
-class Standardised:
+class StandardisedSite:
     """The standardised unconstrained coordinates ε of a site's values, ``(*batch, d)``.
 
     Attributes:
@@ -163,7 +163,7 @@ class Standardised:
     u_event: tuple[int, ...]
 
     @staticmethod
-    def of(fn: Any) -> Standardised:
+    def of(fn: Any) -> StandardisedSite:
         """Those of a distribution; of a mapped one, those of what was mapped."""
         while isinstance(fn, dist.TransformedDistribution) and isinstance(fn.transforms[-1], SiteMap):
             fn = fn.base_dist
@@ -182,7 +182,7 @@ class Standardised:
         spread = torch.where(spread.isfinite() & (spread > 0), spread, 1.0)
         batch, event = tuple(fn.batch_shape), tuple(u.shape[len(fn.batch_shape) :])
         flat = (*batch, math.prod(event))
-        return Standardised(fn.support, fn.event_dim, centre.reshape(flat), spread.reshape(flat), event)
+        return StandardisedSite(fn.support, fn.event_dim, centre.reshape(flat), spread.reshape(flat), event)
 
     def standardised(self, z: Tensor) -> Tensor:
         """ε of values."""

@@ -20,7 +20,7 @@ NUM_COUPLINGS = 2
 
 
 class Trunk(nn.Module):
-    """Standardised features of a datum, ``(num_rows, num_features)``, to hidden units, ``(num_rows, HIDDEN)``.
+    """StandardisedSite features of a datum, ``(num_rows, num_features)``, to hidden units, ``(num_rows, HIDDEN)``.
 
     Without features, where the data set is the unit, the one hidden unit is 1, and what follows are free parameters.
 
