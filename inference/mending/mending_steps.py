@@ -103,7 +103,7 @@ def train_guide(model: Program, guide: Program, data: Any, example: Batch, budge
     try:
         for leaf in still:
             leaf.requires_grad_(False)
-        _train(model, guide, data, budget)
+        _train(model, guide, data, example, budget)
     finally:
         for leaf in still:
             leaf.requires_grad_(True)
@@ -111,10 +111,10 @@ def train_guide(model: Program, guide: Program, data: Any, example: Batch, budge
 
 def train_both(model: Program, guide: Program, data: Any, example: Batch, budget: Budget) -> None:
     """Train model and guide in place, with a KL term whose weight rises from near 0 to 1 over the first half."""
-    _train(model, guide, data, budget, Beta(WarmUp(max(1, budget.steps // 2))))
+    _train(model, guide, data, example, budget, Beta(WarmUp(max(1, budget.steps // 2))))
 
 
-def _train(model: Program, guide: Program, data: Any, budget: Budget, loss: Any = None) -> None:
+def _train(model: Program, guide: Program, data: Any, example: Batch, budget: Budget, loss: Any = None) -> None:
     """Networks stay in evaluation mode, and buffers as they are: batch norm in the model belongs to the model."""
     num_data = len(data.train) if isinstance(data, Dataset) else len(as_batch(data)[0])
     per_epoch = math.ceil(num_data / budget.batch_size) if budget.divisible else 1
@@ -131,6 +131,7 @@ def _train(model: Program, guide: Program, data: Any, budget: Budget, loss: Any 
             scheduler=lambda optimizer: CosineAnnealingLR(optimizer, epochs),
             seed=int(torch.randint(2**31, ())),
             compile=False,
+            accelerator="cpu" if example[0].device.type == "cpu" else "auto",  # where the pair is
             progress=False,
         )
 
