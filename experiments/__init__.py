@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ppvae.inference import Fit
+    from ppvae.inference import Fit, Mended
 
 __all__ = ["load"]
 
 
-def load(run: str | Path, *, pair: Any = None, run_code: bool = False) -> Fit:
+def load(run: str | Path, *, pair: Any = None, run_code: bool = False, mended: bool = False) -> Fit | Mended:
     """The trained pair of a run directory that ``ppvae run`` has made, ready to be used: a ``Fit``, as of a training.
 
     The settings of the run say which pair it is and on which data it was trained, whose shape is needed; the
@@ -22,6 +22,7 @@ def load(run: str | Path, *, pair: Any = None, run_code: bool = False) -> Fit:
         run: the run directory.
         pair: the pair that was trained, an object with ``model`` and ``guide``; None makes it anew from the settings.
         run_code: whether a file or module of the user's, which the settings may name, may be run to make the pair.
+        mended: with the guide that ``ppvae mend`` has found, a ``Mended``; else the pair as it was trained.
 
     Raises:
         RunError: there is no run.
@@ -41,4 +42,4 @@ def load(run: str | Path, *, pair: Any = None, run_code: bool = False) -> Fit:
     """
     from .runs.reopened import reopened  # slow to import
 
-    return reopened(run, pair, run_code)
+    return reopened(run, pair, run_code, mended)

@@ -5,6 +5,7 @@ from .calibration import Calibration, Simulation, calibrate, simulate
 from .evidence import Evidence, annealed_evidence, estimate_evidence, importance_evidence, log_weights
 from .gap import GapAttribution, Refinement, attribute_gap, refine
 from .latents import ColumnStability, LatentUnits, column_stability, latent_units
+from .mending import Mended, mend
 from .option_records import Annealing, DrawsFrom, Optimiser, Sampling
 from .pair import Finding, check
 from .posterior import (
@@ -57,6 +58,7 @@ __all__ = [
     "FreeBits",
     "GapAttribution",
     "LatentUnits",
+    "Mended",
     "Optimiser",
     "Posterior",
     "Prediction",
@@ -86,6 +88,7 @@ __all__ = [
     "interpolate",
     "latent_units",
     "log_weights",
+    "mend",
     "reconstruct",
     "refine",
     "sample",

@@ -204,9 +204,16 @@ FLOORS = {
     "gap": 4,
     "prediction": 5,
     "svi": 6,
+    "mending": 7,
     "scikit_learn": 7,
 }
-MAY_HANDLE_PROGRAMS = ("inference/pair/", "inference/svi/", "inference/gap/guide_family.py")
+MAY_HANDLE_PROGRAMS = (
+    "inference/pair/",
+    "inference/svi/",
+    "inference/gap/guide_family.py",
+    "inference/mending/guide_reader.py",
+    "inference/mending/mended_guide.py",
+)
 
 
 def room_violations(source: str, file: str) -> list[str]:

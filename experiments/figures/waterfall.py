@@ -32,7 +32,7 @@ def gap_waterfall(numbers: dict[str, Any]) -> Figure:
     level, last = bottom, len(STEPS) + 1
     axes.plot([-0.4, 0.4], [level, level], color=BLACK)
     for i, (name, (_, colour)) in enumerate(STEPS.items(), start=1):
-        _draw_step(axes, i, level, numbers[name], 2 * numbers[f"{name}_standard_error"], colour, top - bottom)
+        draw_step(axes, i, level, numbers[name], 2 * numbers[f"{name}_standard_error"], colour, top - bottom)
         level += numbers[name]
     axes.plot([last - 0.4, last + 0.4], [level, level], color=BLACK)
     for i, value in ((0, bottom), (last, top)):
@@ -48,7 +48,9 @@ def gap_waterfall(numbers: dict[str, Any]) -> Figure:
     return figure
 
 
-def _draw_step(axes: Axes, i: int, level: float, value: float, error: float, colour: str, height: float) -> None:
+def draw_step(
+    axes: Axes, i: int, level: float, value: float, error: float, colour: str, height: float, size: int = 9
+) -> None:
     """Draw the i-th block on its level, with its error and its number, which is below the block where that is thin."""
     axes.bar(i, value, bottom=level, width=0.8, color=colour)
     axes.plot([i - 1.4, i + 0.4], [level, level], color=BLACK, linewidth=0.8, linestyle=":")
@@ -59,7 +61,7 @@ def _draw_step(axes: Axes, i: int, level: float, value: float, error: float, col
         (i, level + value / 2) if inside else (i, level - 0.03 * height),
         ha="center",
         va="center" if inside else "top",
-        fontsize=9,
+        fontsize=size,
         color="white" if inside else BLACK,
     )
 

@@ -1,4 +1,4 @@
-"""The options of the commands that take an earlier run: `ppvae evaluate`, `certify`, `gap` and `posterior`.
+"""The options of the commands that take an earlier run: `ppvae evaluate`, `certify`, `gap`, `mend` and `posterior`.
 
 The options of a command, with types, defaults and meanings, are written here once: the command line builds its parser
 from the class, and the function that does the work takes an instance. Those of `ppvae run` are
@@ -100,6 +100,33 @@ class AttributeOptions:
     def check(self) -> None:
         """Raise OptionError where a count cannot be used; inference checks the others."""
         check_count("num_data", self.num_data)
+
+
+@dataclass(frozen=True)
+class MendOptions:
+    """How the guide of an earlier run is mended, and how the gap is measured before and after.
+
+    Args:
+        num_data: test data that the gap is measured on, evenly spaced over all.
+        tolerance: to which log p(x) is estimated, in nats.
+        steps: gradient steps of each attempt at a better guide.
+        attribution_steps: the largest number of steps of a datum's local optimisation, in each family of guides.
+        train_model: whether the model may be trained on too, with a KL term that is let in slowly, as where latents
+            have collapsed; log p(x) is then that of another model.
+        seed: of all draws; null takes that of the run.
+    """
+
+    num_data: int = 100
+    tolerance: float = 0.1
+    steps: int = 2000
+    attribution_steps: int = 1000
+    train_model: bool = False
+    seed: int | None = None
+
+    def check(self) -> None:
+        """Raise OptionError where a count cannot be used; inference checks the others."""
+        check_count("num_data", self.num_data)
+        check_count("attribution_steps", self.attribution_steps)
 
 
 @dataclass(frozen=True)

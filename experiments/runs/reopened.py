@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ppvae.errors import OptionError
-from ppvae.inference import Fit
+from ppvae.inference import Fit, Mended
 from ppvae.storage import RunDirectory, Settings
 
 from .preparation import device_of
@@ -22,7 +22,7 @@ NUM_SHOWN = 100
 TRUSTED = ("torch.nn:", "ppvae.models:")
 
 
-def reopened(run: str | Path, pair: Any = None, run_code: bool = False) -> Fit:
+def reopened(run: str | Path, pair: Any = None, run_code: bool = False, mended: bool = False) -> Fit | Mended:
     """See :func:`ppvae.experiments.load`."""
     directory = RunDirectory.open(run)
     settings = directory.read_settings().check()
@@ -41,6 +41,8 @@ def reopened(run: str | Path, pair: Any = None, run_code: bool = False) -> Fit:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         batch = tuple(values.to(device) for values in (data.data.draw(x), *context))
+    if mended:
+        return Mended.load(directory.path / "mended.pt", pair.model, pair.guide, batch)
     fit = Fit.load(directory.checkpoint, pair.model, pair.guide, batch)
     stopped = saved_summary(directory).get("training", {}).get("stopped", "unfinished")
     return replace(fit, stopped=stopped, example=like_parameters(batch, fit.parameters, device))

@@ -1,6 +1,16 @@
 """The causes of the gap between log p(x) and the ELBO, and better guides."""
 
 from .attribution import GapAttribution, attribute_gap
+from .guide_family import GuideFamily, Offset, place, shifted_guide
 from .refinement import Refinement, refine
 
-__all__ = ["GapAttribution", "Refinement", "attribute_gap", "refine"]
+__all__ = [
+    "GapAttribution",
+    "GuideFamily",
+    "Offset",
+    "Refinement",
+    "attribute_gap",
+    "place",
+    "refine",
+    "shifted_guide",
+]

@@ -1,5 +1,6 @@
 """Training by stochastic variational inference."""
 
+from .checkpoint import load_parameters, save_values
 from .fit import Fit, fit
 from .objectives import (
     IWAE,
@@ -33,4 +34,6 @@ __all__ = [
     "WakeWake",
     "WarmUp",
     "fit",
+    "load_parameters",
+    "save_values",
 ]

@@ -12,7 +12,13 @@ from typing import Any
 from rich.table import Table
 
 from ppvae.errors import PpvaeError
-from ppvae.experiments.runs.command_options import AssessOptions, AttributeOptions, CertifyOptions, EvaluateOptions
+from ppvae.experiments.runs.command_options import (
+    AssessOptions,
+    AttributeOptions,
+    CertifyOptions,
+    EvaluateOptions,
+    MendOptions,
+)
 from ppvae.storage import RunDirectory, Settings, all_runs
 
 from . import catalogue
@@ -76,6 +82,19 @@ def gap(run: str, options: AttributeOptions, *, command: str = "") -> int:
     from ppvae.experiments.runs.attribute_run import attribute_run
 
     return show_result(attribute_run(RunDirectory.open(run), options, command=command))
+
+
+def mend(run: str, options: MendOptions, *, command: str = "") -> int:
+    """Find a better guide for an earlier run, keeping what gains on held-out data, and measure the gap again.
+
+    Args:
+        run: the run directory.
+        options: of the mending.
+        command: the command line, for the summary.
+    """
+    from ppvae.experiments.runs.mend_run import mend_run
+
+    return show_result(mend_run(RunDirectory.open(run), options, command=command))
 
 
 def posterior(run: str, options: AssessOptions, *, command: str = "") -> int:
@@ -231,6 +250,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "evaluate": evaluate,
     "certify": certify,
     "gap": gap,
+    "mend": mend,
     "posterior": posterior,
     "report": report,
     "compare": compare,

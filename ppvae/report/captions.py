@@ -50,6 +50,11 @@ CAPTIONS = {
         "Each block is the part of the gap that one remedy could remove: a better network for the amortisation, a "
         "richer family of guides for the others. The black bars are two standard errors.",
     ),
+    "mended": Caption(
+        "Steps from the ELBO up to log p(x), one for each cause of the gap, before and after the guide was mended.",
+        "The same blocks, for the guide as it came and for the mended one, on the same data and scale: what has become "
+        "shorter is what mending removed. The black bars are two standard errors.",
+    ),
     "latent_units": Caption(
         "Bars of the KL divergence of every latent unit, the largest first.",
         "The longer a bar, the more its unit carries about x. A unit near zero has collapsed and could be removed.",

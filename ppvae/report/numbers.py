@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from ppvae.errors import RunError
 
 # Which command writes a section of the summary; everything else is written by `ppvae evaluate`.
-WRITTEN_BY = {"certificate": "certify", "gap_attribution": "gap"} | dict.fromkeys(
+WRITTEN_BY = {"certificate": "certify", "gap_attribution": "gap", "mended": "mend"} | dict.fromkeys(
     ("latent_units", "calibration", "quality"), "posterior"
 )
 

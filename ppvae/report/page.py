@@ -27,6 +27,7 @@ from .record import Record, read_record
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 # Sections of the summary that all have the same layout: verdict, remarks, figures, numbers.
 SECTIONS = {
+    "mended": "A mended guide",
     "calibration": "Calibration",
     "quality": "Posterior quality",
     "latent_units": "Latent units",
@@ -191,6 +192,7 @@ def render(template: str, **content: Any) -> str:
         "policy": _policy(script),
         "version": ppvae.__version__,
         "caption": caption,
+        "written_by": WRITTEN_BY,
     }
     return environment.get_template(template).render(**content)
 

@@ -5,6 +5,7 @@ checkpoint.pt    the state of the training, from which `ppvae run --resume` goes
 metrics.csv      a row per epoch
 evidence.nc      log p(x), ELBO and their errors, per datum
 posterior.nc     draws of the guide, for `arviz.from_netcdf`
+mended.pt        the values of a better guide (`ppvae mend`), for `ppvae.experiments.load(RUN, mended=True)`
 reference.nc     draws of the posterior by Markov chains, likewise (`ppvae posterior`)
 decoder.json     a two-dimensional latent, decoded on a grid
 summary.json     the numbers in nats, versions, times
