@@ -15,7 +15,7 @@ from numpy.polynomial.hermite_e import hermegauss
 from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoNormal
 
-from ppvae.errors import OptionError, PairError
+from ppvae.errors import DataError, OptionError, PairError
 from ppvae.inference import fit
 from ppvae.inference.svi.objectives import (
     IWAE,
@@ -32,7 +32,7 @@ from ppvae.inference.svi.objectives import (
     WakeWake,
     WarmUp,
 )
-from ppvae.models import LinearGaussian
+from ppvae.models import VAE, Binomial, LinearGaussian
 
 X = torch.tensor([0.3, -1.2, 2.0], dtype=torch.float64)
 NAMES = ("theta", "loc", "log_scale")
@@ -569,6 +569,19 @@ def test_compiled_steps_are_the_eager_ones(kind):
     _, other = trained(kind())
     assert compiled.step == "compiled"
     assert torch.allclose(one, other, rtol=0, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_counts_are_held_to_their_support_in_compiled_steps_too():
+    """An objective checks the data in every step; the check is a part of the graph."""
+    torch.manual_seed(0)
+    x = torch.randint(0, 3, (20, 4)).double()
+    pair = VAE.for_data(x, Binomial(2), latent_dim=2, hidden=(4,))
+    objective = IWAE(3)
+    result = fit(pair.model, pair.guide, x, loss=objective, epochs=2, compile=True, precision="64-true", progress=False)
+    assert result.step == "compiled"
+    with pytest.raises(DataError, match="outside the support"):
+        objective.loss(pair.model, pair.guide, x + 1)
 
 
 # --- free bits --------------------------------------------------------------------------------------------------------
