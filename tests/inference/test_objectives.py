@@ -283,6 +283,56 @@ def test_no_variance_at_the_exact_posterior(objective):
     assert pair.guide_weight.grad.abs().max() > 0.1  # Pyro's own ELBO has the score's variance
 
 
+# x ~ N(z, 1), z ~ N(y, 1), y ~ N(0, 1), whose guide draws z first, and then y given z.
+CHAIN = ("slope", "log_z", "share", "log_y")
+
+
+def chain_model(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(pyro.sample("y", dist.Normal(0.0, 1.0)), 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def chain_guide_at(values):
+    def chain_guide(x):
+        slope, log_z, share, log_y = (pyro.param(n, torch.tensor(v)) for n, v in zip(CHAIN, values, strict=True))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(slope * x, log_z.exp()))
+            pyro.sample("y", dist.Normal(share * z, log_y.exp()))
+
+    return chain_guide
+
+
+@pytest.mark.parametrize("objective", [STL(3), DReG(3)])
+def test_a_draw_that_depends_on_another_has_no_variance_either(objective):
+    exact = chain_guide_at((2 / 3, math.log(2 / 3) / 2, 0.5, math.log(0.5) / 2))
+    _, found = gradients(objective, programs=(chain_model, exact), names=CHAIN)
+    assert max(g.abs().max() for g in found) < 1e-10
+
+
+def test_dreg_weighs_the_path_through_a_chain_of_draws_once():
+    values = (0.5, 0.1, 0.3, -0.2)
+    leaves = [torch.tensor(v, requires_grad=True) for v in values]
+    slope, log_z, share, log_y = leaves
+    pyro.set_rng_seed(0)
+    noise = [torch.normal(torch.zeros(3, 3), torch.ones(3, 3)) for _ in range(2)]
+    z = slope * X + log_z.exp() * noise[0]
+    y = share * z + log_y.exp() * noise[1]
+    one, two = (v.detach().requires_grad_() for v in (z, y))
+    constant = [leaf.detach() for leaf in leaves]
+    log_p = (
+        dist.Normal(0.0, 1.0).log_prob(two) + dist.Normal(two, 1.0).log_prob(one) + dist.Normal(one, 1.0).log_prob(X)
+    )
+    log_q = dist.Normal(constant[0] * X, constant[1].exp()).log_prob(one)
+    log_q = log_q + dist.Normal(constant[2] * one, constant[3].exp()).log_prob(two)
+    weights = (log_p - log_q).softmax(0).detach()
+    partial = torch.autograd.grad((log_p - log_q).sum(), (one, two))
+    wanted = torch.autograd.grad((z, y), leaves, [-(weights**2) * g for g in partial])
+    value, found = gradients(DReG(3), programs=(chain_model, chain_guide_at(values)), names=CHAIN)
+    assert value == pytest.approx(-((log_p - log_q).logsumexp(0) - math.log(3)).sum().item(), abs=1e-12)
+    assert close(found, wanted)
+
+
 def rows(objective, num_rows, seed=0, x=1.5):
     """Gradients in every parameter of so many equal data: independent replicates, ``(parameters, num_rows)``."""
     pyro.clear_param_store()
