@@ -60,7 +60,7 @@ class Config:
         epochs: passes over the data.
         num_particles: K of the objectives over particles.
         nats: per unit and datum that free bits leave free.
-        threshold: activity from which a unit counts, in variances of its prior: in a short training none is quite idle.
+        threshold: activity from which a unit counts, in variances of its prior; a short training leaves none idle.
         tolerance: half-width of the interval for log p(x) of a datum, in nats.
         budget: the most evaluations of the pair per datum for that.
         seed: of all randomness.

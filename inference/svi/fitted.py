@@ -114,8 +114,8 @@ class Fit(TrainedPair):
     def __repr__(self) -> str:
         why = {"plateau": "the validation ELBO no longer improves", "interrupted": "interrupted"}.get(self.stopped)
         lines = [
-            f"Fit: {self.loss} {self.elbo:.2f} nats per datum in epoch {len(self.history)}, after {self.steps} steps and "
-            f"{self.seconds:.0f} s ({why or self.stopped})"
+            f"Fit: {self.loss} {self.elbo:.2f} nats per datum in epoch {len(self.history)}, after {self.steps} steps "
+            f"and {self.seconds:.0f} s ({why or self.stopped})"
         ]
         if self.history and not math.isnan(self.history[-1]["validation_elbo"]):
             score = max(row["validation_elbo"] for row in self.history)

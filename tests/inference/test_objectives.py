@@ -15,7 +15,7 @@ from numpy.polynomial.hermite_e import hermegauss
 from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoNormal
 
-from ppvae.errors import OptionError, PairError
+from ppvae.errors import DataError, OptionError, PairError
 from ppvae.inference import fit
 from ppvae.inference.svi.objectives import (
     IWAE,
@@ -32,7 +32,7 @@ from ppvae.inference.svi.objectives import (
     WakeWake,
     WarmUp,
 )
-from ppvae.models import LinearGaussian
+from ppvae.models import VAE, Binomial, LinearGaussian
 
 X = torch.tensor([0.3, -1.2, 2.0], dtype=torch.float64)
 NAMES = ("theta", "loc", "log_scale")
@@ -281,6 +281,56 @@ def test_no_variance_at_the_exact_posterior(objective):
     pair.zero_grad()
     Trace_ELBO().loss_and_grads(pair.model, pair.guide, x)
     assert pair.guide_weight.grad.abs().max() > 0.1  # Pyro's own ELBO has the score's variance
+
+
+# x ~ N(z, 1), z ~ N(y, 1), y ~ N(0, 1), whose guide draws z first, and then y given z.
+CHAIN = ("slope", "log_z", "share", "log_y")
+
+
+def chain_model(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(pyro.sample("y", dist.Normal(0.0, 1.0)), 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def chain_guide_at(values):
+    def chain_guide(x):
+        slope, log_z, share, log_y = (pyro.param(n, torch.tensor(v)) for n, v in zip(CHAIN, values, strict=True))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(slope * x, log_z.exp()))
+            pyro.sample("y", dist.Normal(share * z, log_y.exp()))
+
+    return chain_guide
+
+
+@pytest.mark.parametrize("objective", [STL(3), DReG(3)])
+def test_a_draw_that_depends_on_another_has_no_variance_either(objective):
+    exact = chain_guide_at((2 / 3, math.log(2 / 3) / 2, 0.5, math.log(0.5) / 2))
+    _, found = gradients(objective, programs=(chain_model, exact), names=CHAIN)
+    assert max(g.abs().max() for g in found) < 1e-10
+
+
+def test_dreg_weighs_the_path_through_a_chain_of_draws_once():
+    values = (0.5, 0.1, 0.3, -0.2)
+    leaves = [torch.tensor(v, requires_grad=True) for v in values]
+    slope, log_z, share, log_y = leaves
+    pyro.set_rng_seed(0)
+    noise = [torch.normal(torch.zeros(3, 3), torch.ones(3, 3)) for _ in range(2)]
+    z = slope * X + log_z.exp() * noise[0]
+    y = share * z + log_y.exp() * noise[1]
+    one, two = (v.detach().requires_grad_() for v in (z, y))
+    constant = [leaf.detach() for leaf in leaves]
+    log_p = (
+        dist.Normal(0.0, 1.0).log_prob(two) + dist.Normal(two, 1.0).log_prob(one) + dist.Normal(one, 1.0).log_prob(X)
+    )
+    log_q = dist.Normal(constant[0] * X, constant[1].exp()).log_prob(one)
+    log_q = log_q + dist.Normal(constant[2] * one, constant[3].exp()).log_prob(two)
+    weights = (log_p - log_q).softmax(0).detach()
+    partial = torch.autograd.grad((log_p - log_q).sum(), (one, two))
+    wanted = torch.autograd.grad((z, y), leaves, [-(weights**2) * g for g in partial])
+    value, found = gradients(DReG(3), programs=(chain_model, chain_guide_at(values)), names=CHAIN)
+    assert value == pytest.approx(-((log_p - log_q).logsumexp(0) - math.log(3)).sum().item(), abs=1e-12)
+    assert close(found, wanted)
 
 
 def rows(objective, num_rows, seed=0, x=1.5):
@@ -569,6 +619,19 @@ def test_compiled_steps_are_the_eager_ones(kind):
     _, other = trained(kind())
     assert compiled.step == "compiled"
     assert torch.allclose(one, other, rtol=0, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_counts_are_held_to_their_support_in_compiled_steps_too():
+    """An objective checks the data in every step; the check is a part of the graph."""
+    torch.manual_seed(0)
+    x = torch.randint(0, 3, (20, 4)).double()
+    pair = VAE.for_data(x, Binomial(2), latent_dim=2, hidden=(4,))
+    objective = IWAE(3)
+    result = fit(pair.model, pair.guide, x, loss=objective, epochs=2, compile=True, precision="64-true", progress=False)
+    assert result.step == "compiled"
+    with pytest.raises(DataError, match="outside the support"):
+        objective.loss(pair.model, pair.guide, x + 1)
 
 
 # --- free bits --------------------------------------------------------------------------------------------------------

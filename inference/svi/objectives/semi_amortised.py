@@ -47,7 +47,7 @@ class SemiAmortised(ParticleObjective):
         >>> from ppvae.inference import fit
         >>> from ppvae.models import LinearGaussian
         >>> _ = torch.manual_seed(0)
-        >>> pair, x = LinearGaussian(3, 1, full_covariance=False), torch.randn(20, 3)
+        >>> pair, x = LinearGaussian(3, 2, full_covariance=False), torch.randn(20, 3)
         >>> options = {"epochs": 2, "progress": False}
         >>> fit(pair.model, pair.guide, x, loss=SemiAmortised(num_steps=2), **options).steps
         2
