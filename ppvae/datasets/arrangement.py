@@ -66,8 +66,7 @@ class Arranged:
     """The data of a source as rows, and what stands beside them, over all parts one after the other.
 
     Attributes:
-        parts: the rows, ``(num_data, num_features)`` each, of one part or of three, of which that to validate on may
-            be empty.
+        parts: the rows, ``(num_data, num_features)`` each, of one part, of training and test data, or of three parts.
         datum_shape: the shape of one datum in the source; ``()`` where it is one number.
         columns: their names, where they have names.
         context: what the programs take after x, by name.
@@ -144,13 +143,11 @@ def arrange(found: Found, roles: Roles) -> Arranged:
 
 
 def _keys_of_x(found: Found) -> list[str]:
-    """The names of the one array, or of the three parts."""
+    """The names of the one array, or of the parts."""
     named = found.members
-    parts = [
-        next((key for key in (part, "valid") if key in named and part in (key, "validation")), "") for part in PARTS
-    ]
-    if all(parts):
-        return parts
+    keys = {"train": "train", "validation": "valid" if "valid" in named else "validation", "test": "test"}
+    if {"train", "test"} <= named.keys():
+        return [key for key in keys.values() if key in named]
     if "x" in named or len(named) == 1:
         return ["x"] if "x" in named else list(named)
     listed = ", ".join(sorted(named)) or "none"
@@ -195,7 +192,7 @@ def _numbers(
     if len(rest):
         demand_measurements(rest, what, roles.label is not None, roles.label == NO_LABEL or not first)
     values = frame_values(rest, what)
-    return Array(what, values[:, 0] if values.shape[1] == 1 else values, tuple(rest.columns)), taken
+    return Array(what, values[:, 0] if values.shape[1] == 1 else values, tuple(rest.columns.tolist())), taken
 
 
 def _plain(values: np.ndarray, name: str, what: str) -> np.ndarray:
