@@ -6,6 +6,7 @@ from .context import Context
 from .dataset import Dataset
 from .known import DATASETS
 from .load import load_dataset
+from .program_arguments import program_arguments
 from .splits import Split
 from .standardise import Standardisation
 
@@ -18,6 +19,7 @@ __all__ = [
     "Standardisation",
     "evenly_spaced",
     "load_dataset",
+    "program_arguments",
     "to_rows",
     "without_missing",
 ]

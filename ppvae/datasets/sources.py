@@ -1,4 +1,4 @@
-"""Which reader a source of data needs: a file, an object in memory, a torch data set, or parts that are sources each."""
+"""Which reader a source of data needs: files, objects in memory, torch data sets, or parts that are sources each."""
 
 from __future__ import annotations
 
