@@ -43,7 +43,9 @@ def reopened(run: str | Path, pair: Any = None, run_code: bool = False) -> Fit:
         batch = tuple(values.to(device) for values in (data.data.draw(x), *context))
     fit = Fit.load(directory.checkpoint, pair.model, pair.guide, batch)
     stopped = saved_summary(directory).get("training", {}).get("stopped", "unfinished")
-    return replace(fit, stopped=stopped, example=like_parameters(batch, fit.parameters, device))
+    return replace(
+        fit, stopped=stopped, units=data.data.standardisation, example=like_parameters(batch, fit.parameters, device)
+    )
 
 
 def _code_of(settings: Settings) -> list[str]:

@@ -5,13 +5,15 @@ from .arrays import evenly_spaced, to_rows, without_missing
 from .context import Context
 from .dataset import Dataset
 from .known import DATASETS
-from .load import load_dataset
+from .load import BYTES, load_dataset
 from .program_arguments import program_arguments
-from .splits import Split
+from .splits import FRACTIONS, Split
 from .standardise import Standardisation
 
 __all__ = [
+    "BYTES",
     "DATASETS",
+    "FRACTIONS",
     "PARTS",
     "Context",
     "Dataset",
