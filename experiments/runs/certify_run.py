@@ -48,7 +48,7 @@ def certify_run(directory: RunDirectory, options: CertifyOptions, *, command: st
         seed=run.settings.seed,
         progress=True,
     )
-    certificate = certificate.shifted(log_jacobian(run.data, certificate.x))
+    certificate = certificate.shifted(log_jacobian(run.data, run.x if run.data.unit == "data set" else certificate.x))
     split = MODEL if simulated else run.split
     section = {"split": split, "unit": run.data.unit, **certificate.summary(), "seed": run.settings.seed}
     remarks = [*([] if simulated else run.remarks("num_data", options.num_data)), *certificate.remarks()]

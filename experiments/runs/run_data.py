@@ -92,6 +92,10 @@ class RunData:
         name, index = self._place(part, most)
         return torch.arange(len(getattr(self.data, name)))[index]
 
+    def labels(self, part: str, most: int | None = None) -> list[str] | None:
+        """The labels of :meth:`batch` in words; None where there are none."""
+        return self.data.label_words(*self._place(part, most))
+
     def some(self, batch: Batch, most: int) -> Batch:
         """So many at most of the data of a batch, evenly spaced, where they can be cut."""
         if not self.data.divided:

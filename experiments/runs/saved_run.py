@@ -58,6 +58,10 @@ class SavedRun:
         whole = f"{option} = {most} has no effect: these data cannot be divided, and all {len(self.x)} are measured."
         return [*self.data.remarks, whole]
 
+    def labels(self) -> list[str] | None:
+        """The labels of the data to evaluate on, in words; None where there are none."""
+        return self.data.labels(self.split, self.settings.max_eval)
+
     def some(self, most: int) -> Batch:
         """So many at most of the data to evaluate on, evenly spaced, with their context."""
         return self.data.some(self.batch, most)

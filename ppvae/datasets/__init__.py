@@ -6,7 +6,7 @@ from .context import Context
 from .dataset import Dataset
 from .known import DATASETS
 from .load import BYTES, load_dataset
-from .program_arguments import program_arguments
+from .program_arguments import column_names, program_arguments
 from .splits import FRACTIONS, Split
 from .standardise import Standardisation
 
@@ -19,6 +19,7 @@ __all__ = [
     "Dataset",
     "Split",
     "Standardisation",
+    "column_names",
     "evenly_spaced",
     "load_dataset",
     "program_arguments",

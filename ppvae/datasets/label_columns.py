@@ -39,13 +39,12 @@ def demand_measurements(frame: DataFrame, what: str, asked: bool, all_numbers: b
     Raises:
         DataError: with the columns and the ways out.
     """
-    texts = [_text(name, frame[name]) for name in frame.columns.tolist()]
-    texts = [text for text in texts if text]
-    if texts:
-        raise DataError(_question(what, texts, is_label=True))
-    found = {} if all_numbers else _suspects(frame, asked)
-    if found:
-        raise DataError(_question(what, list(found.values()), is_label=False))
+    texts = {name: _text(name, frame[name]) for name in frame.columns.tolist()}
+    numbers = frame[[name for name, text in texts.items() if not text]]
+    found = {name: text for name, text in texts.items() if text}
+    suspects = {} if all_numbers or not numbers.shape[1] else _suspects(numbers, asked or bool(found))
+    if found or suspects:
+        raise DataError(_question(what, [*found.values(), *suspects.values()], is_label=bool(found)))
 
 
 def _question(what: str, columns: list[str], is_label: bool) -> str:
@@ -89,19 +88,17 @@ def _is_number(word: str) -> bool:
 def _suspects(frame: DataFrame, asked: bool) -> dict[Hashable, str]:
     """Columns that look like labels or identities, each with what it looks like."""
     found: dict[Hashable, str] = {}
-    if frame.shape[1] < 2:
-        return found
     names = frame.columns.tolist()
     whole = [name for name in names if _is_whole(frame[name])]
     for name in names:
         word = re.sub(r"[\s-]", "_", str(name).strip().lower().replace("unnamed: 0", "rowid"))
         if word in IDENTITIES or word.endswith("_id"):
             found[name] = f"column {name!r} is named like an identity"
-        elif name in whole and _counts_rows(frame[name].to_numpy()):
+        elif name in whole and len(names) > 1 and _counts_rows(frame[name].to_numpy()):
             found[name] = f"column {name!r} counts the rows"
         elif not asked and word in LABELS:
             found[name] = f"column {name!r} is named like a label"
-    if not asked and not found:
+    if not asked and not found and frame.shape[1] > 1:
         found = _few_values(frame, whole)
     return found
 

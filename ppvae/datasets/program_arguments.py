@@ -50,6 +50,12 @@ def program_arguments(x: Any, name: str = "x") -> tuple[Any, ...]:
     return _of_source(x, name)
 
 
+def column_names(x: Any) -> tuple[str, ...]:
+    """The names of the features of a table, or of the table that ``(x, *context)`` begins with; empty of all else."""
+    first = x[0] if isinstance(x, tuple) and x else x
+    return tuple(str(name) for name in first.columns) if is_table(first) and hasattr(first, "columns") else ()
+
+
 def _is_batch(x: Any) -> bool:
     """Whether this is ``(x, *context)``: a tuple, or a list that begins with a tensor, as batches of loaders are."""
     if isinstance(x, list) and x and isinstance(x[0], np.ndarray) and x[0].ndim:
