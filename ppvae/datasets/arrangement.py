@@ -73,6 +73,7 @@ class Arranged:
         chosen: which of it came from ``context_columns``.
         names: the names of classes, by the name of a label or context that was text.
         label: for each datum; None where there is none.
+        label_names: the names of its classes, where it was text.
         split: the same of the column that names parts.
         stratify: the same of the column of classes.
         missing: how many values are missing, and where the first is, in words; empty where none are.
@@ -86,6 +87,7 @@ class Arranged:
     chosen: tuple[str, ...]
     names: dict[str, tuple[str, ...]]
     label: np.ndarray | None
+    label_names: tuple[str, ...] | None
     split: np.ndarray | None
     stratify: np.ndarray | None
     missing: str
@@ -135,6 +137,7 @@ def arrange(found: Found, roles: Roles) -> Arranged:
         chosen=roles.context,
         names={name: names for name, (_, names) in coded.items() if names},
         label=None if label is None else coded[label][0],
+        label_names=coded[label][1] or None if label is not None else None,
         split=None if roles.split is None else beside[roles.split],
         stratify=None if roles.stratify is None else beside[roles.stratify],
         missing="; ".join(filter(None, missing)),

@@ -152,7 +152,7 @@ def _divided(found: Found, arranged: Arranged, split: Split, seed: int) -> Datas
         test,
         shape or (1,),
         labels=None if label is None else {part: label[index] for part, index in names.items()},
-        label_names=_label_names(arranged),
+        label_names=arranged.label_names,
         total_count=BYTES if arranged.is_bytes and largest >= LEAST_OF_PICTURES else None,
         rows=names,
         own_parts=own_parts,
@@ -161,11 +161,6 @@ def _divided(found: Found, arranged: Arranged, split: Split, seed: int) -> Datas
         columns=arranged.columns,
         duplicates=copies,
     )
-
-
-def _label_names(arranged: Arranged) -> tuple[str, ...] | None:
-    asked = [names for name, names in arranged.names.items() if name not in arranged.chosen]
-    return asked[0] if asked else None
 
 
 def _codes(arranged: Arranged) -> list[str]:
@@ -196,7 +191,7 @@ def _standardised(data: Dataset, what: str) -> Dataset:
     zeros = f", but for {kept} columns of zeros and ones" if kept else ""
     note = (
         f"x was standardised by the means and standard deviations of the training data{zeros}; log p(x) and ELBO are "
-        "those of x in its own units, with the Jacobian −Σ log s in them."
+        "those of x in its own units, with the Jacobian −Σ log s in them; pictures show x standardised."
     )
     parts = {part: units.apply(getattr(data, part)) for part in PARTS}
     return replace(data, **parts, standardisation=units, notes=(*data.notes, note))  # type: ignore[arg-type]
