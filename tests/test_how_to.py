@@ -8,7 +8,7 @@ import torch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["use_a_trained_pair"])
+@pytest.mark.parametrize("name", ["use_a_trained_pair", "bring_your_data"])
 def test_the_blocks_of_a_page_run(repository, name, capsys):
     torch.set_default_dtype(torch.float32)  # what a reader has; the fixture puts it back
     page = (repository / "docs" / "how_to" / f"{name}.md").read_text(encoding="utf-8")

@@ -82,7 +82,7 @@ def in_memory(value: Any, what: str, name: str) -> Found:
     Raises:
         DataError: it holds no data.
     """
-    if _is_annotated(value):
+    if is_annotated(value):
         return _of_annotated(value, what, name)
     if isinstance(value, Mapping):
         arrays = {str(key): member(each, f"{key!r} of {what}") for key, each in value.items()}
@@ -160,7 +160,7 @@ def _two(shapes: set[tuple[int, ...]]) -> str:
     return " and ".join(str(shape) for shape in sorted(shapes)[:2])
 
 
-def _is_annotated(value: Any) -> bool:
+def is_annotated(value: Any) -> bool:
     """Whether a value is an AnnData, or looks like one."""
     return all(hasattr(value, name) for name in ("X", "obs", "var_names"))
 

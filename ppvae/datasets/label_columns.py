@@ -70,9 +70,10 @@ def _text(name: Hashable, column: Series) -> str:
     words = [value for value in there if isinstance(value, str) and not _is_number(value)]
     if len(words) < len(there) / 2 and words and all(isinstance(value, str) for value in there):
         place = next(i for i, value in enumerate(column) if value == words[0])
+        cells = f"{len(words)} cell{'s' * (len(words) > 1)}"
         return (
-            f"column {name!r} holds numbers but for {len(words)} cells, the first {words[0]!r} in row {place}, counted "
-            "from 0: write NA or nothing where a value is missing"
+            f"column {name!r} holds numbers but for {cells}, the first {words[0]!r} in row {place}, counted from 0: "
+            "write NA or nothing where a value is missing"
         )
     return f"column {name!r} holds {column.dtype}, {there.nunique()} different values such as {example!r}"
 

@@ -13,7 +13,7 @@ from ppvae.errors import DataError, DatasetError, suggestion
 
 from .arrangement import PARTS
 from .dataset import Dataset
-from .found import ONE, Found, in_memory
+from .found import ONE, Found, in_memory, is_annotated
 from .known import DATASETS
 from .torch_datasets import in_torch, is_torch_data
 from .user_files import OTHER_KINDS, SUFFIXES, in_file
@@ -33,6 +33,8 @@ def find(source: Any) -> Found:
     what = f"the {name}"
     if isinstance(source, Mapping) and {"train", "test"} <= {str(key) for key in source}:
         return _joined({str(key): find(value) for key, value in source.items()}, what)
+    if is_annotated(source):
+        return in_memory(source, what, name)
     if is_torch_data(source) and not isinstance(source, Tensor) and not hasattr(source, "columns"):
         return in_torch(source, what, name)
     return in_memory(source, what, name)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # Words for a missing value in a table, of those that pandas reads as one; an empty cell is one too.
 MISSING = ("NA", "N/A", "n/a", "<NA>", "#N/A", "NULL", "null", "None", "NaN", "nan")
 SEPARATORS = ("\t", ";", ",", "|", " ")
+# The first of years that name columns.
+YEARS = (1800, 2100)
 # So many lines show how a file is written.
 NUM_SHOWN = 200
 _WITH_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
@@ -103,7 +105,13 @@ def dialect_of(path: Path) -> Dialect:
         if len(words) == len(first) > 1 and not any(_is_number(word, decimal) for word in words):
             header, skipped = tuple(words), skipped - 1
     index = header is not None and len(first) > 1 and header[0] == "" and "" not in header[1:]
-    if named and others and all(len(row) == len(first) + 1 for row in others) and _names_rows(others):
+    if (
+        named
+        and others
+        and len(first) > 1
+        and all(len(row) == len(first) + 1 for row in others)
+        and _names_rows(others)
+    ):
         header, index = ("", *first), True
     if header is not None and len(header) > 1 and "" in (header[1:] if index else header):
         raise DataError(f"a name in the first line of {path} is empty: give each column a name, or none of them.")
@@ -167,7 +175,7 @@ def _is_header(first: Sequence[str], others: Sequence[Sequence[str]], decimal: s
     if not any(is_text) and first[0] and all(cell in MISSING for cell in first):
         return True
     if not any(is_text):
-        return _counts_up(first) and not (others and _counts_up(others[0]))
+        return _counts_up(first, 0, 0) or (_counts_up(first, *YEARS) and not (others and _counts_up(others[0], *YEARS)))
     if all(text or not cell for text, cell in zip(is_text, first, strict=True)):
         return True
     below = [row for row in others if len(row) == len(first)]
@@ -177,9 +185,9 @@ def _is_header(first: Sequence[str], others: Sequence[Sequence[str]], decimal: s
     return any(over_numbers)
 
 
-def _counts_up(line: Sequence[str]) -> bool:
-    """Whether the cells are consecutive whole numbers, as years are, or the names that pandas gives."""
-    if len(line) < 3 or not all(cell.isdigit() for cell in line):
+def _counts_up(line: Sequence[str], least: int, most: int) -> bool:
+    """Whether the cells are consecutive whole numbers whose first is such: the names of pandas begin with 0."""
+    if len(line) < 3 or not all(cell.isdigit() for cell in line) or not least <= int(line[0]) <= most:
         return False
     return [int(cell) - int(line[0]) for cell in line] == list(range(len(line)))
 

@@ -68,6 +68,7 @@ FILES = {
     "index of R": ("m.csv", _text([f"r{i},{line}" for i, line in enumerate(LINES)]), {}, X),
     "years as names": ("m.csv", _text(LINES, "2019,2020,2021"), {}, X),
     "names of pandas": ("m.csv", _text(LINES, "0,1,2"), {}, X),
+    "whole numbers that count up": ("m.csv", "1,2,3\n4,5,6\n1,9,7\n", {}, [[1, 2, 3], [4, 5, 6], [1, 9, 7]]),
     "one column": ("m.csv", _text([line.split(",")[0] for line in LINES], "a"), {}, X[:, :1]),
     "exponents": ("m.csv", _text([",".join(f"{float(c):.6e}" for c in line.split(",")) for line in LINES], ""), {}, X),
     "truth values": ("m.csv", _text(["True,0.5", "False,1.5", "True,2.5"], "a,b"), {}, [[1, 0.5], [0, 1.5], [1, 2.5]]),
@@ -91,7 +92,7 @@ FILES = {
     "saved index": ("m.csv", _text(WITH_INDEX, "Unnamed: 0,a,b,c"), {}, "'Unnamed: 0'"),
     "digits with their class first": ("m.csv", _text(MNIST, ""), {}, "column 0 holds 3 different whole numbers"),
     "a word for missing": ("m.csv", _text(["1.5,?", "2.5,3.5", "0.5,4.5"], "a,b"), {},
-                           "1 cells, the first '?' in row 0"),
+                           "1 cell, the first '?' in row 0"),
     "percent": ("m.csv", _text(["1%,2", "3%,4", "5%,6"], "a,b"), {}, "such as '1%'"),
     "thousands": ("m.csv", _text(['"1,234.5",2', '"3,456.5",4', '"5,678.5",6'], "a,b"), {}, "such as '1,234.5'"),
     "point and comma": ("m.csv", "1,5;2.5\n2,5;3.5\n3,5;4.5\n", {}, "decimal comma, such as '1,5'"),
@@ -101,6 +102,7 @@ FILES = {
     "a cell too many": ("m.csv", _text([*LINES[:4], LINES[4] + ",7"]), {}, "row 6 has 4 cells"),
     "a cell too few": ("m.csv", _text([*LINES[:4], "1,2"]), {}, "row 6 has 2 cells"),
     "commas at the end": ("m.csv", _text([line + "," for line in LINES]), {}, "different lengths"),
+    "a decimal comma between commas": ("m.csv", _text(["1,5", "2,5", "3,5"], "a"), {}, "different lengths"),
     "infinity": ("m.csv", _text([*LINES, "1,inf,2"]), {}, "row 12, column 'b'"),
     "a number beyond single precision": ("m.csv", _text([*LINES, "1,2e300,2"]), {}, "overlarge"),
     "an identity of nine digits": ("m.csv", _text(["100000001,5", "100000002,7", "100000007,2"], "a,b"), {}, "rounds"),
@@ -209,6 +211,12 @@ class Annotated:
     X: object
     obs: pd.DataFrame
     var_names: list[str]
+
+    def __len__(self):
+        return self.X.shape[0]
+
+    def __getitem__(self, i):
+        raise NotImplementedError
 
 
 T = torch.from_numpy(X)
