@@ -72,10 +72,11 @@ def _text(name: Hashable, column: Series) -> str:
         place = next(i for i, value in enumerate(column) if value == words[0])
         cells = f"{len(words)} cell{'s' * (len(words) > 1)}"
         return (
-            f"column {name!r} holds numbers but for {cells}, the first {words[0]!r} in row {place}, counted from 0: "
+            f"column {name!r} does not hold numbers in {cells}, the first {words[0]!r} in row {place}, counted from 0: "
             "write NA or nothing where a value is missing"
         )
-    return f"column {name!r} holds {column.dtype}, {there.nunique()} different values such as {example!r}"
+    what = f"{column.dtype}, {there.nunique()} different values such as {example!r}"
+    return f"column {name!r} does not hold numbers, but {what}"
 
 
 def _is_number(word: str) -> bool:
