@@ -25,6 +25,7 @@ class Standardisation:
         scale: the standard deviation of each; 1, with mean 0, of features that are zeros and ones.
 
     Example:
+        >>> import torch
         >>> units = Standardisation.of(torch.tensor([[1.0, 10.0], [3.0, 30.5]]), "the array")
         >>> y = units.apply(torch.tensor([[1.0, 30.5]]))
         >>> y.tolist(), units.undo(y).tolist()
