@@ -30,8 +30,8 @@ class Standardisation:
         >>> y = units.apply(torch.tensor([[1.0, 30.5]]))
         >>> y.tolist(), units.undo(y).tolist()
         ([[-1.0, 1.0]], [[1.0, 30.5]])
-        >>> units.log_jacobian(y)  # −log 1 − log 10.25
-        tensor([-2.3273])
+        >>> units.log_jacobian(y)  # −log 1 − log 10.25, in nats
+        tensor([-2.3273], dtype=torch.float64)
     """
 
     mean: Tensor
