@@ -7,6 +7,7 @@ import pytest
 import torch
 
 PAGES = [
+    "bring_your_data",
     "choose_an_estimator",
     "fix_collapse",
     "missing_values",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,9 @@ LEAST, MOST, SHARE = 3.0, 6.0, 0.95
 MOST_BYTES = 2_000_000
 
 
-def latent_plane(pair: Any, posterior: xr.Dataset, x: Tensor, event_shape: tuple[int, ...]) -> dict[str, Any] | None:
+def latent_plane(
+    pair: Any, posterior: xr.Dataset, x: Tensor, event_shape: tuple[int, ...], labels: Sequence[str] | None = None
+) -> dict[str, Any] | None:
     """Decode the latent plane of a pair.
 
     Args:
@@ -31,12 +34,13 @@ def latent_plane(pair: Any, posterior: xr.Dataset, x: Tensor, event_shape: tuple
         posterior: draws of the guide, ``(chain, draw, datum, ...)`` for each site.
         x: data, for their type and place.
         event_shape: the shape of a datum.
+        labels: of each of x, in words, which colour its mean; None where there are none.
 
     Returns:
         What ``decoder.json`` holds: ``site``; ``axis``, the values that both dimensions take; ``event_shape``;
         ``grid``, bytes ``[z₁][z₀][feature]`` in base 64, of which 0 means ``low`` and 255 ``high``; ``means``, the
-        posterior mean of each datum on the plane. None where the latent is not one vector of length 2, the pair has no
-        such ``decode``, or a datum is too large.
+        posterior mean of each datum on the plane; ``labels``, those of these data, where there are any. None where the
+        latent is not one vector of length 2, the pair has no such ``decode``, or a datum is too large.
     """
     sites = list(posterior.data_vars)
     if not callable(getattr(pair, "decode", None)) or len(sites) != 1:
@@ -58,6 +62,7 @@ def latent_plane(pair: Any, posterior: xr.Dataset, x: Tensor, event_shape: tuple
     values = decoded.double().cpu().numpy().reshape(NUM_STEPS, NUM_STEPS, -1)
     if not np.isfinite(values).all():
         return None
+    on_plane = np.abs(means).max(1) <= axis[-1]
     low, high = float(values.min()), float(values.max())
     steps = np.rint((values - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
     return {
@@ -67,5 +72,6 @@ def latent_plane(pair: Any, posterior: xr.Dataset, x: Tensor, event_shape: tuple
         "low": low,
         "high": high,
         "grid": base64.b64encode(steps.tobytes()).decode(),
-        "means": [[round(a, 3), round(b, 3)] for a, b in means if max(abs(a), abs(b)) <= axis[-1]],
+        **({} if labels is None else {"labels": [labels[int(i)] for i in posterior["datum"].to_numpy()[on_plane]]}),
+        "means": [[round(a, 3), round(b, 3)] for a, b in means[on_plane]],
     }

@@ -28,6 +28,7 @@ from .style import BLUE, ORANGE, WIDTH, new_figure
 
 # What the ellipses of one and two standard deviations of a Gaussian in the plane hold, 1 − exp(−k²/2).
 SHADES = {0.393: "#6BAED6", 0.865: "#C6DBEF"}
+CLASSES = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8A7A00")
 STYLES = {1: "-", 2: "--"}
 POINTS, GUIDE_DRAWS, MOST_PANELS = 120, 500, 6
 # Each grid reaches as far as the density on the one before is no lower than this below its highest value, in nats.
@@ -35,13 +36,14 @@ DEPTH, REFINEMENTS = 12.0, 3
 MEMORY_MB = 64.0
 
 
-def latent_map(tree: xr.DataTree) -> Figure | None:
+def latent_map(tree: xr.DataTree, labels: Sequence[str] | None = None) -> Figure | None:
     """The guide's means at the data with ellipses of one standard deviation, over draws of the prior.
 
     The plane is that of the two coordinates in which the means differ most.
 
     Args:
         tree: draws of the guide and of the prior, as :func:`ppvae.inference.to_datatree` makes it.
+        labels: of the data, in words, which colour them; None where there are none.
 
     Returns:
         None where there are fewer than two coordinates.
@@ -54,16 +56,23 @@ def latent_map(tree: xr.DataTree) -> Figure | None:
     figure, axes = new_figure(4.8)
     some = prior.reshape(-1, len(names))[:: max(1, prior[..., 0].size // 2000)]
     axes.plot(some[:, i], some[:, j], ".", color="0.8", markersize=2, zorder=0)
-    for mean, scale in zip(means, scales, strict=True):
+    classes = sorted(set(labels or [""]))[: len(CLASSES)]
+    for mean, scale, label in zip(means, scales, labels or [""] * len(means), strict=True):
+        colour = CLASSES[classes.index(label)] if label in classes else "0.4"
         sizes = 2 * scale[i], 2 * scale[j]
-        axes.add_patch(Ellipse((mean[i], mean[j]), *sizes, facecolor=BLUE, alpha=0.25, linewidth=0))
-    axes.plot(means[:, i], means[:, j], ".", color=BLUE, markersize=3)
+        axes.add_patch(Ellipse((mean[i], mean[j]), *sizes, facecolor=colour, alpha=0.25, linewidth=0))
+        axes.plot(mean[i], mean[j], ".", color=colour, markersize=3 if labels is None else 5)
     axes.set(xlabel=names[i], ylabel=names[j], aspect="equal")
     handles = [
         Line2D([], [], color=BLUE, marker=".", linestyle="", label=f"q: mean of each of {len(means)} data"),
         Patch(color=BLUE, alpha=0.25, label="q: one standard deviation"),
         Line2D([], [], color="0.7", marker=".", linestyle="", label="draws of the prior"),
     ]
+    if labels is not None:
+        handles += [
+            Line2D([], [], color=colour, marker=".", linestyle="", label=name)
+            for name, colour in zip(classes, CLASSES, strict=False)
+        ]
     axes.legend(handles=handles, loc="upper right", fontsize=8)
     return figure
 

@@ -132,9 +132,21 @@ def _assess_units(run: SavedRun, common: dict[str, Any]) -> dict[str, Any]:
         **common,
     }
     tree = to_datatree(model, guide, run.some(NUM_MAPPED), draws=DrawsFrom(num_draws=25), predictive=False, seed=seed)
-    figures = {"latent_units": latent_unit_bars(units), "latent_units_map": latent_space.latent_map(tree)}
+    figures = {
+        "latent_units": latent_unit_bars(units),
+        "latent_units_map": latent_space.latent_map(tree, _labels(run, NUM_MAPPED)),
+    }
     write_section(run, "latent_units", units.to_dataset(), section, _without_none(figures))
     return section
+
+
+def _labels(run: SavedRun, most: int) -> list[str] | None:
+    """The labels of so many data, in words; None where there are none, or the data share their latents."""
+    labels = run.labels()
+    if labels is None or run.data.unit == "data set":
+        return None
+    (numbers,) = run.data.some((torch.arange(len(run.x)),), most)
+    return [labels[i] for i in numbers.tolist()]
 
 
 def _collapse_reasons(run: SavedRun, units: LatentUnits) -> list[str]:

@@ -10,6 +10,7 @@ from ppvae.storage import RunDirectory
 
 from ..figures.waterfall import gap_waterfall
 from .command_options import AttributeOptions
+from .own_units import of_gap
 from .saved_run import load_run
 from .section import Section, check_evaluated, write_section
 
@@ -45,6 +46,7 @@ def attribute_run(directory: RunDirectory, options: AttributeOptions, *, command
     evidence = estimate_evidence(model, guide, run.batch, tolerance=options.tolerance, **common)
     optimiser = Optimiser(steps=options.steps)
     gap = attribute_gap(model, guide, run.batch, evidence=evidence, optimiser=optimiser, **common)
+    gap = of_gap(run.data, run.x, gap)
     section: dict[str, Any] = {"split": run.split, "unit": run.data.unit, **gap.summary(), "seed": run.settings.seed}
     section |= {"seconds": time.monotonic() - started}
     section |= {

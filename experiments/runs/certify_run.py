@@ -11,6 +11,7 @@ from ppvae.storage import RunDirectory
 
 from ..figures.waterfall import certificate_intervals
 from .command_options import CertifyOptions
+from .own_units import log_jacobian
 from .saved_run import load_run
 from .section import Section, check_evaluated, write_section
 
@@ -47,6 +48,7 @@ def certify_run(directory: RunDirectory, options: CertifyOptions, *, command: st
         seed=run.settings.seed,
         progress=True,
     )
+    certificate = certificate.shifted(log_jacobian(run.data, run.x if run.data.unit == "data set" else certificate.x))
     split = MODEL if simulated else run.split
     section = {"split": split, "unit": run.data.unit, **certificate.summary(), "seed": run.settings.seed}
     remarks = [*([] if simulated else run.remarks("num_data", options.num_data)), *certificate.remarks()]

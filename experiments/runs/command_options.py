@@ -1,4 +1,4 @@
-"""The options of the commands that take an earlier run: `ppvae evaluate`, `certify`, `gap`, `mend` and `posterior`.
+"""The options of `ppvae check`, and of the commands that take an earlier run.
 
 The options of a command, with types, defaults and meanings, are written here once: the command line builds its parser
 from the class, and the function that does the work takes an instance. Those of `ppvae run` are
@@ -7,8 +7,8 @@ from the class, and the function that does the work takes an instance. Those of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from ppvae.storage import Method, check_count
 
@@ -149,3 +149,34 @@ class AssessOptions:
         """Raise OptionError where a count cannot be used."""
         check_count("num_data", self.num_data)
         check_count("num_simulations", self.num_simulations, least=20)
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """What a pair is checked on, and how it is made; the words of :class:`ppvae.storage.Settings`.
+
+    Args:
+        data: what to run it on, as `ppvae run --data` takes it.
+        context: files of what the programs take after x, as `ppvae run --context` takes them.
+        label_column: column of the table that is no datum.
+        drop_columns: columns to be left out, as in `--drop_columns id,date`.
+        context_columns: columns that the programs take after x, as in `--context_columns age,sex`.
+        split_column: column that says train, validation or test.
+        standardise: bring each feature to mean 0 and standard deviation 1.
+        pair_args: arguments of the pair.
+        data_dir: folder that already holds the files of mnist and binarized_mnist.
+        likelihood: p(x|z), for a pair that takes one.
+        likelihood_args: arguments of the likelihood.
+    """
+
+    data: str = "digits"
+    context: list[str] = field(default_factory=list)
+    label_column: str | None = None
+    drop_columns: list[str] = field(default_factory=list)
+    context_columns: list[str] = field(default_factory=list)
+    split_column: str | None = None
+    standardise: bool = False
+    pair_args: dict[str, Any] = field(default_factory=dict)
+    data_dir: str | None = None
+    likelihood: str | None = None
+    likelihood_args: dict[str, Any] = field(default_factory=dict)

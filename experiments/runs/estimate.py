@@ -19,6 +19,7 @@ from ppvae.inference.evidence import with_elbo
 from ppvae.progress import Progress
 from ppvae.storage import Method
 
+from .own_units import of_evidence
 from .run_data import Batch
 from .saved_run import SavedRun
 
@@ -63,7 +64,14 @@ class Measured:
 
 
 def measure(run: SavedRun, how: Estimation) -> Measured:
-    """Estimate log p(x) of the data of a run."""
+    """Estimate log p(x) of the data of a run, in their own units where they were standardised."""
+    found = _measured(run, how)
+    x = run.x if found.index is None else run.x[found.index]
+    evidence, draws = (of_evidence(run.data, x, one) for one in (found.evidence, found.draws))
+    return replace(found, evidence=evidence, draws=draws)
+
+
+def _measured(run: SavedRun, how: Estimation) -> Measured:
     model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
     batch, index = run.batch, None if run.data.unit == "data set" else torch.arange(len(run.x))
     if how.method == "importance":

@@ -126,7 +126,7 @@ def write_evaluation(run: SavedRun, how: Estimation, command: str) -> Evaluation
     started = time.monotonic()
     directory, settings, data = run.directory, run.settings, run.data.data
     measured = measure(run, how)
-    samples = draw_samples(run.pair, run.batch, settings.seed)
+    samples = draw_samples(run.pair, run.batch, settings.seed, data.columns or ())
     names = {"pair": settings.pair, "data": data.name, "split": run.split, "unit": run.data.unit}
     dataset = measured.evidence.to_dataset()
     if measured.index is not None:
@@ -137,7 +137,7 @@ def write_evaluation(run: SavedRun, how: Estimation, command: str) -> Evaluation
     samples.draws.attrs |= names
     directory.write_netcdf("posterior", samples.draws)
     shared = run.data.unit == "data set"
-    plane = None if shared else latent_plane(run.pair, samples.posterior, run.x, data.event_shape)
+    plane = None if shared else latent_plane(run.pair, samples.posterior, run.x, data.event_shape, run.labels())
     if plane is not None:
         write_json(directory.decoder, plane)
     figures = _figures(measured, samples, run.training["history"], data.event_shape, run.data.unit)

@@ -18,6 +18,7 @@ from ppvae.storage import RunDirectory, Settings
 
 from .estimate import Estimation
 from .evaluate_run import Evaluation, write_evaluation
+from .own_units import of_history
 from .preparation import Say, check_pair, device_of, report
 from .run_data import RunData, load_pair_and_data
 from .saved_run import SavedRun, like_parameters, training_summary
@@ -49,7 +50,7 @@ def run(settings: Settings, *, resume: RunDirectory | None = None, command: str 
     say(f"run directory: {directory.path}")
     try:
         trained = _train(pair, data, settings, directory)
-        training = training_summary(trained.history, trained.steps, trained.seconds, trained.stopped)
+        training = training_summary(of_history(data, trained.history), trained.steps, trained.seconds, trained.stopped)
         split = data.part(None)
         batch = like_parameters(data.batch(split, settings.max_eval), trained.parameters, device)
         saved = SavedRun(directory, settings, data, pair, split, batch, training)
@@ -82,7 +83,7 @@ def _train(pair: Any, data: RunData, settings: Settings, directory: RunDirectory
         accelerator=settings.accelerator,
         precision=settings.precision,
     )
-    directory.write_metrics(trained.history)
+    directory.write_metrics(of_history(data, trained.history))
     if trained.stopped == "interrupted":
         raise KeyboardInterrupt
     return trained

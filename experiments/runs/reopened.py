@@ -12,6 +12,7 @@ from ppvae.errors import OptionError
 from ppvae.inference import Fit, Mended
 from ppvae.storage import RunDirectory, Settings
 
+from .own_units import of_history
 from .preparation import device_of
 from .run_data import load_pair_and_data
 from .saved_run import like_parameters, saved_summary
@@ -45,7 +46,13 @@ def reopened(run: str | Path, pair: Any = None, run_code: bool = False, mended: 
         return Mended.load(directory.path / "mended.pt", pair.model, pair.guide, batch)
     fit = Fit.load(directory.checkpoint, pair.model, pair.guide, batch)
     stopped = saved_summary(directory).get("training", {}).get("stopped", "unfinished")
-    return replace(fit, stopped=stopped, example=like_parameters(batch, fit.parameters, device))
+    return replace(
+        fit,
+        history=of_history(data, fit.history),
+        stopped=stopped,
+        units=data.data.standardisation,
+        example=like_parameters(batch, fit.parameters, device),
+    )
 
 
 def _code_of(settings: Settings) -> list[str]:

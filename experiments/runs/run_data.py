@@ -19,12 +19,14 @@ import pyro
 import torch
 from torch import Tensor
 
-from ppvae.datasets import Context, Dataset, evenly_spaced, load_dataset
-from ppvae.errors import OptionError, PpvaeError, suggestion
+from ppvae.datasets import Dataset, evenly_spaced
+from ppvae.errors import OptionError, PpvaeError
 from ppvae.inference.pair import FailedRun, Pair
 from ppvae.storage import Settings
 
 from . import missing_values
+from .context_order import in_order
+from .loaded_data import loaded
 
 Batch = tuple[Tensor, ...]
 Unit = Literal["datum", "data set"]
@@ -53,7 +55,8 @@ class RunData:
     @property
     def remarks(self) -> list[str]:
         """What a reader must be told of the data, a sentence each."""
-        return [*([self.missing] if self.missing else []), *self._held_out()]
+        leaked = [self.data.leakage] if self.data.leakage else []
+        return [*([self.missing] if self.missing else []), *self.data.notes, *leaked, *self._held_out()]
 
     def _held_out(self) -> list[str]:
         if self.unit == "data set":
@@ -89,6 +92,10 @@ class RunData:
         name, index = self._place(part, most)
         return torch.arange(len(getattr(self.data, name)))[index]
 
+    def labels(self, part: str, most: int | None = None) -> list[str] | None:
+        """The labels of :meth:`batch` in words; None where there are none."""
+        return self.data.label_words(*self._place(part, most))
+
     def some(self, batch: Batch, most: int) -> Batch:
         """So many at most of the data of a batch, evenly spaced, where they can be cut."""
         if not self.data.divided:
@@ -118,11 +125,11 @@ def load_pair_and_data(settings: Settings, pair: Any = None) -> tuple[Any, RunDa
     Raises:
         PpvaeError: the data, the context or the pair cannot be had, or do not fit together.
     """
-    data = load_dataset(settings.data, data_dir=settings.data_dir, context=settings.context)
+    data = loaded(settings)
     pair = missing_values.made_pair(settings, data) if pair is None else pair
     if not _takes_rows(pair):
         data = data.as_in_file()
-    data = replace(data, context=tuple(_in_order(pair.model, data, settings.pair)))
+    data = replace(data, context=tuple(in_order(pair.model, data, settings.pair)))
     arranged = _arranged(pair, data, settings)
     if arranged.understood and arranged.data.divided:
         missing_values.check_parts(pair, arranged.data, settings.pair)
@@ -135,67 +142,6 @@ def _takes_rows(pair: Any) -> bool:
     return hasattr(kind, "for_data") or (
         inspect.isclass(kind) and not inspect.ismodule(pair) and "num_features" in inspect.signature(kind).parameters
     )
-
-
-# --- the context in the order of the arguments ------------------------------------------------------------------------
-
-
-def _in_order(model: Any, data: Dataset, pair: str) -> list[Context]:
-    """The context in the order of the model's arguments after x.
-
-    Raises:
-        OptionError: the model takes others, or another number of them.
-    """
-    named = [one for one in data.context if one.by_name]
-    given = [one for one in data.context if not one.by_name]
-    names, required, is_open = _arguments(model)
-    # An archive of three parts may hold more than the pair wants; one of x and its context may not.
-    if named and data.own_parts and not is_open:
-        named = [one for one in named if one.name in names]
-    if named and given:
-        raise OptionError(
-            f"{data.name} holds the context {_listed(named)} itself: leave --context out, or give data without them."
-        )
-    if is_open:
-        return named or given
-    for one in named:
-        if one.name not in names:
-            takes = f"its arguments after x are {', '.join(names)}" if names else "it takes nothing after x"
-            raise OptionError(
-                f"{data.name} holds {one.name!r}, which the model of {pair} does not "
-                f"take{suggestion(one.name, names)}: {takes}."
-            )
-    if named:
-        by_name = {one.name: one for one in named}
-        last = max(names.index(name) for name in by_name)
-        wanted = names[: max(required, last + 1)]
-        for name in wanted:
-            if name not in by_name:
-                raise OptionError(f"the model of {pair} takes {name!r}: put an array of that name into {data.name}.")
-        return [by_name[name] for name in wanted]
-    if not required <= len(given) <= len(names):
-        takes = f"{', '.join(names)} after x" if names else "nothing after x"
-        raise OptionError(
-            f"the model of {pair} takes {takes}, and {len(given)} context files are given: give one --context for "
-            "each, in this order, or name them so in an .npz beside x."
-        )
-    return given
-
-
-def _arguments(model: Any) -> tuple[list[str], int, bool]:
-    """The names of a program's arguments after x, how many of them have no default, and whether it takes any number."""
-    try:
-        parameters = list(inspect.signature(model).parameters.values())
-    except (TypeError, ValueError):
-        return [], 0, True
-    kinds = inspect.Parameter
-    is_open = any(p.kind is kinds.VAR_POSITIONAL for p in parameters)
-    own = [p for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)][1:]
-    return [p.name for p in own], sum(p.default is kinds.empty for p in own), is_open
-
-
-def _listed(contexts: list[Context]) -> str:
-    return ", ".join(one.name for one in contexts)
 
 
 # --- what is cut ------------------------------------------------------------------------------------------------------

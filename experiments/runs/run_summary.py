@@ -27,6 +27,8 @@ def summary_of(run: SavedRun, measured: Measured, how: Estimation, seconds: floa
         "unit": run.data.unit,
         "num_rows": len(run.x),
         "units": "nats",
+        **({"columns": list(run.data.data.columns)} if run.data.data.columns else {}),
+        **({"duplicates": run.data.data.duplicates} if any(run.data.data.duplicates.values()) else {}),
         "method": evidence.method,
         **({"tolerance": how.tolerance} if how.method == "auto" else {}),
         "evidence": evidence.summary(),

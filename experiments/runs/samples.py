@@ -6,6 +6,7 @@ All are read off traces of the two programs, so that any pair has them; only a t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from ppvae.errors import PairError
 from ppvae.inference import DrawsFrom, to_datatree
 from ppvae.inference.pair import Batch, Pair, as_batch
 from ppvae.inference.pair.randomness import seeded
+from ppvae.inference.posterior.labels import with_columns
 
 NUM_SHOWN = 10
 NUM_PRIOR = 50
@@ -56,13 +58,14 @@ class Samples:
         return self.draws["posterior"].to_dataset()
 
 
-def draw_samples(pair: Any, x: Tensor | Batch, seed: int) -> Samples:
+def draw_samples(pair: Any, x: Tensor | Batch, seed: int, columns: Sequence[str] = ()) -> Samples:
     """Draw all samples of a pair.
 
     Args:
         pair: an object with ``model(x, *context)`` and ``guide(x, *context)``, and ``decode(z)`` if it has one.
         x: data, ``(num_data, ...)``; or a tuple ``(x, *context)``.
         seed: of the draws; the global generators are left as they were.
+        columns: names of the features of x, for the draws.
 
     Returns:
         Samples: tensors on the CPU.
@@ -80,7 +83,9 @@ def draw_samples(pair: Any, x: Tensor | Batch, seed: int) -> Samples:
         prior = _mean_of_data(blank, blank.prior_values(1), made)
         numbers = evenly_spaced(torch.arange(len(data)), MOST_DATA) if programs.divisible else torch.arange(len(data))
         drawn = programs.rows(numbers).batch if programs.divisible else batch
-        draws = _guide_draws(pair, drawn, seed, numbers if local else None)
+        of_data = {"datum": numbers.tolist()} if local else {}
+        named = with_columns(programs, columns, None, of_data)
+        draws = _guide_draws(pair, drawn, seed, *named)
         traversal, dimensions = _traversal(pair, draws["posterior"].to_dataset(), data) if local else (None, [])
     if not local:  # all data were made at once: a few are shown
         reconstructions = None if reconstructions is None else reconstructions[which]
@@ -89,7 +94,7 @@ def draw_samples(pair: Any, x: Tensor | Batch, seed: int) -> Samples:
     return Samples(shown.reshape(len(shown), -1).cpu(), reconstructions, prior, traversal, dimensions, draws)
 
 
-def _guide_draws(pair: Any, batch: Batch, seed: int, numbers: Tensor | None) -> xr.DataTree:
+def _guide_draws(pair: Any, batch: Batch, seed: int, dims: dict[str, Any], coords: dict[Any, Any]) -> xr.DataTree:
     """Draws of the guide in ArviZ's schema; the numbers of the data name them where each has its own latents."""
     return to_datatree(
         pair.model,
@@ -97,7 +102,8 @@ def _guide_draws(pair: Any, batch: Batch, seed: int, numbers: Tensor | None) -> 
         batch,
         draws=DrawsFrom("guide", num_draws=MOST_DRAWS // NUM_CHAINS, num_chains=NUM_CHAINS),
         predictive=False,
-        coords=None if numbers is None else {"datum": numbers.tolist()},
+        dims=dims or None,
+        coords=coords or None,
         seed=seed,
     )
 

@@ -13,6 +13,7 @@ from ppvae.errors import OptionError, RunError
 from ppvae.inference.svi.checkpoint import load_parameters
 from ppvae.storage import RunDirectory, Settings
 
+from .own_units import of_history
 from .preparation import device_of
 from .run_data import Batch, RunData, load_pair_and_data
 
@@ -57,6 +58,10 @@ class SavedRun:
         whole = f"{option} = {most} has no effect: these data cannot be divided, and all {len(self.x)} are measured."
         return [*self.data.remarks, whole]
 
+    def labels(self) -> list[str] | None:
+        """The labels of the data to evaluate on, in words; None where there are none."""
+        return self.data.labels(self.split, self.settings.max_eval)
+
     def some(self, most: int) -> Batch:
         """So many at most of the data to evaluate on, evenly spaced, with their context."""
         return self.data.some(self.batch, most)
@@ -84,7 +89,9 @@ def load_run(directory: RunDirectory, *, split: str | None = None, **overrides: 
         pair.to(device)
     checkpoint = load_parameters(directory.checkpoint, pair.model, pair.guide, _moved(data.batch("train"), device))
     stopped = saved_summary(directory).get("training", {}).get("stopped", "unfinished")
-    training = training_summary(checkpoint["history"], checkpoint["steps"], checkpoint["seconds"], stopped)
+    training = training_summary(
+        of_history(data, checkpoint["history"]), checkpoint["steps"], checkpoint["seconds"], stopped
+    )
     batch = like_parameters(data.batch(part, settings.max_eval), checkpoint["parameters"], device)
     return SavedRun(directory, settings, data, pair, part, batch, training)
 

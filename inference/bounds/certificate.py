@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -96,6 +96,13 @@ class Certificate(Summarised):
         mean = float(log_evidence.mean())
         none = torch.zeros_like(log_evidence)
         return Certificate("exact", 1.0, log_evidence, log_evidence, mean, mean, log_evidence, none, x, width)
+
+    def shifted(self, by: Tensor) -> Certificate:
+        """The certificate of a density that is another by a known factor, whose log is ``by``, ``(num_data,)``."""
+        by = by.to(self.log_evidence)
+        moved = {name: getattr(self, name) + by for name in ("lower", "upper", "log_evidence")}
+        means = {name: getattr(self, name) + float(by.mean()) for name in ("mean_lower", "mean_upper")}
+        return replace(self, **moved, **means)  # type: ignore[arg-type]
 
     def summary(self) -> dict[str, Any]:
         """The mean's bounds in nats and all that went into them, with the medians of the data's own bounds."""

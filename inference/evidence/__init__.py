@@ -3,7 +3,7 @@
 from .adaptive import estimate_evidence
 from .annealed import annealed_evidence
 from .defence import SEARCH_SHARE, search_all
-from .estimates import AdaptiveEvidence, AnnealedEvidence, ImportanceEvidence, with_elbo
+from .estimates import AdaptiveEvidence, AnnealedEvidence, ImportanceEvidence, shifted, with_elbo
 from .evidence import PARETO_K_LIMIT, Evidence, mean_with_errors
 from .importance import importance_evidence
 from .streaming import Running, tail_shape
@@ -23,6 +23,7 @@ __all__ = [
     "log_weights",
     "mean_with_errors",
     "search_all",
+    "shifted",
     "tail_shape",
     "with_elbo",
 ]

@@ -175,6 +175,19 @@ def with_elbo(evidence: Record, draws: Evidence) -> Record:
     )
 
 
+def shifted(evidence: Record, by: Tensor) -> Record:
+    """The record of a density that is another by a known factor for each datum, such as a Jacobian.
+
+    Args:
+        evidence: of the one density.
+        by: the log of the factor, ``(num_data,)``, in nats.
+    """
+    moved = {
+        name: getattr(evidence, name) + by.to(evidence.elbo) for name in ("log_evidence", "jackknife", "elbo", "bound")
+    }
+    return replace(evidence, **moved)
+
+
 def spread_remark(doubtful: Tensor) -> list[str]:
     """What is to be said of chains whose weights differ too much, ``(num_data,)`` bool."""
     if not doubtful.any():

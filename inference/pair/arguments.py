@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_iter, tree_map, tree_unflatten
 
+from ppvae.datasets import program_arguments
 from ppvae.errors import DataError
 
 Batch = tuple[Any, ...]
@@ -22,6 +23,9 @@ Batch = tuple[Any, ...]
 def as_batch(x: Any, name: str = "x") -> Batch:
     """``x`` or ``(x, *context)`` as the tuple of arguments that both programs take.
 
+    Arrays of numpy, tables of pandas and polars, lists of rows and torch data sets become tensors of torch's default
+    floating-point type (:func:`ppvae.datasets.program_arguments`).
+
     Args:
         x: what was given.
         name: what the caller's argument is called.
@@ -29,7 +33,7 @@ def as_batch(x: Any, name: str = "x") -> Batch:
     Raises:
         DataError: the first member is not a dense tensor of real numbers with at least one row.
     """
-    batch = tuple(x) if isinstance(x, (tuple, list)) else (x,)
+    batch = program_arguments(x, name)
     if not batch or not isinstance(batch[0], Tensor) or batch[0].dim() == 0:
         kind = type(batch[0]).__name__ if batch else "an empty tuple"
         raise DataError(

@@ -45,13 +45,14 @@ import torch
 from torch import Tensor
 
 from ppvae import __version__
+from ppvae.datasets import column_names
 from ppvae.errors import OptionError
 
 from ..option_records import DrawsFrom, Source
 from ..options import flag, instance_of, shown, valid_memory, valid_seed
 from ..pair import Batch, Pair, Program, Values, as_batch, finite_batch, owner, seeded, where_parameters_are
 from .draws import exact_draws, given_draws, guide_draws, resampled_draws, store, weight_stats, with_missing
-from .labels import DATUM, RESERVED, SAMPLE, check_coords, dims_of_variables
+from .labels import DATUM, RESERVED, SAMPLE, check_coords, dims_of_variables, with_columns
 from .reference import Posterior
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def to_datatree(
             number of draws.
         coords: values along dims, by dim, as ArviZ takes them; ``"datum"`` names the data.
         dims: names of a site's own dims, by site, as ArviZ takes them; by default ``<site>_dim_0`` and so on, plates
-            inside a datum first.
+            inside a datum first; of a table ``column``, with the names of its columns.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
         memory_mb: budget in MiB for one pass of the pair; the tree itself comes on top.
 
@@ -127,23 +128,22 @@ def to_datatree(
 
     seed, memory_mb, predictive = valid_seed(seed), valid_memory(memory_mb), flag("predictive", predictive)
     for name, value in (("coords", coords), ("dims", dims)):
-        if value is not None:
-            instance_of(name, value, Mapping, "a mapping, or None")
+        instance_of(name, {} if value is None else value, Mapping, "a mapping, or None")
     batch = where_parameters_are(model, guide, finite_batch(as_batch(x)))
     asked, told = _asked(draws)
     source = asked.source if isinstance(asked, DrawsFrom) else None
     with seeded(seed), Pair.on(model, guide, batch) as pair, torch.no_grad():
         context = _context(pair)
-        dims_of = dims_of_variables(pair, context, dims or {})
+        dims, coords = with_columns(pair, column_names(x), dims, coords)
+        dims_of = dims_of_variables(pair, context, dims)
         if isinstance(asked, DrawsFrom):
             size = asked.num_chains, asked.num_draws
-            check_coords(coords or {}, dims_of, size)
+            check_coords(coords, dims_of, size)
             z, of_weights = _posterior(pair, asked.source, size[0] * size[1], memory_mb)
         else:
-            z, num_chains, num_draws = given_draws(pair, asked)
-            size = num_chains, num_draws
-            check_coords(coords or {}, dims_of, size)
-            of_weights = {}
+            z, *counts = given_draws(pair, asked)
+            size, of_weights = (counts[0], counts[1]), {}
+            check_coords(coords, dims_of, size)
         groups = _read(pair, z, size[0] * size[1], predictive, memory_mb)
     if source == "guide":
         of_weights = dict(zip(OF_WEIGHTS, weight_stats(groups["sample_stats"]["log_weight"]), strict=True))
@@ -158,7 +158,7 @@ def to_datatree(
                 {name: (value if data else value.unflatten(0, size)).numpy() for name, value in values.items()},
                 dims={name: [DATUM] if log_densities else list(dims_of[name]) for name in values},
                 sample_dims=() if data else SAMPLE,
-                coords=None if coords is None else dict(coords),
+                coords=coords or None,
                 attrs=attrs,
                 inference_library=pyro,
                 check_conventions=False,

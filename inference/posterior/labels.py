@@ -17,7 +17,7 @@ from ..options import shown
 from ..pair import Pair, Values
 
 SAMPLE = ("chain", "draw")
-DATUM = "datum"
+DATUM, COLUMN = "datum", "column"
 # Names that the schema keeps for dims.
 RESERVED = {*SAMPLE, DATUM, "sample", "pred_id"}
 
@@ -73,6 +73,28 @@ def _dims(
         )
     own += [f"{name}_dim_{i}" for i in range(most - len(own))]
     return dict(zip((*of_data, *own), shape, strict=True))
+
+
+def with_columns(
+    pair: Pair,
+    columns: Sequence[str],
+    dims: Mapping[str, Sequence[Hashable]] | None,
+    coords: Mapping[str, Sequence[Any]] | None,
+) -> tuple[dict[str, Sequence[Hashable]], dict[Hashable, Sequence[Any]]]:
+    """The dims and coords that were asked for, and ``column`` for observed sites that have the columns of a table.
+
+    Args:
+        pair: whose observed sites are meant.
+        columns: names of the features of x; empty where they have none.
+        dims: see :func:`ppvae.inference.to_datatree`.
+        coords: the same.
+    """
+    given, values = dict(dims or {}), dict(coords or {})
+    names = [n for n, place in pair.structure.observed.items() if tuple(place.shape) == (len(columns),)]
+    if not columns or COLUMN in {*pair.sites, *pair.structure.observed, *values}:
+        return given, values
+    new = {name: [COLUMN] for name in names if name not in given}
+    return given | new, values | ({COLUMN: list(columns)} if new else {})
 
 
 def check_coords(

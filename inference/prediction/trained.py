@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 
+from ppvae.datasets import Standardisation
 from ppvae.errors import OptionError
 
-from ..evidence import AdaptiveEvidence, estimate_evidence
+from ..evidence import AdaptiveEvidence, estimate_evidence, shifted
 from ..pair import Batch, Program, as_batch
 from ..posterior import to_datatree
 from ..records import Printed
@@ -35,6 +36,8 @@ class TrainedPair(Printed):
         model: ``model(x, *context)``, the generative program.
         guide: ``guide(x, *context)``.
         example: some data, ``(x, *context)``, that show what the programs take; :meth:`sample` draws like them.
+        units: where the pair was trained on standardised data, the map from their own units. All methods then take and
+            give x in these, and log p(x) has the Jacobian; :meth:`to_datatree` shows x standardised, and says so.
 
     Example:
         >>> import torch
@@ -52,6 +55,11 @@ class TrainedPair(Printed):
     model: Program
     guide: Program
     example: Batch
+    units: Standardisation | None = field(default=None, kw_only=True)
+
+    def in_units(self, units: Standardisation | None) -> Self:
+        """The same pair, for data in the units before a standardisation: ``load_dataset(...).standardisation``."""
+        return replace(self, units=units)
 
     def sample(
         self,
@@ -71,14 +79,16 @@ class TrainedPair(Printed):
             memory_mb: budget in MiB for one pass of the pair.
         """
         if like is None:
-            return samples(self.model, self.guide, self.example, num_samples, seed, memory_mb, given=False)
-        return sample(self.model, self.guide, like, num_samples, seed=seed, memory_mb=memory_mb)
+            drawn = samples(self.model, self.guide, self.example, num_samples, seed, memory_mb, given=False)
+        else:
+            drawn = sample(self.model, self.guide, self._in(like), num_samples, seed=seed, memory_mb=memory_mb)
+        return self._out(drawn)
 
     def embed(
         self, x: Tensor | Batch, *, num_particles: int = 100, seed: int | None = None, memory_mb: float = 64.0
     ) -> Embedding:
         """Means and standard deviations of the latents under the guide: :func:`ppvae.inference.embed`."""
-        return embed(self.model, self.guide, x, num_particles=num_particles, seed=seed, memory_mb=memory_mb)
+        return embed(self.model, self.guide, self._in(x), num_particles=num_particles, seed=seed, memory_mb=memory_mb)
 
     def decode(
         self,
@@ -91,20 +101,28 @@ class TrainedPair(Printed):
         """E[x|z] at given latents: :func:`ppvae.inference.decode`; with context, give ``like``."""
         if like is None and len(self.example) > 1:
             raise OptionError("the model is given a context: give like=(x, *context), whose row i row i of z is given.")
-        like = self.example if like is None else like
-        return decode(self.model, self.guide, z, like, seed=seed, memory_mb=memory_mb)
+        like = self.example if like is None else self._in(like)
+        return self._out(decode(self.model, self.guide, z, like, seed=seed, memory_mb=memory_mb))
 
     def reconstruct(
         self, x: Tensor | Batch, *, num_particles: int = 100, seed: int | None = None, memory_mb: float = 64.0
     ) -> Prediction:
         """The posterior predictive mean of x through the guide: :func:`ppvae.inference.reconstruct`."""
-        return reconstruct(self.model, self.guide, x, num_particles=num_particles, seed=seed, memory_mb=memory_mb)
+        found = reconstruct(
+            self.model, self.guide, self._in(x), num_particles=num_particles, seed=seed, memory_mb=memory_mb
+        )
+        return self._prediction(found)
 
     def impute(
         self, x: Tensor | Batch, *, num_particles: int = 100, seed: int | None = None, memory_mb: float = 64.0
     ) -> Prediction:
         """x with its missing values (NaN) filled: :func:`ppvae.inference.impute`."""
-        return impute(self.model, self.guide, x, num_particles=num_particles, seed=seed, memory_mb=memory_mb)
+        found = impute(self.model, self.guide, self._in(x), num_particles=num_particles, seed=seed, memory_mb=memory_mb)
+        if self.units is None:
+            return found
+        given = as_batch(x)[0].to(found.mean)  # what is seen stays as it is, to the bit
+        filled = self._prediction(found)
+        return replace(filled, mean=filled.mean.where(given.isnan(), given))
 
     def interpolate(
         self,
@@ -118,7 +136,7 @@ class TrainedPair(Printed):
     ) -> Tensor:
         """E[x|z] on the line between two embeddings: :func:`ppvae.inference.interpolate`."""
         options = {"num_particles": num_particles, "seed": seed, "memory_mb": memory_mb}
-        return interpolate(self.model, self.guide, a, b, num_steps, **options)  # type: ignore[arg-type]
+        return self._out(interpolate(self.model, self.guide, self._in(a), self._in(b), num_steps, **options))  # type: ignore[arg-type]
 
     def log_prob(
         self,
@@ -132,11 +150,36 @@ class TrainedPair(Printed):
     ) -> AdaptiveEvidence:
         """log p(x) in nats with its error, to within a tolerance: :func:`ppvae.inference.estimate_evidence`."""
         compute = {"seed": seed, "memory_mb": memory_mb, "progress": progress}
-        return estimate_evidence(self.model, self.guide, x, tolerance=tolerance, budget=budget, **compute)  # type: ignore[arg-type]
+        given = self._in(x)
+        found = estimate_evidence(self.model, self.guide, given, tolerance=tolerance, budget=budget, **compute)  # type: ignore[arg-type]
+        if self.units is None:
+            return found
+        jacobian = self.units.log_jacobian(as_batch(given)[0]).cpu()
+        return shifted(found, jacobian if len(found.elbo) == len(jacobian) else jacobian.sum(0, keepdim=True))
 
     def to_datatree(self, x: Tensor | Batch, **options: Any) -> xr.DataTree:
         """Draws of the latents for ArviZ: :func:`ppvae.inference.to_datatree`, whose options these are."""
-        return to_datatree(self.model, self.guide, x, **options)
+        tree = to_datatree(self.model, self.guide, self._in(x), **options)
+        if self.units is not None:
+            tree.attrs["x"] = "standardised"
+        return tree
+
+    def _in(self, x: Any) -> Any:
+        """Data in their own units as the programs take them."""
+        if self.units is None:
+            return x
+        values, *context = as_batch(x)
+        return (self.units.apply(values.to(self.units.mean.dtype)), *context)
+
+    def _out(self, x: Tensor) -> Tensor:
+        """Data of the programs in their own units."""
+        return x if self.units is None else self.units.undo(x)
+
+    def _prediction(self, found: Prediction) -> Prediction:
+        if self.units is None:
+            return found
+        spread = {name: self.units.widen(getattr(found, name)) for name in ("standard_deviation", "monte_carlo_error")}
+        return replace(found, mean=self.units.undo(found.mean), **spread)
 
     def __repr__(self) -> str:
         shape = tuple(as_batch(self.example)[0].shape[1:])

@@ -31,7 +31,7 @@ def experiments() -> dict[str, str]:
 
 def data_sets() -> dict[str, str]:
     """The data sets that are known by name."""
-    found: dict[str, str] = _assigned(_folder("datasets") / "dataset.py", "DATASETS")
+    found: dict[str, str] = _assigned(_folder("datasets") / "known.py", "DATASETS")
     return found
 
 

@@ -7,7 +7,6 @@ class that the function doing the work takes. ``command``, the command line as i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from rich.table import Table
 
@@ -16,6 +15,7 @@ from ppvae.experiments.runs.command_options import (
     AssessOptions,
     AttributeOptions,
     CertifyOptions,
+    CheckOptions,
     EvaluateOptions,
     MendOptions,
 )
@@ -140,38 +140,17 @@ def compare(a: str, b: str, out: str | None = None) -> int:
     return 0
 
 
-def check(
-    pair: str,
-    data: str = "digits",
-    context: list[str] = [],  # noqa: B006
-    pair_args: dict[str, Any] = {},  # noqa: B006
-    data_dir: str | None = None,
-    likelihood: str | None = None,
-    likelihood_args: dict[str, Any] = {},  # noqa: B006
-) -> int:
+def check(pair: str, options: CheckOptions) -> int:
     """List in which ways a pair breaks the contract; exit with 1 if there is one.
 
     Args:
         pair: the model/guide pair, as `ppvae run --pair` takes it.
-        data: what to run it on, as `ppvae run --data` takes it.
-        context: files of what the programs take after x, as `ppvae run --context` takes them.
-        pair_args: arguments of the pair.
-        data_dir: folder that already holds the files of mnist and binarized_mnist.
-        likelihood: p(x|z), for a pair that takes one.
-        likelihood_args: arguments of the likelihood.
+        options: the data, and how the pair is made.
     """
     from ppvae.experiments.runs.preparation import check_pair, description
     from ppvae.experiments.runs.run_data import load_pair_and_data
 
-    settings = Settings(
-        pair=pair,
-        pair_args=pair_args,
-        data=data,
-        context=context,
-        data_dir=data_dir,
-        likelihood=likelihood,
-        likelihood_args=likelihood_args,
-    )
+    settings = Settings(pair=pair, **vars(options)).check()
     programs, run_data = load_pair_and_data(settings)
     findings = check_pair(programs, run_data)
     for finding in findings:

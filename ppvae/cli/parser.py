@@ -66,20 +66,33 @@ def parse(parser: ArgumentParser, words: Sequence[str], own: Sequence[str], usag
         OptionError: the words cannot be used, in one sentence.
     """
     try:
-        return parser.parse_args(with_one_list(words))
+        return parser.parse_args(with_lists(words))
     except argparse.ArgumentError as error:
         raise OptionError(usage.sentence(error, own)) from error
 
 
-def with_one_list(words: Sequence[str], name: str = "context") -> list[str]:
-    """The words with every ``--context FILE`` gathered into one list, at the place of the first.
+# Options whose value is a list: one may be given several times, and names of columns are set apart by commas.
+LISTS, OF_COLUMNS = ("context", "drop_columns", "context_columns"), ("drop_columns", "context_columns")
+
+
+def with_lists(words: Sequence[str]) -> list[str]:
+    """The words with every list gathered into one, at the place of its first word.
 
     Example:
-        >>> with_one_list(["run", "--context", "y.npy", "--seed", "1", "--context=w.npy"])
+        >>> with_lists(["run", "--context", "y.npy", "--seed", "1", "--context=w.npy"])
         ['run', '--context=["y.npy", "w.npy"]', '--seed', '1']
+        >>> with_lists(["--drop_columns", "id,day"])
+        ['--drop_columns=["id", "day"]']
     """
+    found = list(words)
+    for name in LISTS:
+        found = _with_one_list(found, name)
+    return found
+
+
+def _with_one_list(words: Sequence[str], name: str) -> list[str]:
     out: list[str] = []
-    files: list[str] = []
+    values: list[str] = []
     place, rest = None, list(words)
     while rest:
         word = rest.pop(0)
@@ -89,8 +102,9 @@ def with_one_list(words: Sequence[str], name: str = "context") -> list[str]:
             continue
         place = len(out) if place is None else place
         value = value if equals else rest.pop(0)
-        files += yaml.safe_load(value) if value.startswith("[") else [value]
-    return out if place is None else [*out[:place], f"--{name}={json.dumps(files)}", *out[place:]]
+        several = value.split(",") if name in OF_COLUMNS else [value]
+        values += yaml.safe_load(value) if value.startswith("[") else [one for one in several if one]
+    return out if place is None else [*out[:place], f"--{name}={json.dumps(values)}", *out[place:]]
 
 
 def call(function: Callable[..., int], values: dict[str, Any], command: str) -> int:

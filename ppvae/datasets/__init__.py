@@ -1,8 +1,28 @@
-"""Data sets as rows: those known by name, downloaded once and verified, and a user's own files."""
+"""Data as rows: sets known by name, downloaded once and verified, a user's own files, and objects in memory."""
 
+from .arrangement import PARTS
 from .arrays import evenly_spaced, to_rows, without_missing
 from .context import Context
-from .dataset import DATASETS, Dataset, load_dataset
-from .user_files import PARTS
+from .dataset import Dataset
+from .known import DATASETS
+from .load import BYTES, load_dataset
+from .program_arguments import column_names, program_arguments
+from .splits import FRACTIONS, Split
+from .standardise import Standardisation
 
-__all__ = ["DATASETS", "PARTS", "Context", "Dataset", "evenly_spaced", "load_dataset", "to_rows", "without_missing"]
+__all__ = [
+    "BYTES",
+    "DATASETS",
+    "FRACTIONS",
+    "PARTS",
+    "Context",
+    "Dataset",
+    "Split",
+    "Standardisation",
+    "column_names",
+    "evenly_spaced",
+    "load_dataset",
+    "program_arguments",
+    "to_rows",
+    "without_missing",
+]

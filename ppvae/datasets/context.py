@@ -7,7 +7,7 @@ and stay what they are; others have torch's default floating-point type.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +28,19 @@ class Context:
         values: all of it, ``(num_data, ...)`` where its rows go with the data.
         by_row: whether its rows go with the data; else all data share it.
         by_name: whether the name says which argument it is; else its place among the others does.
+        is_column: whether it is a column of the data's table: its name counts where all such are names of arguments.
     """
 
     name: str
     values: Tensor
     by_row: bool
     by_name: bool = False
+    is_column: bool = False
 
 
-def contexts(files: Sequence[str | Path], arrays: Mapping[str, np.ndarray], num_data: int, data: str) -> list[Context]:
+def contexts(
+    files: Sequence[str | Path], arrays: Mapping[str, np.ndarray], num_data: int, data: str, by_name: bool = True
+) -> list[Context]:
     """The context from files of its own, or from the archive of the data.
 
     An array with as many rows as there are data is taken to go with them, until a pair says that it is shared.
@@ -46,13 +50,24 @@ def contexts(files: Sequence[str | Path], arrays: Mapping[str, np.ndarray], num_
         arrays: what the archive of the data holds beside x, by name.
         num_data: rows of x, in all parts.
         data: the name of the data, for messages.
+        by_name: whether the names of the arrays are those of arguments.
 
     Raises:
         DatasetError: a file is missing or cannot be read.
         DataError: an array does not hold real numbers.
     """
-    found = [_made(name, array, num_data, f"array {name!r} of {data}", True) for name, array in arrays.items()]
+    found = [_made(name, array, num_data, f"array {name!r} of {data}", by_name) for name, array in arrays.items()]
     return found + [_from_file(Path(file).expanduser(), num_data) for file in files]
+
+
+def of_columns(columns: Mapping[str, np.ndarray], num_data: int, data: str) -> list[Context]:
+    """The context from columns of the data's own table, in the order in which they were asked for.
+
+    Raises:
+        DataError: a column holds infinite values.
+    """
+    made = [_made(name, values, num_data, f"column {name!r} of {data}", False) for name, values in columns.items()]
+    return [replace(one, is_column=True) for one in made]
 
 
 def _from_file(path: Path, num_data: int) -> Context:
@@ -65,7 +80,7 @@ def _from_file(path: Path, num_data: int) -> Context:
             f"the context {path} holds {len(arrays)} arrays: give one in a file, and a --context for each, or put them "
             "beside x into the one .npz of --data."
         )
-    return _made(path.stem, arrays[0].values, num_data, str(path), False)
+    return _made(path.stem, arrays[0], num_data, str(path), False)
 
 
 def _made(name: str, array: np.ndarray, num_data: int, what: str, by_name: bool) -> Context:

@@ -1,32 +1,21 @@
-"""Data sets by name, and from a user's own files by path.
+"""A data set: rows in a training, a validation and a test part, and what stands beside them."""
 
-Every data set arrives as rows, split into a training, a validation and a test part, and as its likelihood sees it:
-counts for the digits, zeros and ones for a binarised picture.
-"""
+from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ppvae.errors import DatasetError, suggestion
+from ppvae.errors import DataError
 
-from .arrays import to_rows
-from .context import Context, contexts
-from .downloads import ready_made
-from .user_files import PARTS, SUFFIXES, read_user_file
-
-DATASETS = {
-    "digits": "8x8 handwritten digits of scikit-learn, counts 0..16, embedded: 1297/250/250",
-    "mnist": "28x28 grey digits, binarised afresh at each draw (validation and test once): 50000/10000/10000",
-    "binarized_mnist": "MNIST in the fixed binarisation of Larochelle and Murray: 50000/10000/10000",
-}
+from . import leakage
+from .arrangement import PARTS
+from .context import Context
+from .standardise import Standardisation
 
 # Grey validation and test pictures are binarised with this seed whatever the run's own, so that runs can be compared.
-_BINARISATION_SEED = 20110411
+BINARISATION_SEED = 20110411
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +36,11 @@ class Dataset:
         own_parts: whether the parts are the data set's own; else a seed has made them.
         datum_shape: the shape of one datum as its file has it; None where that is ``event_shape``.
         missing: how many values of a file are missing (NaN), and where the first is, in words; empty where none are.
+        columns: the names of the features, where they have names.
+        label_names: the classes that labels 0, 1, … stand for, where these were words.
+        standardisation: the map that brought x from the units of its file to mean 0 and standard deviation 1.
+        duplicates: how many rows of the validation and test part stand in the training part too, by part.
+        notes: what a reader of numbers of these data must be told, a sentence each.
     """
 
     name: str
@@ -62,11 +56,21 @@ class Dataset:
     own_parts: bool = True
     datum_shape: tuple[int, ...] | None = None
     missing: str = ""
+    columns: tuple[str, ...] | None = None
+    label_names: tuple[str, ...] | None = None
+    standardisation: Standardisation | None = None
+    duplicates: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def divided(self) -> bool:
         """Whether there are data that are not trained on."""
         return len(self.test) > 0
+
+    @property
+    def leakage(self) -> str:
+        """That held-out data stand among the training data too, in a sentence; empty where none do."""
+        return leakage.sentence(self.duplicates.get("test", 0), self.duplicates.get("validation", 0), len(self.test))
 
     def batch(self, part: str, index: Tensor | slice = slice(None)) -> tuple[Tensor, ...]:
         """``(x, *context)`` of a part, or of some of its rows.
@@ -81,7 +85,7 @@ class Dataset:
         rows = self._row_numbers()[part][index]
         return (x, *(one.values[rows] if one.by_row else one.values for one in self.context))
 
-    def undivided(self) -> "Dataset":
+    def undivided(self) -> Dataset:
         """All data as the training part, in the order of their file; of a data set with parts of its own, the first."""
         rows = self._row_numbers()
         x, numbers = self.train, rows["train"]
@@ -89,10 +93,39 @@ class Dataset:
             order = torch.cat([rows[part] for part in PARTS])
             x = torch.cat([self.train, self.validation, self.test])[order.argsort()]
             numbers = order.sort().values
+        labels = None
+        if self.labels is not None:
+            own = [self.labels[part] for part in (PARTS if not self.own_parts else PARTS[:1])]
+            given = torch.cat([rows[part] for part in (PARTS if not self.own_parts else PARTS[:1])])
+            whole = torch.cat(own)[given.argsort()]
+            labels = {"train": whole, "validation": whole[:0], "test": whole[:0]}
         none = {"validation": numbers[:0], "test": numbers[:0]}
-        return replace(self, train=x, validation=x[:0], test=x[:0], rows={"train": numbers, **none})
+        all_rows = {"train": numbers, **none}
+        return replace(self, train=x, validation=x[:0], test=x[:0], rows=all_rows, labels=labels, duplicates={})
 
-    def as_in_file(self) -> "Dataset":
+    def label_words(self, part: str, index: Tensor | slice = slice(None)) -> list[str] | None:
+        """The labels of a part, or of some of its rows, in words; None where there are none."""
+        if self.labels is None:
+            return None
+        values = self.labels[part][index].tolist()
+        return [self.label_names[int(v)] if self.label_names else f"{v:g}" for v in values]
+
+    def binarised(self) -> Dataset:
+        """Pictures of unsigned bytes for a Bernoulli likelihood: zeros and ones with probability x/255.
+
+        Training rows are drawn afresh at each step (:meth:`draw`), validation and test rows once.
+
+        Raises:
+            DataError: the data are no such pictures.
+        """
+        if self.total_count != 255 or self.missing:
+            raise DataError(f"{self.name} holds no bytes 0 … 255: zeros and ones are drawn from such only.")
+        parts = {part: getattr(self, part) / self.total_count for part in PARTS}
+        for i, part in enumerate(PARTS[1:]):
+            parts[part] = drawn_once(parts[part], BINARISATION_SEED + i)
+        return replace(self, **parts, total_count=None, binarise=True)  # type: ignore[arg-type]
+
+    def as_in_file(self) -> Dataset:
         """The data with the shape that the file gives them, which may be numbers or pictures instead of rows."""
         shape = self.event_shape if self.datum_shape is None else self.datum_shape
         return replace(self, **{part: getattr(self, part).reshape(-1, *shape) for part in PARTS})
@@ -116,124 +149,8 @@ class Dataset:
         return torch.bernoulli(rows) if self.binarise else rows
 
 
-def load_dataset(
-    name_or_path: str | Path,
-    *,
-    data_dir: str | Path | None = None,
-    context: Sequence[str | Path] = (),
-    seed: int = 0,
-) -> Dataset:
-    """Load a data set by name, or the user's own data from a file.
-
-    A file is ``.npy``, ``.npz``, ``.csv`` or ``.parquet`` and holds numbers whose first dimension counts the data; more
-    dimensions than two are flattened, and an array of one dimension is N data of one number each. An ``.npz`` holds
-    one array, or ``x``, or the three arrays ``train``, ``validation`` (or ``valid``) and ``test``; what it holds beside
-    ``x`` or these three is context. A single array is split 80/10/10 by ``seed``, and its context, where that has as
-    many rows, with it. The first line of a ``.csv`` is a header if a
-    cell of it is not a number, or if it reads 0,1,2,... over three columns or more, as pandas writes columns that have
-    no names. Missing values (NaN; an empty cell or NA in a table) are read as NaN, for a pair that leaves them out.
-
-    Args:
-        name_or_path: a name in :data:`DATASETS`, or a path.
-        data_dir: a folder that already holds ``mnist.npz`` and ``binarized_mnist.npz`` (or the source's own files);
-            else the one named by the environment variable ``PPVAE_DATA``; else they are fetched once and cached.
-        context: files of what the programs take after x, in their order: ``.npy``, ``.npz`` with one array, ``.csv`` or
-            ``.parquet``.
-        seed: the split of ``digits`` and of a single array; the parts of the other data sets are fixed.
-
-    Returns:
-        The data set, as rows.
-
-    Raises:
-        DatasetError: the name is unknown, or a file cannot be had, read or trusted, or has fewer than 3 rows to split.
-        DataError: the file's content is empty, not numeric, or infinite.
-
-    Example:
-        >>> digits = load_dataset("digits")
-        >>> digits.train.shape, digits.event_shape, digits.total_count
-        (torch.Size([1297, 64]), (8, 8), 16)
-    """
-    data, arrays = _load(str(name_or_path), data_dir, seed)
-    num_data = sum(len(getattr(data, part)) for part in PARTS)
-    return replace(data, context=tuple(contexts(context, arrays, num_data, data.name)))
-
-
-def _load(name: str, data_dir: str | Path | None, seed: int) -> tuple[Dataset, dict[str, np.ndarray]]:
-    """The data, and what their archive holds beside them."""
-    if name in DATASETS:
-        return _by_name(name, data_dir, seed), {}
-    return _from_file(Path(name).expanduser(), seed)
-
-
-def _by_name(name: str, data_dir: str | Path | None, seed: int) -> Dataset:
-    if name == "digits":
-        return _digits(seed)
-    if name == "mnist":
-        return _mnist(ready_made(name, data_dir))
-    arrays = ready_made(name, data_dir)
-    train, validation, test = (to_rows(arrays[part]) for part in ("train", "valid", "test"))
-    return Dataset(name, train, validation, test, (28, 28))
-
-
-def _digits(seed: int) -> Dataset:
-    from sklearn.datasets import load_digits
-
-    values, labels = load_digits(return_X_y=True)
-    parts = _split(len(values), 250, seed)
-    train, validation, test = (to_rows(values)[part] for part in parts)
-    by_part = dict(zip(PARTS, (torch.tensor(labels)[part] for part in parts), strict=True))
-    rows = dict(zip(PARTS, parts, strict=True))
-    return Dataset("digits", train, validation, test, (8, 8), labels=by_part, total_count=16, rows=rows)
-
-
-def _mnist(arrays: dict[str, np.ndarray]) -> Dataset:
-    """The last sixth of the training file, 10 000 pictures, is the validation part."""
-    grey, test = to_rows(arrays["x_train"]) / 255, to_rows(arrays["x_test"]) / 255
-    labels, test_labels = (torch.tensor(arrays[key], dtype=torch.int64) for key in ("y_train", "y_test"))
-    num_train = len(grey) - len(grey) // 6
-    return Dataset(
-        "mnist",
-        grey[:num_train],
-        _binarised_once(grey[num_train:], _BINARISATION_SEED),
-        _binarised_once(test, _BINARISATION_SEED + 1),
-        tuple(arrays["x_train"].shape[1:]),
-        labels={"train": labels[:num_train], "validation": labels[num_train:], "test": test_labels},
-        binarise=True,
-    )
-
-
-def _binarised_once(grey: Tensor, seed: int) -> Tensor:
+def drawn_once(grey: Tensor, seed: int) -> Tensor:
+    """Zeros and ones, drawn from grey values in [0, 1]."""
     # Uniforms in double precision make the draw the same whatever the default type is.
     uniform = torch.rand(grey.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return (uniform < grey).to(grey.dtype)
-
-
-def _split(num_data: int, num_held_out: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Row numbers of the training, validation and test part, from one random order."""
-    order = torch.randperm(num_data, generator=torch.Generator().manual_seed(seed))
-    num_train = num_data - 2 * num_held_out
-    return order[:num_train], order[num_train : num_train + num_held_out], order[num_train + num_held_out :]
-
-
-def _from_file(path: Path, seed: int) -> tuple[Dataset, dict[str, np.ndarray]]:
-    if path.suffix.lower() not in SUFFIXES:
-        raise DatasetError(_unknown(path))
-    if not path.is_file():
-        raise DatasetError(f"there is no file {path}: correct the path, or give one of {', '.join(DATASETS)}.")
-    parts, shape, context, missing = read_user_file(path)
-    own_parts, rows = len(parts) > 1, None
-    if not own_parts:
-        (x,) = parts
-        if len(x) < 3:
-            raise DatasetError(f"{path} has {len(x)} rows: give at least 3, one each to train, validate and test.")
-        order = _split(len(x), max(1, len(x) // 10), seed)
-        parts, rows = [x[part] for part in order], dict(zip(PARTS, order, strict=True))
-    train, validation, test = parts
-    data = Dataset(path.name, train, validation, test, shape or (1,), rows=rows, own_parts=own_parts, datum_shape=shape)
-    return replace(data, missing=missing), context
-
-
-def _unknown(path: Path) -> str:
-    known, files = ", ".join(DATASETS), ", ".join(SUFFIXES)
-    what = f"there is no data set {str(path)!r}{suggestion(str(path), DATASETS)}"
-    return f"{what}: give one of {known}, or a path that ends in {files}."

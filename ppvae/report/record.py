@@ -132,12 +132,16 @@ def _checked(plane: dict[str, Any]) -> dict[str, Any]:
     axis, shape = [float(a) for a in plane["axis"]], [int(s) for s in plane["event_shape"]]
     low, high = float(plane["low"]), float(plane["high"])
     means = [[float(a), float(b)] for a, b in plane["means"]]
+    labels = [str(label) for label in plane.get("labels", [])]
     finite = all(map(math.isfinite, [*axis, low, high, *(a for mean in means for a in mean)]))
     rising = len(axis) > 1 and all(a < b for a, b in pairwise(axis))
     num_bytes = len(base64.b64decode(plane["grid"], validate=True))
-    if not (finite and rising and low <= high and min(shape) > 0 and num_bytes == len(axis) ** 2 * math.prod(shape)):
+    if not (
+        finite and rising and low <= high and min(shape) > 0 and num_bytes == len(axis) ** 2 * math.prod(shape)
+    ) or (labels and len(labels) != len(means)):
         raise ValueError("its parts do not fit together")
     return {"site": str(plane["site"]), "axis": axis, "event_shape": shape, "low": low, "high": high} | {
         "grid": plane["grid"],
         "means": means,
+        **({"labels": labels} if labels else {}),
     }

@@ -23,7 +23,17 @@ class Settings:
         pair: the model/guide pair: a name from `ppvae list`, `my_file.py:MyPair`, `my_file.py`, or
             `package.module:MyPair`.
         pair_args: arguments of the pair, as in `--pair_args.latent_dim 10`; a class is named as in `torch.nn:ReLU`.
-        data: digits, mnist, binarized_mnist, or a .npy, .npz, .csv or .parquet file, one datum a row.
+        data: digits, mnist, binarized_mnist, or a .npy, .npz, .csv, .tsv or .parquet file, one datum a row.
+        validation_data: a file to validate on; null takes some of data.
+        test_data: a file to test on; null takes some of data.
+        label_column: column of the table that is no datum and colours pictures; none says that no column is a label.
+        drop_columns: columns to be left out, as in `--drop_columns id,date`.
+        context_columns: columns that the programs take after x, as in `--context_columns age,sex`.
+        split: fractions to train, validate and test on, as in `--split 0.8,0.1,0.1`, which is the default.
+        split_column: column that says train, validation or test.
+        stratify: column of classes, each of which is divided by the fractions.
+        standardise: bring each feature to mean 0 and standard deviation 1; log p(x) is then still that of x in its own
+            units, with the Jacobian.
         context: files of what the programs take after x, in their order, as in `--context labels.npy --context
             lengths.npy`; or let the .npz of --data hold x and the others under the names of the programs' arguments.
             What has a row for each datum, and what all data share, is found out from the programs.
@@ -53,6 +63,15 @@ class Settings:
     pair: str = "VAE"
     pair_args: dict[str, Any] = field(default_factory=dict)
     data: str = "digits"
+    validation_data: str | None = None
+    test_data: str | None = None
+    label_column: str | None = None
+    drop_columns: list[str] = field(default_factory=list)
+    context_columns: list[str] = field(default_factory=list)
+    split: str | None = None
+    split_column: str | None = None
+    stratify: str | None = None
+    standardise: bool = False
     context: list[str] = field(default_factory=list)
     data_dir: str | None = None
     likelihood: str | None = None
@@ -88,6 +107,13 @@ class Settings:
                 raise OptionError(f"{name} must be a positive number; it is {value}.")
         if self.method not in get_args(Method):
             raise OptionError(f"method must be auto, importance or ais; it is {self.method!r}.")
+        if self.split_column is not None and (self.split is not None or self.stratify is not None):
+            raise OptionError("split_column divides the data itself: leave split and stratify out.")
+        if self.validation_data is not None and self.test_data is None:
+            raise OptionError("validation_data needs test_data, the file to test on.")
+        if self.test_data is not None and (self.split_column is not None or self.stratify is not None):
+            raise OptionError("test_data divides the data itself: leave split_column and stratify out.")
+        self.fractions()
         _check_seed(self.seed)
         if self.name is not None and (self.name in {"", ".", ".."} or Path(self.name).name != self.name):
             raise OptionError(
@@ -95,13 +121,34 @@ class Settings:
             )
         return self
 
+    def fractions(self) -> tuple[float, ...] | None:
+        """The fractions of ``split``; None where it is not given.
+
+        Raises:
+            OptionError: it holds no three numbers.
+        """
+        if self.split is None:
+            return None
+        try:
+            found = tuple(float(word) for word in self.split.strip("[]()").split(","))
+        except ValueError:
+            found = ()
+        if len(found) != 3 or min(found) <= 0 or not math.isclose(sum(found), 1, abs_tol=1e-6):
+            raise OptionError(
+                f"split must be three fractions above 0 whose sum is 1, as in 0.8,0.1,0.1; it is {self.split!r}."
+            )
+        return found
+
     def absolute(self) -> Settings:
         """The same settings with the paths that they name made absolute, so that they hold from any folder."""
         file, colon, attribute = self.pair.partition(":")
         pair = f"{_absolute(file)}{colon}{attribute}" if file.endswith(".py") else self.pair
         data = _absolute(self.data) if Path(self.data).suffix else self.data
         data_dir = _absolute(self.data_dir) if self.data_dir else None
-        return replace(self, pair=pair, data=data, context=[_absolute(f) for f in self.context], data_dir=data_dir)
+        more = {name: getattr(self, name) for name in ("validation_data", "test_data")}
+        files = {name: _absolute(file) for name, file in more.items() if file is not None}
+        context = [_absolute(file) for file in self.context]
+        return replace(self, pair=pair, data=data, context=context, data_dir=data_dir, **files)
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain values."""

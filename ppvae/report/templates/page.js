@@ -4,7 +4,7 @@ addEventListener("beforeprint", () => document.querySelectorAll("details").forEa
 (() => {
   const source = document.getElementById("decoder");
   if (!source) return;
-  const { axis, event_shape: shape, low, high, grid, means, site } = JSON.parse(source.textContent);
+  const { axis, event_shape: shape, low, high, grid, means, site, labels } = JSON.parse(source.textContent);
   const n = axis.length, first = axis[0], last = axis[n - 1];
   const size = shape.reduce((a, b) => a * b, 1);
   const isPicture = shape.length === 2 && Math.min(...shape) > 1;
@@ -80,12 +80,33 @@ addEventListener("beforeprint", () => document.querySelectorAll("details").forEa
     context.fillText(`${site}₁ = ${signed(last)}`, u0 + 6, 24);
     context.textAlign = "right";
     context.fillText(`${site}₀ = ${signed(last)}`, side - 6, v0 - 8);
-    context.fillStyle = "#0072b2";
-    for (const mean of means) {
+    means.forEach((mean, i) => {
       const [u, v] = toPad(mean);
-      context.beginPath(); context.arc(u, v, 4.5, 0, 7); context.fill();
-    }
+      context.fillStyle = colour(i);
+      context.beginPath(); context.arc(u, v, labels ? 6 : 4.5, 0, 7); context.fill();
+    });
+    context.textAlign = "left";
+    classes.slice(0, 12).forEach((name, k) => {
+      context.fillStyle = colours[k % colours.length];
+      context.fillText(name.length > 24 ? `${name.slice(0, 23)}…` : name, 8, side - 12 - 26 * k);
+    });
   }
+
+  // With labels a colour a class, and the label of the nearest dot under the pointer.
+  const colours = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#8a7a00"];
+  const classes = labels ? [...new Set(labels)].sort() : [];
+  const colour = (i) => colours[labels ? classes.indexOf(labels[i]) % colours.length : 0];
+  function hover(event) {
+    const box = pad.getBoundingClientRect();
+    const at = [((event.clientX - box.left) / box.width) * side, ((event.clientY - box.top) / box.height) * side];
+    let nearest = 12, said = "";
+    means.forEach((mean, i) => {
+      const [u, v] = toPad(mean), distance = Math.hypot(u - at[0], v - at[1]);
+      if (distance < nearest) [nearest, said] = [distance, labels[i]];
+    });
+    pad.title = said;
+  }
+  if (labels) pad.addEventListener("pointermove", hover);
 
   const signed = (value) => value.toFixed(2).replace("-", "−");
 

@@ -340,7 +340,7 @@ PYTHON = {
     "nan in data": (lambda: _evidence(_with_nan()), DataError, "first in datum 4"),
     "nan in training data": (lambda: fit(_linear().model, _linear().guide, _with_nan()), DataError, "first in datum 4"),
     "no data": (lambda: _evidence(torch.zeros(0, 3)), DataError, "at least one datum"),
-    "data that are no tensor": (lambda: _evidence([[1.0, 2.0, 3.0]]), DataError, "torch.as_tensor"),
+    "data that are no tensor": (lambda: _evidence({1.0, 2.0}), DataError, "torch.as_tensor"),
     "data of another width": (
         lambda: fit(_linear().model, _linear().guide, torch.zeros(4, 2)),
         PairError,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ppvae.datasets import DATASETS, Dataset, dataset, load_dataset
+from ppvae.datasets import DATASETS, Dataset, known, load_dataset
 from ppvae.errors import DatasetError
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -124,7 +124,7 @@ def small_mnist(monkeypatch) -> dict[str, np.ndarray]:
     grey = {"x_train": random.integers(0, 256, (60, 28, 28)), "x_test": random.integers(0, 256, (10, 28, 28))}
     label = {"y_train": random.integers(0, 10, 60), "y_test": random.integers(0, 10, 10)}
     arrays = {key: array.astype(np.uint8) for key, array in (grey | label).items()}
-    monkeypatch.setattr(dataset, "ready_made", lambda name, data_dir: arrays)
+    monkeypatch.setattr(known, "ready_made", lambda name, data_dir: arrays)
     return arrays
 
 
@@ -161,7 +161,7 @@ def test_a_missing_file_and_a_folder(tmp_path):
 def test_an_unknown_name_is_met_with_the_known_ones(name, guess):
     message = _message(DatasetError, name)
     assert f"did you mean {guess}?" in message
-    assert all(known in message for known in DATASETS)
+    assert all(name in message for name in DATASETS)
 
 
 def test_an_unknown_name_like_no_other():

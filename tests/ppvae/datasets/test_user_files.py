@@ -81,7 +81,7 @@ def test_parts_of_different_shapes_are_refused(tmp_path):
     "first_line", ["height,weight\n", "", "0.5,height\n"], ids=["header", "no header", "half a header"]
 )
 def test_a_table_with_and_without_header(tmp_path, first_line):
-    (tmp_path / "mine.csv").write_text(first_line + "".join(f"{i},{i / 2}\n" for i in range(20)))
+    (tmp_path / "mine.csv").write_text(first_line + "".join(f"{i},{i / 2}\n" for i in reversed(range(20))))
     mine = load_dataset(tmp_path / "mine.csv")
     rows = torch.cat([mine.train, mine.validation, mine.test])
     assert mine.event_shape == (2,)
@@ -93,9 +93,11 @@ def test_the_header_that_pandas_gives_columns_without_names_is_no_datum(tmp_path
     assert torch.equal(load_dataset(tmp_path / "mine.csv").train, torch.ones(8, 3))
 
 
-def test_the_index_that_pandas_adds_is_refused(tmp_path):
-    pd.DataFrame(np.ones((10, 3))).to_csv(tmp_path / "mine.csv")
-    assert "index=False" in _message(DataError, tmp_path / "mine.csv")
+def test_the_index_that_pandas_adds_is_no_datum(tmp_path):
+    pd.DataFrame(np.full((10, 3), 0.5), columns=list("abc")).to_csv(tmp_path / "mine.csv")
+    mine = load_dataset(tmp_path / "mine.csv")
+    assert torch.equal(mine.train, torch.full((8, 3), 0.5))
+    assert mine.columns == ("a", "b", "c")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
 
 def test_parquet(tmp_path):
     pytest.importorskip("pyarrow")
-    frame = pd.DataFrame({"a": np.arange(10), "b": pd.array([1.5] * 10, dtype="Float64")})
+    frame = pd.DataFrame({"a": np.arange(10)[::-1], "b": pd.array([1.5] * 10, dtype="Float64")})
     frame.to_parquet(tmp_path / "mine.parquet")
     assert load_dataset(tmp_path / "mine.parquet").train.shape == (8, 2)
     (tmp_path / "mine.parquet").write_bytes(b"PAR1")
