@@ -2,8 +2,9 @@
 
 from . import densities, shapes, training
 from .bug import Bug
+from .unusual import UNUSUAL
 
 FILES = (shapes, densities, training)
 BUILDERS: dict[str, Bug] = {bug.make.__name__: bug for file in FILES for bug in file.BUGS}
 
-__all__ = ["BUILDERS", "FILES", "Bug"]
+__all__ = ["BUILDERS", "FILES", "UNUSUAL", "Bug"]
