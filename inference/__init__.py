@@ -1,7 +1,7 @@
 """One question a room, over ``(model, guide, x, ...)``: any pair of Pyro programs, never a class of ours."""
 
 from .bounds import Certificate, certify
-from .calibration import Calibration, Simulation, calibrate, simulate
+from .calibration import Calibration, Discrimination, Simulation, calibrate, discriminative_calibration, simulate
 from .evidence import Evidence, annealed_evidence, estimate_evidence, importance_evidence, log_weights
 from .gap import GapAttribution, Refinement, attribute_gap, refine
 from .latents import ColumnStability, LatentUnits, column_stability, latent_units
@@ -24,6 +24,7 @@ __all__ = [
     "Calibration",
     "Certificate",
     "ColumnStability",
+    "Discrimination",
     "DrawsFrom",
     "Embedding",
     "Evidence",
@@ -47,6 +48,7 @@ __all__ = [
     "check",
     "column_stability",
     "decode",
+    "discriminative_calibration",
     "elbo_surgery",
     "embed",
     "estimate_evidence",
