@@ -18,13 +18,13 @@ the set {u*, u_1 … u_K} each member is u* with probability ∝ its v: ranks in
 weight the *simulations* by p(u*)/r(u*) would be right too, but leads back to the first view and its question.)
 
 Exact: in both views the ranks, and with them the risk of faulting a guide that is right, for every K, whatever r is;
-the first view's divergence. Not exact: the second view's divergence, which is that of q_r from the posterior under r,
-with a bias of order 1/ESS, as a mean over v is divided by a mean; and "near the data", which is as near as r and the
-model allow. It is a statement about the region that the data occupy, and about no single datum. A fault has another
-size there than in the first view, since v weights the guide and the posterior alike towards r. Power is lost as v
-varies over a posterior: the effective number of draws (Σv)²/Σv² and the power that is left are stated. At the data
-themselves there are no exact draws; ELBO and gap of the guide, from as many draws, say how far the simulations are
-from them.
+it is 5 % in all, each of two views being held to half of it. Exact too: the first view's divergence. Not exact: the
+second view's divergence, which is that of q_r from the posterior under r, with a bias of order 1/ESS, as a mean over v
+is divided by a mean; and "near the data", which is as near as r and the model allow. It is a statement about the region
+that the data occupy, and about no single datum. A fault has another size there than in the first view, since v weights
+the guide and the posterior alike towards r. Power is lost as v varies over a posterior: the effective number of draws
+(Σv)²/Σv² and the power that is left are stated. At the data themselves there are no exact draws; ELBO and gap of the
+guide, from as many draws, say how far the simulations are from them.
 
 References:
     Validating Bayesian Inference Algorithms with Simulation-Based Calibration (Talts et al., 2018), arXiv:1804.06788.
@@ -187,7 +187,7 @@ class Calibration(Summarised):
         if self.given_gap is not None and self.given_elbo is not None:
             variables |= {"given_elbo": (("given",), self.given_elbo.numpy())}
             variables |= {"given_gap": (("given",), self.given_gap.numpy())}
-        attrs = {"verdict": self.verdict, "num_draws": views[0].num_draws, "level": LEVEL}
+        attrs = {"verdict": self.verdict, "num_draws": views[0].num_draws, "level": views[0].level}
         dataset = xr.Dataset(variables, coords=coords, attrs=attrs)
         for name in ("symmetric_kl", "elbo", "gap", "given_elbo", "given_gap"):
             if name in dataset:
@@ -282,8 +282,8 @@ def calibrate(
     num_draws = whole_number("num_draws", num_draws, least=2)
     seed, memory_mb, progress = valid_compute(seed, memory_mb, progress)
     batch = where_parameters_are(model, guide, finite_batch(as_batch(x)))
-    job = SimulatedData(num_simulations, num_draws, memory_mb)
     anchors: tuple[Anchor, ...] = get_args(Anchor) if anchor == "both" else (anchor,)
+    job = SimulatedData(num_simulations, num_draws, memory_mb, LEVEL / len(anchors))
     views: dict[str, View] = {}
     given: dict[str, Tensor] = {}
     with seeded(seed), Pair.on(model, guide, batch, start="prior") as pair:
@@ -305,6 +305,7 @@ class SimulatedData:
     num_simulations: int
     num_draws: int
     memory_mb: float
+    level: float = LEVEL
 
     def from_prior(self, pair: Pair, bar: Progress) -> View:
         """Simulations from p(u) p(x|u)."""
@@ -354,7 +355,7 @@ class SimulatedData:
                 if draws.stop == self.num_draws:
                     parts.append(_compared(*(torch.cat(pieces) for pieces in zip(*held, strict=True))))
         every = {name: torch.cat([p[name] for p in parts], -1 if name == "weights" else 0) for name in parts[0]}
-        return View(anchor, unit_names(simulated[0][0]), **every)
+        return View(anchor, unit_names(simulated[0][0]), **every, level=self.level)
 
 
 def _simulation(pair: Pair, u: Tensor | None, units: slice) -> Simulation:

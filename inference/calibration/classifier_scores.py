@@ -22,7 +22,7 @@ from ..pair import Pair
 Array = NDArray[np.float64]
 
 # Parts of the simulations, of which the first is fitted on alone; relabellings of each; draws that standardise.
-PARTS, RELABELLINGS, STANDARDISING = 5, 2000, 50
+PARTS, RELABELLINGS, STANDARDISING = 5, 1000, 50
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,16 @@ def scored(features: Array, generator: np.random.Generator) -> tuple[Array, floa
     scores, normal = [], 0.0
     for k in range(1, PARTS):
         before = features[: parts[k][0]]
-        log_p = special.log_softmax(features[parts[k]] @ _weights(before), axis=-1) + math.log(features.shape[1])
-        scores.append(log_p[:, 0])
-        normal += special.ndtri(_upper_tail(log_p, generator))
+        score, tail = known(features[parts[k]] @ _weights(before), generator)
+        scores.append(score)
+        normal += special.ndtri(tail)
     return np.concatenate(scores), float(special.ndtr(normal / math.sqrt(PARTS - 1)))
+
+
+def known(s: Array, generator: np.random.Generator) -> tuple[Array, float]:
+    """Λ with scores s that were fitted on none of these simulations, ``(num_simulations, 1 + num_draws)``, and p."""
+    log_p = special.log_softmax(s, axis=-1) + math.log(s.shape[1])
+    return log_p[:, 0], _upper_tail(log_p, generator)
 
 
 def _weights(features: Array) -> Array:

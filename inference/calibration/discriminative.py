@@ -7,9 +7,12 @@ q(u|x'). A classifier gives each of the 1 + L a score s(u, x'), linear in featur
 
 **Divergence.** With n simulations on which the classifier was not fitted, the mean of Λ = log P(u*) + log(1 + L) has an
 expectation that is at most the mutual information D_L of label and set. D_L ≤ E_{p(x')} KL(p(u|x') ‖ q(u|x')), since
-the mixture of the laws under each label is nearer to them than q⊗…⊗q is, and D_L ≤ log(1 + L). The best score is
-log w = log p(x', u) − log q(u|x'), for which D_L is reached; it is one of the features, with the standardised
-latents z, z_j², z_j z_k, z_j m_j (m the guide's mean) and log q.
+the mixture of the laws under each label is nearer to them than q⊗…⊗q is, and D_L ≤ log(1 + L).
+
+**Two scores.** The best one is known, s = log w = log p(x', u) − log q(u|x'), since log p(x') cancels. It needs no fit
+and reaches D_L, if both programs state the densities that they draw from. The other is learnt by logistic regression
+and sees what densities do not say. Its features are log w, log q, and the latents z standardised by other draws of the
+guide, z_j², z_j z_k, z_j m_j (m the guide's mean); with those of one unit alone it says where a fault lies.
 
 **p-values.** If q is the posterior, each of the 1 + L is u* with the same probability whatever the set is. The
 simulations are cut into five parts, each scored by a classifier that was fitted on the parts before it, so that given
@@ -17,12 +20,9 @@ the past its labels are uniform: the p-value of a part, by drawing labels anew, 
 are independent and are joined by Stouffer's rule. No classifier is fitted again. The parts' Λ are martingale
 differences, so that their spread gives the error of the mean.
 
-**Power.** With p features and n_t simulations to fit on, Λ has about the mean ±D (posterior's labels, uniform labels)
-less p/2n_t, and the variance 2D + p/n_t. The smallest D that is found with probability 0.8 at a risk of 5 % solves
-2D = 2.49 √((2D + p/n_t)/n).
-
-References: Discriminative Calibration (Yao & Domke, 2023), arXiv:2305.14593. Domke's symmetric divergence, which needs
-densities alone, stands in :mod:`ppvae.inference.calibration.calibrate`.
+**Power.** For small D, Λ has the mean D if labels are the posterior's, −D if they are uniform, and the variance 2D.
+Both p-values are doubled, so that the smallest D found with probability 0.8 at a risk of 5 % is 2.80²/2M.
+Reference: Discriminative Calibration (Yao & Domke, 2023), arXiv:2305.14593.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ from ..options import valid_compute, whole_number
 from ..pair import Batch, Pair, Program, as_batch, finite_batch, seeded, where_parameters_are, why_slow
 from ..records import Summarised
 from .calibrate import SimulatedData
-from .classifier_scores import Candidates, candidates, scored
+from .classifier_scores import Candidates, candidates, known, scored
 from .ranks import holm, shape_p_value
 from .simulation import unit_names
-from .view import LEVEL
+from .view import LEVEL, mean_and_error
 
 # Latents up to which products are features.
 MOST_PRODUCTS = 12
-# z_0.95 + z_0.8, levels of the central regions, and thirds of the data.
-NEEDED, LEVELS, REGIONS = 2.486, (0.5, 0.8, 0.95), ("least probable", "middle", "most probable")
+# z_0.975 + z_0.8, levels of the central regions, and thirds of the data.
+NEEDED, LEVELS, REGIONS = 2.802, (0.5, 0.8, 0.95), ("least probable", "middle", "most probable")
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,32 +59,39 @@ class Discrimination(Summarised):
     """How well a classifier tells exact draws from the guide's.
 
     Attributes:
-        score: Λ of the simulations that were scored, ``(num_scored,)``, in nats.
-        p_value: that the guide is the posterior, of all features together.
+        score: Λ with s = log w, ``(num_simulations,)``, in nats.
+        score_p_value: that the guide is the posterior, by this score.
+        learnt_score: Λ with a learnt score, of the simulations on which it was not fitted, ``(num_scored,)``, in nats.
+        learnt_p_value: by the learnt score.
         unit: name of every unit, such as ``z[3]``.
         unit_score: Λ with the features of one unit alone, ``(num_units, num_scored)``, in nats.
         unit_p_value: of each unit, as it is, ``(num_units,)``.
-        elbo: of the simulations that were scored, ``(num_scored,)``, in nats: how probable the guide holds x' to be.
+        elbo: of every simulation, ``(num_simulations,)``, in nats: how probable the guide holds x' to be.
         depth: of the exact draw among the guide's, uniform if the guide is right; ``(num_simulations,)``. At most c
             where u* lies in the guide's central region of probability c.
-        num_features: of the classifier.
     """
 
     printed: ClassVar = "num_simulations divergence p_value detectable units_faulty"
 
     score: Tensor
-    p_value: float
+    score_p_value: float
+    learnt_score: Tensor
+    learnt_p_value: float
     unit: tuple[str, ...]
     unit_score: Tensor
     unit_p_value: Tensor
     elbo: Tensor
     depth: Tensor
-    num_features: int
+
+    @property
+    def p_value(self) -> float:
+        """That the guide is the posterior, by both scores: twice the smaller p-value."""
+        return min(1.0, 2 * min(self.score_p_value, self.learnt_p_value))
 
     @property
     def divergence(self) -> tuple[float, float]:
         """The mean of Λ and its standard error: a lower bound on the mean KL(p(u|x) ‖ q(u|x)), in nats."""
-        return _mean(self.score)
+        return mean_and_error(self.score)
 
     @property
     def faulty(self) -> bool:
@@ -108,11 +115,8 @@ class Discrimination(Summarised):
 
     @property
     def detectable(self) -> float:
-        """The smallest divergence that is found with probability 0.8 with as many simulations and features, in nats."""
-        n = len(self.score)
-        fitted_on = (len(self.depth) - n + len(self.depth)) / 2  # about the mean over the parts
-        square, noise = NEEDED**2 / n, self.num_features / fitted_on
-        return (square + math.sqrt(square**2 + 4 * square * noise)) / 4
+        """The smallest divergence that is found with probability 0.8 with as many simulations, in nats."""
+        return NEEDED**2 / (2 * len(self.score))
 
     def coverage(self, level: float) -> tuple[float, float]:
         """How many exact draws lie in the guide's central region of this probability, and the standard error."""
@@ -122,13 +126,14 @@ class Discrimination(Summarised):
     def by_region(self) -> dict[str, tuple[float, float]]:
         """The divergence in the thirds of the simulations, by the guide's ELBO of x': mean and standard error."""
         thirds = self.elbo.argsort().tensor_split(3)
-        return {name: _mean(self.score[third]) for name, third in zip(REGIONS, thirds, strict=True)}
+        return {name: mean_and_error(self.score[third]) for name, third in zip(REGIONS, thirds, strict=True)}
 
     def summary(self) -> dict[str, float]:
         """Divergence in nats, p-values, coverage and power."""
         mean, error = self.divergence
         out: dict[str, float] = {"num_simulations": len(self.depth), "divergence": mean}
         out |= {"divergence_standard_error": error, "p_value": self.p_value, "detectable": self.detectable}
+        out["learnt_divergence"], out["learnt_divergence_standard_error"] = mean_and_error(self.learnt_score)
         out |= {"units_faulty": len(self.units_faulty), "units_least_p": float(self.adjusted.min())}
         for level in LEVELS:
             out[f"coverage_{level:g}"], out[f"coverage_{level:g}_standard_error"] = self.coverage(level)
@@ -139,8 +144,8 @@ class Discrimination(Summarised):
         mean, error = self.divergence
         if not self.faulty:
             return [
-                "no classifier told the guide's draws from exact ones; one at a KL of "
-                f"{self.detectable:.2g} nats or more would be told with probability 0.8 or more."
+                "no classifier told the guide's draws from exact ones; a divergence of "
+                f"{self.detectable:.2g} nats would have been seen with probability 0.8."
             ]
         out = [
             f"the guide is not the posterior (p = {self.p_value:.1g}): KL(p ‖ q) is at least {mean:.2g} ± {error:.1g} "
@@ -177,7 +182,7 @@ def discriminative_calibration(
         model: ``model(x, *context)``, the generative program; its data must be drawable.
         guide: ``guide(x, *context)``; its latents all live on a continuum.
         x: data, first dimension ``num_data``; or a tuple ``(x, *context)``. They show shape and context.
-        num_simulations: M, at least 100; four fifths of them are scored.
+        num_simulations: M, at least 100; the learnt score is tried on four fifths of them.
         num_draws: L, draws of the guide beside each exact one; 50 more standardise.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
         memory_mb: budget in MiB for one pass of the pair; M·(L + 51) draws come on top.
@@ -226,22 +231,20 @@ def discriminate(sets: Candidates, unit: tuple[str, ...]) -> Discrimination:
     products = [sets.z[..., i] * sets.z[..., j] for i in range(len(unit)) for j in range(i)]
     more = [sets.log_w, sets.log_q, *(products if len(unit) <= MOST_PRODUCTS else [])]
     features = torch.cat([own.flatten(-2), torch.stack(more, -1)], -1).numpy()
-    score, p = scored(features, generator)
+    score, tail = known(sets.log_w.numpy(), generator)
+    learnt, learnt_tail = scored(features, generator)
     by_unit = [scored(own[:, :, j].numpy(), generator) for j in range(len(unit))]
     distance = sets.z.square().sum(-1)
     below = (distance[:, 1:] < distance[:, :1]).sum(-1).double()
     depth = (below + torch.from_numpy(generator.uniform(size=len(below)))) / distance.shape[1]
     return Discrimination(
         torch.from_numpy(score),
-        p,
+        tail,
+        torch.from_numpy(learnt),
+        learnt_tail,
         unit,
         torch.from_numpy(np.stack([one for one, _ in by_unit])),
         torch.tensor([one for _, one in by_unit], dtype=torch.float64),
-        sets.elbo[len(sets.elbo) - len(score) :],
+        sets.elbo,
         depth.clamp(1e-12, 1 - 1e-12),
-        features.shape[-1],
     )
-
-
-def _mean(values: Tensor) -> tuple[float, float]:
-    return float(values.mean()), float(values.std() / math.sqrt(len(values)))
