@@ -1,9 +1,9 @@
 """The guide of an earlier run assessed as a posterior, in three steps from the cheapest on.
 
 Which latent units it uses (:func:`ppvae.inference.latent_units`), whether it is calibrated on data drawn from the model
-(:func:`ppvae.inference.calibrate`, :func:`ppvae.inference.discriminative_calibration`), and how it differs from reference draws of the posterior, datum by datum
-(:func:`ppvae.inference.guide_quality`). Each adds a file, figures and a section to the run directory; the reference
-draws stay there too, for ArviZ.
+(:func:`ppvae.inference.calibrate`, :func:`ppvae.inference.discriminative_calibration`), and how it differs from
+reference draws of the posterior, datum by datum (:func:`ppvae.inference.guide_quality`). Each adds a file, figures and
+a section to the run directory; the reference draws stay there too, for ArviZ.
 """
 
 from __future__ import annotations

@@ -92,6 +92,19 @@ def test_exact_pairs_pass_both_views(name):
     torch.testing.assert_close(calibration.given_elbo, pair.truth.double(), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
+def test_two_views_together_fault_an_exact_guide_no_more_often_than_one():
+    """200 runs of both: more than 22 alarms have probability below 1e-3 at 5 %; at 5 % in each view there were more."""
+    x = 1.0 + 0.5 * torch.randn(200, 3)
+    found = calibrate(*diagonal(3), x, num_simulations=20_000, num_draws=10, seed=5)
+    both = list(zip(runs(found.prior, 100), runs(found.data, 100), strict=True))
+    alarms = sum(replace(found, prior=one, data=two).verdict not in ("calibrated", "cannot tell") for one, two in both)
+    assert alarms <= 22
+    looser = sum(any(replace(view, level=0.05).faulty for view in pair) for pair in both)
+    assert alarms <= looser
+    assert found.prior.level == found.data.level == 0.025
+
+
 def test_units_are_named_by_site_and_index():
     names = {
         "hierarchy_exact": ("z2[0]", "z1[0]", "z1[1]", "z1[2]"),
