@@ -1,7 +1,7 @@
 """One question a room, over ``(model, guide, x, ...)``: any pair of Pyro programs, never a class of ours."""
 
 from .bounds import Certificate, certify
-from .calibration import Calibration, Simulation, calibrate, simulate
+from .calibration import Calibration, Discrimination, Simulation, calibrate, discriminative_calibration, simulate
 from .evidence import Evidence, annealed_evidence, estimate_evidence, importance_evidence, log_weights
 from .gap import GapAttribution, Refinement, attribute_gap, refine
 from .latents import ColumnStability, LatentUnits, column_stability, latent_units
@@ -50,6 +50,7 @@ __all__ = [
     "ColumnStability",
     "Cyclical",
     "DReG",
+    "Discrimination",
     "DrawsFrom",
     "Embedding",
     "Evidence",
@@ -78,6 +79,7 @@ __all__ = [
     "check",
     "column_stability",
     "decode",
+    "discriminative_calibration",
     "elbo_surgery",
     "embed",
     "estimate_evidence",

@@ -1,9 +1,9 @@
 """The guide of an earlier run assessed as a posterior, in three steps from the cheapest on.
 
 Which latent units it uses (:func:`ppvae.inference.latent_units`), whether it is calibrated on data drawn from the model
-(:func:`ppvae.inference.calibrate`), and how it differs from reference draws of the posterior, datum by datum
-(:func:`ppvae.inference.guide_quality`). Each adds a file, figures and a section to the run directory; the reference
-draws stay there too, for ArviZ.
+(:func:`ppvae.inference.calibrate`, :func:`ppvae.inference.discriminative_calibration`), and how it differs from
+reference draws of the posterior, datum by datum (:func:`ppvae.inference.guide_quality`). Each adds a file, figures and
+a section to the run directory; the reference draws stay there too, for ArviZ.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ppvae.inference import (
     LatentUnits,
     calibrate,
     column_stability,
+    discriminative_calibration,
     guide_quality,
     latent_units,
     sample_posterior,
@@ -167,10 +168,14 @@ def _assess_calibration(run: SavedRun, num_simulations: int, common: dict[str, A
         summed = sorted(pair.summed)  # simulations near the data cannot be drawn there
     anchor: Literal["prior", "both"] = "prior" if summed else "both"
     found = calibrate(model, guide, run.batch, anchor=anchor, num_simulations=num_simulations, seed=seed, progress=True)
-    remarks = found.remarks()
+    told = discriminative_calibration(
+        model, guide, run.batch, num_simulations=max(num_simulations, 100), seed=seed, progress=True
+    )
+    remarks = [*found.remarks(), *(f"by a classifier, {remark}" for remark in told.remarks())]
     if summed:
         remarks.append(f"simulations near the data cannot be drawn, since {', '.join(summed)} is summed out.")
-    section = {**found.summary(), "remarks": remarks, **common}
+    by_classifier = {f"classifier_{name}": value for name, value in told.summary().items()}
+    section = {**found.summary(), **by_classifier, "remarks": remarks, **common}
     write_section(run, "calibration", found.to_dataset(), section, calibration_figures.calibrations(found))
     return section
 

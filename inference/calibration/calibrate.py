@@ -18,13 +18,13 @@ the set {u*, u_1 … u_K} each member is u* with probability ∝ its v: ranks in
 weight the *simulations* by p(u*)/r(u*) would be right too, but leads back to the first view and its question.)
 
 Exact: in both views the ranks, and with them the risk of faulting a guide that is right, for every K, whatever r is;
-the first view's divergence. Not exact: the second view's divergence, which is that of q_r from the posterior under r,
-with a bias of order 1/ESS, as a mean over v is divided by a mean; and "near the data", which is as near as r and the
-model allow. It is a statement about the region that the data occupy, and about no single datum. A fault has another
-size there than in the first view, since v weights the guide and the posterior alike towards r. Power is lost as v
-varies over a posterior: the effective number of draws (Σv)²/Σv² and the power that is left are stated. At the data
-themselves there are no exact draws; ELBO and gap of the guide, from as many draws, say how far the simulations are
-from them.
+it is 5 % in all, each of two views being held to half of it. Exact too: the first view's divergence. Not exact: the
+second view's divergence, which is that of q_r from the posterior under r, with a bias of order 1/ESS, as a mean over v
+is divided by a mean; and "near the data", which is as near as r and the model allow. It is a statement about the region
+that the data occupy, and about no single datum. A fault has another size there than in the first view, since v weights
+the guide and the posterior alike towards r. Power is lost as v varies over a posterior: the effective number of draws
+(Σv)²/Σv² and the power that is left are stated. At the data themselves there are no exact draws; ELBO and gap of the
+guide, from as many draws, say how far the simulations are from them.
 
 References:
     Validating Bayesian Inference Algorithms with Simulation-Based Calibration (Talts et al., 2018), arXiv:1804.06788.
@@ -47,13 +47,12 @@ from torch.utils._pytree import tree_flatten
 from ppvae.errors import NonFiniteError, PairError
 from ppvae.progress import Progress
 
-from ..latents import unit_name
 from ..options import one_of, valid_compute, whole_number
 from ..pair import Batch, Pair, Program, as_batch, finite_batch, seeded, where_parameters_are, why_slow
 from ..records import Summarised
 from ..sampling import LogDensity, aggregate
 from .ranks import TESTS, normalised, weighted_pit
-from .simulation import Simulation, drawn
+from .simulation import Simulation, drawn, unit_names
 from .view import JOINT, LEVEL, Anchor, View, mean_and_error
 
 if TYPE_CHECKING:
@@ -188,7 +187,7 @@ class Calibration(Summarised):
         if self.given_gap is not None and self.given_elbo is not None:
             variables |= {"given_elbo": (("given",), self.given_elbo.numpy())}
             variables |= {"given_gap": (("given",), self.given_gap.numpy())}
-        attrs = {"verdict": self.verdict, "num_draws": views[0].num_draws, "level": LEVEL}
+        attrs = {"verdict": self.verdict, "num_draws": views[0].num_draws, "level": views[0].level}
         dataset = xr.Dataset(variables, coords=coords, attrs=attrs)
         for name in ("symmetric_kl", "elbo", "gap", "given_elbo", "given_gap"):
             if name in dataset:
@@ -283,8 +282,8 @@ def calibrate(
     num_draws = whole_number("num_draws", num_draws, least=2)
     seed, memory_mb, progress = valid_compute(seed, memory_mb, progress)
     batch = where_parameters_are(model, guide, finite_batch(as_batch(x)))
-    job = _Simulations(num_simulations, num_draws, memory_mb)
     anchors: tuple[Anchor, ...] = get_args(Anchor) if anchor == "both" else (anchor,)
+    job = SimulatedData(num_simulations, num_draws, memory_mb, LEVEL / len(anchors))
     views: dict[str, View] = {}
     given: dict[str, Tensor] = {}
     with seeded(seed), Pair.on(model, guide, batch, start="prior") as pair:
@@ -300,16 +299,17 @@ def calibrate(
 
 
 @dataclass(frozen=True)
-class _Simulations:
+class SimulatedData:
     """What was asked for; see :func:`calibrate`."""
 
     num_simulations: int
     num_draws: int
     memory_mb: float
+    level: float = LEVEL
 
     def from_prior(self, pair: Pair, bar: Progress) -> View:
         """Simulations from p(u) p(x|u)."""
-        return self._view("prior", self._simulated(pair, None), None, bar)
+        return self._view("prior", self.pairs(pair, None), None, bar)
 
     def near_data(self, pair: Pair, bar: Progress) -> View:
         """Simulations from r(u) p(x|u)."""
@@ -319,7 +319,7 @@ class _Simulations:
                 "give anchor='prior'."
             )
         u, log_r = aggregate(pair, self.num_simulations, self.memory_mb)
-        return self._view("data", self._simulated(pair, u), log_r, bar)
+        return self._view("data", self.pairs(pair, u), log_r, bar)
 
     def at_data(self, pair: Pair) -> dict[str, Tensor]:
         """ELBO and gap at the data themselves, at most ``num_simulations`` of them."""
@@ -328,7 +328,7 @@ class _Simulations:
         log_w = some.gathered_log_weights(self.num_draws, self.memory_mb)
         return {"given_elbo": log_w.mean(0), "given_gap": _gap(log_w)}
 
-    def _simulated(self, pair: Pair, u: Tensor | None) -> list[tuple[Pair, Tensor]]:
+    def pairs(self, pair: Pair, u: Tensor | None) -> list[tuple[Pair, Tensor]]:
         """Pairs on simulated data, and the exact draw of every unit, ``(num_units, dim)``; from u, if it is given."""
         if pair.divisible:
             like = pair.rows(torch.arange(self.num_simulations) % pair.num_units)
@@ -355,7 +355,7 @@ class _Simulations:
                 if draws.stop == self.num_draws:
                     parts.append(_compared(*(torch.cat(pieces) for pieces in zip(*held, strict=True))))
         every = {name: torch.cat([p[name] for p in parts], -1 if name == "weights" else 0) for name in parts[0]}
-        return View(anchor, _unit_names(simulated[0][0]), **every)
+        return View(anchor, unit_names(simulated[0][0]), **every, level=self.level)
 
 
 def _simulation(pair: Pair, u: Tensor | None, units: slice) -> Simulation:
@@ -410,7 +410,3 @@ def _distance(u: Tensor) -> Tensor:
     """|u − ρ|² in units of the spread of each simulation's u, ρ ~ N(0, I): symmetric in all u."""
     v = (u - u.mean(0)) / u.std(0).clamp(min=1e-300)
     return (v - torch.randn_like(v[:1])).square().sum(-1)
-
-
-def _unit_names(pair: Pair) -> tuple[str, ...]:
-    return tuple(unit_name(site, place) for site, slot in pair.sites.items() for place in np.ndindex(slot.u_shape))

@@ -15,11 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ppvae.errors import OptionError, PairError
 
+from ..latents import unit_name
 from ..options import instance_of, shown, valid_seed
 from ..pair import (
     Batch,
@@ -133,6 +135,11 @@ def simulations(pair: Pair, count: int) -> list[Simulation]:
     if pair.unit == "datum" and pair.divisible:
         return [drawn(pair.rows(torch.arange(count) % pair.num_units))]
     return [drawn(pair) for _ in range(-(-count // pair.num_units))]
+
+
+def unit_names(pair: Pair) -> tuple[str, ...]:
+    """The names of a pair's unconstrained coordinates, such as ``z[3]``."""
+    return tuple(unit_name(site, place) for site, slot in pair.sites.items() for place in np.ndindex(slot.u_shape))
 
 
 def _drawn(pair: Pair, seed: int, latents: Values | None) -> Values:

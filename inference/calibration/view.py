@@ -8,15 +8,15 @@ Every unit (one unconstrained coordinate of a latent) has three p-values, of sha
 
 Both see a wrong correlation that no marginal shows; the second also sees a guide that ignores x, whose every other rank
 is uniform. All 3J + 2 p-values are adjusted by Holm's rule, so that a guide which is right is faulted anywhere in this
-view with probability at most 5 %.
+view with probability at most 5 %; half of it each, where two views are asked for.
 
-A unit's verdict is read off its adjusted p-values. Let s be the normal scores of its ranks: s̄ > 0 means that the exact
-draws lie above the guide's.
+A unit's verdict is read off its adjusted p-values, held against that level. Let s be the normal scores of its ranks:
+s̄ > 0 means that the exact draws lie above the guide's.
 
-    mean     ≤ 0.05   biased down if s̄ > 0, biased up if s̄ < 0
-    spread   ≤ 0.05   too narrow if Var s > 1, too wide if Var s < 1; not said where |s̄| > 1.5, since ranks that are
+    mean     small    biased down if s̄ > 0, biased up if s̄ < 0
+    spread   small    too narrow if Var s > 1, too wide if Var s < 1; not said where |s̄| > 1.5, since ranks that are
                       heaped at an end have lost their spread
-    shape    ≤ 0.05   wrong shape, if neither of the others
+    shape    small    wrong shape, if neither of the others
 
 A guide whose bias changes from datum to datum, as with an encoder that is too small, is too narrow by this rule: its
 exact draws scatter about its means more widely than it says.
@@ -45,7 +45,7 @@ from .ranks import holm, p_values, shape_p_value
 
 Anchor = Literal["prior", "data"]
 
-# Chance that a guide which is right is faulted in a view.
+# Chance that a guide which is right is faulted.
 LEVEL = 0.05
 JOINT = ("distance", "density")
 # Above this |s̄| the spread of the ranks says nothing.
@@ -69,6 +69,7 @@ class View(Summarised):
         elbo: (1/K) Σ_k log w(u_k), ``(num_simulations,)``, in nats.
         gap: log (1/K) Σ_k w(u_k) − ``elbo``, ``(num_simulations,)``, in nats; its expectation lies below KL(q ‖ p).
         weights: v of u* and of the draws, which add up to one, ``(1 + num_draws, num_simulations)``.
+        level: chance that a guide which is right is faulted in this view.
     """
 
     printed: ClassVar = "num_simulations gap symmetric_kl units_faulty"
@@ -81,6 +82,7 @@ class View(Summarised):
     elbo: Tensor
     gap: Tensor
     weights: Tensor
+    level: float = LEVEL
 
     @property
     def num_simulations(self) -> int:
@@ -110,7 +112,7 @@ class View(Summarised):
 
     @cached_property
     def adjusted(self) -> tuple[Tensor, Tensor]:
-        """Both after Holm's rule for all of them: at most 5 % risk where they are held against 0.05."""
+        """Both after Holm's rule for all of them, to be held against the level."""
         every = holm(np.concatenate([self.p_value.numpy().ravel(), self.joint_p_value.numpy()]))
         return torch.from_numpy(every[:-2].reshape(-1, 3)), torch.from_numpy(every[-2:])
 
@@ -136,17 +138,17 @@ class View(Summarised):
     def verdict(self) -> tuple[str, ...]:
         """ "fine", "too narrow", "too wide", "biased up", "biased down", two of these, or "wrong shape", by unit."""
         mean, std = self.scores.mean(0).tolist(), self.scores.std(0).tolist()
-        rejected = (self.adjusted[0] <= LEVEL).tolist()
+        rejected = (self.adjusted[0] <= self.level).tolist()
         return tuple(_words(*unit) for unit in zip(rejected, mean, std, strict=True))
 
     @property
     def joint_faults(self) -> tuple[str, ...]:
         """Which of distance and density are not uniform."""
-        return tuple(name for name, p in zip(JOINT, self.adjusted[1].tolist(), strict=True) if p <= LEVEL)
+        return tuple(name for name, p in zip(JOINT, self.adjusted[1].tolist(), strict=True) if p <= self.level)
 
     @property
     def faulty(self) -> bool:
-        """Whether the guide is not the posterior, at a risk of 5 %."""
+        """Whether the guide is not the posterior, at a risk of the level."""
         return bool(self.joint_faults) or any(word != "fine" for word in self.verdict)
 
     def power(self, scale: float = 1.0, bias: float = 0.0) -> float:
@@ -154,7 +156,7 @@ class View(Summarised):
 
         Simulated with as many simulations, draws and tests as here, and with these weights, taken as independent of
         where in this unit the draws lie; which of a simulation's draws is the exact one is drawn by its weight. A
-        p-value has to be below 0.05/(3J + 2), so that Holm's rule has somewhat more power than is stated. Near the data
+        p-value has to be below level/(3J + 2), so that Holm's rule has somewhat more power than is stated. Near data
         the fault is that of the guide under r, from the posterior under r: a guide's scale is nearer to 1 there.
         """
         generator, every = np.random.default_rng(0), np.arange(self.num_simulations)
@@ -169,7 +171,7 @@ class View(Summarised):
             pit[:, i] = (v * below).sum(0) + generator.uniform(size=len(every)) * v[exact, every]
         least = np.finfo(float).eps
         p = p_values(pit.clip(least, 1 - least))
-        return float((p <= LEVEL / (3 * len(self.unit) + 2)).any(-1).mean())
+        return float((p <= self.level / (3 * len(self.unit) + 2)).any(-1).mean())
 
     @cached_property
     def stated_power(self) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,14 +25,19 @@ from ..records import Printed
 from .agreement import equal
 from .arguments import Batch, as_batch, finite_batch
 from .contract import ContractError, Finding, unmatched_sites, unnormalised, without_density
-from .failures import FailedRun, described
+from .dependence import dependence
+from .distribution_parameters import distribution_parameters
+from .failures import FailedRun
+from .gradient_run import GradientRun, gradient_run
 from .modes import buffers_kept, reachable_modules
-from .objective import elbo_for
 from .pair import Pair
-from .parameters import named_parameters, own_parameters, where_parameters_are
+from .parameters import own_parameters, where_parameters_are
 from .randomness import generator_kept
+from .repeated_terms import all_masked, changed_in_the_model, repeated_terms
+from .source_lines import SourceLines
 from .supports import supports
 from .traces import Program, guide_log_prob, plain_traces, sample_sites, site_log_prob
+from .training_findings import failure, training_findings
 
 _DRAWS = 3
 
@@ -94,21 +99,28 @@ def check(model: Program, guide: Program, x: Tensor | Batch) -> Findings:
     batch = where_parameters_are(model, guide, finite_batch(as_batch(x)))
     with _undisturbed(model, guide):
         try:
-            model_trace, guide_trace = plain_traces(model, guide, batch)
+            with SourceLines() as lines:
+                model_trace, guide_trace = plain_traces(model, guide, batch)
         except Exception as error:
-            return Findings([_failure("fails", "the pair fails when it is run once", error)], None)
+            return Findings([failure("fails", "the pair fails when it is run once", error)], None)
         found = [
             *unmatched_sites(model_trace, guide_trace),
             *without_density(model_trace, guide_trace),
             *supports(model_trace, guide_trace),
             *_scales(model_trace),
             *unnormalised(model_trace, guide_trace),
+            *_tried(repeated_terms, model_trace, guide_trace),
+            *_tried(all_masked, model_trace),
         ]
-        pair = None
+        run, pair = gradient_run(model, guide, batch), None
+        if run is not None:
+            found += _tried(distribution_parameters, run)
+            found += _tried(changed_in_the_model, model, guide, run.batch, run.model_trace)
         if not any(finding.fatal for finding in found):
-            pair, more = _measured(model, guide, batch)
+            pair, more = _measured(model, guide, batch, run)
             found += more
-        return Findings(found + list(_gradients(model, guide, batch, model_trace, guide_trace)), pair)
+        found += training_findings(model, guide, batch, (model_trace, guide_trace), run)
+        return Findings(list(map(lines.added_to, found)), pair)
 
 
 def fatal_findings(model: Program, guide: Program, batch: Batch) -> list[Finding]:
@@ -136,12 +148,12 @@ def _undisturbed(model: Program, guide: Program) -> Iterator[None]:
         yield
 
 
-def _failure(code: str, what: str, error: BaseException) -> Finding:
-    message = f"{what} ({described(error)})"
-    remedy = "run it by hand on a few data to see where"
-    if "Shape mismatch inside plate" in message:
-        remedy = "the site has dimensions that no plate stands for: make them its event, as with .to_event(1)"
-    return Finding(code, "", message, remedy, cause=error)
+def _tried(findings: Callable[..., Iterable[Finding]], *args: Any) -> list[Finding]:
+    """What a search finds that is a suspicion, and no demand of the contract; nothing where the programs resist it."""
+    try:
+        return list(findings(*args))
+    except Exception:
+        return []
 
 
 def _scales(model_trace: Trace) -> Iterator[Finding]:
@@ -162,20 +174,24 @@ def _scales(model_trace: Trace) -> Iterator[Finding]:
 # --- the pair as it is measured -------------------------------------------------------------------------------------
 
 
-def _measured(model: Program, guide: Program, batch: Batch) -> tuple[Pair | None, list[Finding]]:
+def _measured(
+    model: Program, guide: Program, batch: Batch, run: GradientRun | None
+) -> tuple[Pair | None, list[Finding]]:
     """The pair as it is measured, and what shows only then."""
     try:
         with Pair.on(model, guide, batch) as pair, torch.no_grad():
             log_w = pair.few.log_weights(_DRAWS)
             found = list(_without_effect(pair.few)) if log_w.isfinite().all() else list(_non_finite(pair.few))
+            more = [] if run is None or found else _tried(dependence, pair, run)
     except ContractError as error:
         return None, [error.finding]
     except FailedRun as error:
-        return None, [_failure("measurement", "the pair cannot be measured", error.__cause__ or error)]
+        return None, [failure("measurement", "the pair cannot be measured", error.__cause__ or error)]
     except PpvaeError as error:
         return None, [Finding("refused", "", *_split(str(error)))]
     except Exception as error:
-        return None, [_failure("measurement", "the pair cannot be measured", error)]
+        return None, [failure("measurement", "the pair cannot be measured", error)]
+    found += more
     found += pair.structure.otherwise
     if pair.coupled:
         found.append(_coupled(pair))
@@ -266,39 +282,3 @@ def _coupling_in_training(pair: Pair) -> Iterator[Finding]:
                 fatal=False,
             )
             return
-
-
-# --- gradients ------------------------------------------------------------------------------------------------------
-
-
-def _gradients(
-    model: Program, guide: Program, batch: Batch, model_trace: Trace, guide_trace: Trace
-) -> Iterator[Finding]:
-    """A gradient of the ELBO reaches every parameter."""
-    try:
-        parameters = named_parameters(model, guide, batch)
-    except Exception as error:
-        yield _failure("fails", "the pair fails when it is run again", error)
-        return
-    loss: Any = elbo_for(model_trace, guide_trace)
-    try:
-        if not parameters:
-            with torch.no_grad():
-                loss.loss(model, guide, *batch)
-            return
-        value = loss.differentiable_loss(model, guide, *batch)
-        reached: Any = [None] * len(parameters)
-        if isinstance(value, Tensor) and value.requires_grad:
-            reached = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
-    except Exception as error:
-        yield _failure("loss", f"{type(loss).__name__} cannot be computed", error)
-        return
-    for name, gradient in zip(parameters, reached, strict=True):
-        if gradient is None:
-            yield Finding(
-                "no-gradient",
-                name,
-                "no gradient of the ELBO reaches this parameter",
-                "use it, remove it, or look for a detach() or no_grad() on its way",
-                fatal=False,
-            )

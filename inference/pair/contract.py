@@ -29,6 +29,7 @@ class Finding:
         remedy: how to mend it.
         fatal: whether evidence cannot be computed, or would be wrong, while it stands.
         cause: what a program raised, if that is the finding.
+        line: where the site stands in the user's source, ``file:line``, of the guide and the model; ``""`` if unknown.
     """
 
     code: str
@@ -37,9 +38,11 @@ class Finding:
     remedy: str
     fatal: bool = True
     cause: BaseException | None = field(default=None, compare=False, repr=False)
+    line: str = field(default="", compare=False)
 
     def __str__(self) -> str:
-        where = f"{self.site}: " if self.site else ""
+        place = f" ({self.line})" if self.line else ""
+        where = f"{self.site}{place}: " if self.site else ""
         return f"[{self.code}] {where}{self.message}; {self.remedy}."
 
 

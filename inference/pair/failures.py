@@ -88,7 +88,7 @@ def failed_run(error: BaseException) -> PairError:
 
 def described(error: BaseException) -> str:
     """An error in words, with its place in the user's program: the program's line, and that of what it called."""
-    found = [f"in {frame.f_code.co_name}, line {line} of {_file(frame)}" for frame, line in _frames(error)]
+    found = [f"in {frame.f_code.co_name}, line {line} of {named_file(frame)}" for frame, line in _frames(error)]
     if not found:
         return said(error)
     called = f", called {found[0]}" if len(found) > 1 else ""
@@ -109,7 +109,7 @@ def in_a_program(error: BaseException) -> bool:
 def raised_by_a_program(error: BaseException) -> bool:
     """Whether a line of a program itself raised an error, and no library that it called."""
     frames = _all_frames(error)
-    return bool(_frames(error)) and _of_the_user(frames[-1][0])
+    return bool(_frames(error)) and of_the_user(frames[-1][0])
 
 
 def said(error: BaseException) -> str:
@@ -124,7 +124,7 @@ def _frames(error: BaseException) -> list[tuple[FrameType, int]]:
     for frame, line in _all_frames(error):
         if _package(frame) == "pyro":
             under_pyro = True
-        elif under_pyro and _of_the_user(frame):
+        elif under_pyro and of_the_user(frame):
             found.append((frame, line))
     return found
 
@@ -145,12 +145,13 @@ def _package(frame: FrameType) -> str:
     return _module(frame).split(".")[0]
 
 
-def _of_the_user(frame: FrameType) -> bool:
+def of_the_user(frame: FrameType) -> bool:
     """Whether a frame is of code that is neither ours nor a library's."""
     if _package(frame) == "ppvae":
         return _module(frame).startswith("ppvae.models")
     return _package(frame) not in LIBRARIES
 
 
-def _file(frame: FrameType) -> str:
+def named_file(frame: FrameType) -> str:
+    """The name of the file of a frame's code, without its folder."""
     return frame.f_code.co_filename.replace("\\", "/").rsplit("/", 1)[-1]

@@ -23,6 +23,7 @@ FUNCTIONS = {
     "annealed_evidence": {"num_chains": 4, "num_distributions": 5},
     "attribute_gap": {"optimiser": Optimiser(steps=3), "num_draws": 10},
     "calibrate": {"num_simulations": 20, "num_draws": 5},
+    "discriminative_calibration": {"num_simulations": 100, "num_draws": 2},
     "certify": {"sampling": Sampling(max_distributions=4, num_twins=5)},
     "decode": {"like": torch.zeros(4)},
     "elbo_surgery": {"num_particles": 5},
