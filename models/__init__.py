@@ -1,6 +1,11 @@
 """Pairs of Pyro programs, one a file, and what they are made of: networks and likelihoods."""
 
 from .autoencoder import Autoencoder
+from .conditional import ConditionalVAE
+from .factor_analysis import FactorAnalysis
+from .gaussian_mixture import GaussianMixtureVAE
+from .hierarchical import HierarchicalVAE
+from .item_response import ItemResponse
 from .likelihoods import (
     Bernoulli,
     Binomial,
@@ -13,9 +18,11 @@ from .likelihoods import (
     Poisson,
 )
 from .linear import LinearGaussian
+from .mixture_prior import MixturePriorVAE
 from .network import FeedForward
 from .networks import MLP, ConvDecoder, ConvEncoder, Layer, Neuron
 from .vae import VAE
+from .vamp_prior import VampPriorVAE
 
 __all__ = [
     "MLP",
@@ -24,16 +31,23 @@ __all__ = [
     "Bernoulli",
     "Binomial",
     "Categorical",
+    "ConditionalVAE",
     "ConvDecoder",
     "ConvEncoder",
+    "FactorAnalysis",
     "FeedForward",
+    "GaussianMixtureVAE",
+    "HierarchicalVAE",
+    "ItemResponse",
     "Layer",
     "Likelihood",
     "LinearGaussian",
+    "MixturePriorVAE",
     "NegativeBinomial",
     "Neuron",
     "Normal",
     "NormalFeatureScale",
     "NormalSharedScale",
     "Poisson",
+    "VampPriorVAE",
 ]

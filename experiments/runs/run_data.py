@@ -25,6 +25,7 @@ from ppvae.inference.pair import FailedRun, Pair
 from ppvae.storage import Settings
 
 from . import missing_values
+from .make_pair import with_data
 
 Batch = tuple[Tensor, ...]
 Unit = Literal["datum", "data set"]
@@ -118,6 +119,7 @@ def load_pair_and_data(settings: Settings, pair: Any = None) -> tuple[Any, RunDa
     Raises:
         PpvaeError: the data, the context or the pair cannot be had, or do not fit together.
     """
+    settings = with_data(settings)
     data = load_dataset(settings.data, data_dir=settings.data_dir, context=settings.context)
     pair = missing_values.made_pair(settings, data) if pair is None else pair
     if not _takes_rows(pair):

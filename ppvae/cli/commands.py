@@ -123,7 +123,7 @@ def compare(a: str, b: str, out: str | None = None) -> int:
 
 def check(
     pair: str,
-    data: str = "digits",
+    data: str = "auto",
     context: list[str] = [],  # noqa: B006
     pair_args: dict[str, Any] = {},  # noqa: B006
     data_dir: str | None = None,

@@ -17,12 +17,15 @@ from ppvae.errors import DatasetError, suggestion
 from .arrays import to_rows
 from .context import Context, contexts
 from .downloads import ready_made
+from .tables import TABLES
 from .user_files import PARTS, SUFFIXES, read_user_file
 
 DATASETS = {
     "digits": "8x8 handwritten digits of scikit-learn, counts 0..16, embedded: 1297/250/250",
     "mnist": "28x28 grey digits, binarised afresh at each draw (validation and test once): 50000/10000/10000",
     "binarized_mnist": "MNIST in the fixed binarisation of Larochelle and Murray: 50000/10000/10000",
+    "breast_cancer": "30 measurements of tumours of scikit-learn, standardised, embedded: 457/56/56",
+    "lsat6": "answers 0 and 1 of 1000 persons to five test items, embedded: 800/100/100",
 }
 
 # Grey validation and test pictures are binarised with this seed whatever the run's own, so that runs can be compared.
@@ -168,6 +171,9 @@ def _load(name: str, data_dir: str | Path | None, seed: int) -> tuple[Dataset, d
 def _by_name(name: str, data_dir: str | Path | None, seed: int) -> Dataset:
     if name == "digits":
         return _digits(seed)
+    if name in TABLES:
+        values, labels = TABLES[name]()
+        return _divided(name, values, labels, len(values) // 10, seed)
     if name == "mnist":
         return _mnist(ready_made(name, data_dir))
     arrays = ready_made(name, data_dir)
@@ -179,11 +185,16 @@ def _digits(seed: int) -> Dataset:
     from sklearn.datasets import load_digits
 
     values, labels = load_digits(return_X_y=True)
-    parts = _split(len(values), 250, seed)
-    train, validation, test = (to_rows(values)[part] for part in parts)
-    by_part = dict(zip(PARTS, (torch.tensor(labels)[part] for part in parts), strict=True))
+    data = _divided("digits", values, labels, 250, seed)
+    return replace(data, event_shape=(8, 8), total_count=16, own_parts=True)
+
+
+def _divided(name: str, values: np.ndarray, labels: np.ndarray | None, num_held_out: int, seed: int) -> Dataset:
+    parts, x = _split(len(values), num_held_out, seed), to_rows(values)
     rows = dict(zip(PARTS, parts, strict=True))
-    return Dataset("digits", train, validation, test, (8, 8), labels=by_part, total_count=16, rows=rows)
+    by_part = None if labels is None else {part: torch.tensor(labels)[index] for part, index in rows.items()}
+    train, validation, test = (x[index] for index in parts)
+    return Dataset(name, train, validation, test, x.shape[1:], labels=by_part, rows=rows, own_parts=False)
 
 
 def _mnist(arrays: dict[str, np.ndarray]) -> Dataset:

@@ -23,7 +23,8 @@ class Settings:
         pair: the model/guide pair: a name from `ppvae list`, `my_file.py:MyPair`, `my_file.py`, or
             `package.module:MyPair`.
         pair_args: arguments of the pair, as in `--pair_args.latent_dim 10`; a class is named as in `torch.nn:ReLU`.
-        data: digits, mnist, binarized_mnist, or a .npy, .npz, .csv or .parquet file, one datum a row.
+        data: a name from `ppvae list`, or a .npy, .npz, .csv or .parquet file, one datum a row; auto takes the data
+            that a pair of the package names as its example, else digits.
         context: files of what the programs take after x, in their order, as in `--context labels.npy --context
             lengths.npy`; or let the .npz of --data hold x and the others under the names of the programs' arguments.
             What has a row for each datum, and what all data share, is found out from the programs.
@@ -52,7 +53,7 @@ class Settings:
 
     pair: str = "VAE"
     pair_args: dict[str, Any] = field(default_factory=dict)
-    data: str = "digits"
+    data: str = "auto"
     context: list[str] = field(default_factory=list)
     data_dir: str | None = None
     likelihood: str | None = None

@@ -12,6 +12,15 @@ from .forms import methods, pyro_modules, stored
 from .gaussian import conditional, hierarchy, line, linear, plated
 from .pair import Pair
 from .project import autoencoder, feed_forward, linear_gaussian, vae_bernoulli, vae_binomial
+from .zoo import (
+    conditional_vae,
+    factor_analysis,
+    gaussian_mixture,
+    hierarchical,
+    item_response,
+    mixture_prior,
+    vamp_prior,
+)
 
 # Only pairs whose weights have a finite variance: these can be held to their standard errors.
 BUILDERS: dict[str, Callable[[], Pair]] = {
@@ -48,6 +57,15 @@ BUILDERS: dict[str, Callable[[], Pair]] = {
     "vae_binomial": vae_binomial,
     "feed_forward": feed_forward,
     "autoencoder": autoencoder,
+    "factor_analysis": factor_analysis,
+    "item_response": item_response,
+    "gaussian_mixture": gaussian_mixture,
+    "gaussian_mixture_component": partial(gaussian_mixture, component_guide=True),
+    "mixture_prior": mixture_prior,
+    "vamp_prior": vamp_prior,
+    "hierarchical_bottom_up": partial(hierarchical, "bottom-up"),
+    "hierarchical_ladder": partial(hierarchical, "ladder"),
+    "conditional_vae": conditional_vae,
 }
 
 
@@ -63,6 +81,7 @@ EXACT = [name for name in BUILDERS if name.endswith("_exact")] + [
     "chain",
     "linear_gaussian",
     "feed_forward",
+    "factor_analysis",
 ]
 # The autoencoder's guide is a point mass: it is trained, and has no evidence.
 MEASURED = [name for name in BUILDERS if name != "autoencoder"]
@@ -76,6 +95,15 @@ LEARNT = [
     "vae_binomial",
     "feed_forward",
     "autoencoder",
+    "factor_analysis",
+    "item_response",
+    "gaussian_mixture",
+    "gaussian_mixture_component",
+    "mixture_prior",
+    "vamp_prior",
+    "hierarchical_bottom_up",
+    "hierarchical_ladder",
+    "conditional_vae",
 ]
 ENUMERATED = [
     "mixture",
@@ -86,6 +114,8 @@ ENUMERATED = [
     "parts",
     "nested",
     "chain",
+    "gaussian_mixture",
+    "gaussian_mixture_component",
 ]
 WITH_GAP = [
     "linear_exact",

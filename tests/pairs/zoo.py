@@ -1,0 +1,185 @@
+"""The pairs of models/ beyond the VAE, small or linear enough for their evidence to be known by other means."""
+
+import math
+from typing import Any
+
+import torch
+import truths_inference as truths
+from torch import Tensor, nn
+from torch.distributions import MultivariateNormal
+
+from ppvae.models import (
+    Bernoulli,
+    ConditionalVAE,
+    FactorAnalysis,
+    GaussianMixtureVAE,
+    HierarchicalVAE,
+    ItemResponse,
+    MixturePriorVAE,
+    Normal,
+    VampPriorVAE,
+)
+
+from .pair import Pair
+from .project import _seeded
+
+REAL = [[0.1, -1.2, 0.7], [1.4, 0.2, -0.6], [-0.9, 0.5, 0.5]]
+NOISE = 0.9
+
+
+def widen(network: Any, latent_dim: int, scale: float = 1.1) -> None:
+    """Set the last `latent_dim` outputs of a guide's network to one scale, wider than the posterior."""
+    with torch.no_grad():
+        network.output_bias[-latent_dim:] = math.log(math.expm1(scale))
+        network[-1].weight[-latent_dim:] *= 0.1
+
+
+def factor_analysis() -> Pair:
+    """At its exact guide; the truth is the D × D Gaussian."""
+    net: Any = _seeded(FactorAnalysis, 4, 2)
+    with torch.no_grad():
+        net.bias.copy_(torch.tensor([0.2, -0.1, 0.0, 0.4]))
+        net.log_noise_scale.copy_(torch.tensor([-0.2, -0.5, 0.1, -0.3]))
+    net.set_exact_guide()
+
+    def log_evidence(x: Tensor) -> Tensor:
+        covariance = net.weight @ net.weight.T + torch.diag((2 * net.log_noise_scale).exp())
+        return MultivariateNormal(net.bias, covariance).log_prob(x)
+
+    x = torch.tensor([[0.1, -1.2, 0.7, 0.3], [1.4, 0.2, -0.6, 0.0], [-0.9, 0.5, 0.5, -2.0]])
+    return Pair(net.model, net.guide, x, log_evidence=log_evidence, exact=True, modules=(net,))
+
+
+def item_response() -> Pair:
+    """Five items, an answer missing; the truth is a fine trapezoidal rule."""
+    net: Any = _seeded(ItemResponse, 5, hidden=(4,))
+    with torch.no_grad():
+        net.slope.copy_(torch.tensor([0.8, 0.7, -0.9, 1.2, 0.6]))
+        net.intercept.copy_(torch.tensor([1.0, 0.3, 0.2, -0.5, 2.0]))
+    widen(net.encoder, 1)
+
+    def log_evidence(x: Tensor) -> Tensor:
+        theta = torch.linspace(-9.0, 9.0, 2001)
+        p = torch.sigmoid(theta[:, None] * net.slope + net.intercept)
+        terms = torch.where(x[:, None] == 1, p.log(), (1 - p).log()).masked_fill(x[:, None].isnan(), 0.0)
+        log_prior = -0.5 * theta**2 - 0.5 * math.log(2 * math.pi)
+        return torch.logsumexp(terms.sum(-1) + log_prior, -1) + math.log(18.0 / 2000)
+
+    x = torch.tensor([[0.0, 1, 1, 0, 1], [1, 1, 0, math.nan, 1], [0, 0, 0, 1, 0]])
+    latents = frozenset({"ability"})
+    return Pair(net.model, net.guide, x, log_evidence=log_evidence, latents=latents, modules=(net,))
+
+
+def linear_mixture_evidence(net: Any, x: Tensor, share: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+    """log Σ_k π_k N(x; W m_k + b, W S_k Wᵀ + σ² I), for an affine decoder."""
+    W, b = net.decoder.parameters()
+    terms = []
+    for k in range(len(share)):
+        covariance = W @ torch.diag(scale[k] ** 2) @ W.T + NOISE**2 * torch.eye(len(b))
+        terms.append(share[k].log() + MultivariateNormal(W @ loc[k] + b, covariance).log_prob(x))
+    return torch.logsumexp(torch.stack(terms), 0)
+
+
+def gaussian_mixture(component_guide: bool = False) -> Pair:
+    """An affine decoder makes it a mixture of factor analysers."""
+    x = torch.tensor(REAL)
+    options: Any = {"latent_dim": 2, "hidden": (), "num_components": 3, "component_guide": component_guide}
+    net: Any = _seeded(GaussianMixtureVAE.for_data, x, Normal(NOISE), **options)
+    _spread(net)
+    widen(net.encoder, 2, 1.3)
+
+    def log_evidence(x: Tensor) -> Tensor:
+        share, scale = net.component_logits.softmax(-1), net.component_log_scale.exp()
+        return linear_mixture_evidence(net, x, share, net.component_loc, scale)
+
+    summed = frozenset({"component"})
+    return Pair(net.model, net.guide, x, log_evidence=log_evidence, summed=summed, modules=(net,))
+
+
+def mixture_prior() -> Pair:
+    """The same mixture as one density of z."""
+    x = torch.tensor(REAL)
+    options: Any = {"latent_dim": 2, "hidden": (), "num_components": 3}
+    net: Any = _seeded(MixturePriorVAE.for_data, x, Normal(NOISE), **options)
+    _spread(net)
+    widen(net.encoder, 2, 1.3)
+
+    def log_evidence(x: Tensor) -> Tensor:
+        share, scale = net.component_logits.softmax(-1), net.component_log_scale.exp()
+        return linear_mixture_evidence(net, x, share, net.component_loc, scale)
+
+    return Pair(net.model, net.guide, x, log_evidence=log_evidence, modules=(net,))
+
+
+def _spread(net: Any) -> None:
+    with torch.no_grad():
+        net.component_logits.copy_(torch.tensor([0.2, -0.3, 0.5]))
+        net.component_loc.mul_(0.6)
+        net.component_log_scale.copy_(torch.tensor([[-0.1, 0.1], [0.0, -0.2], [0.1, 0.0]]))
+
+
+def vamp_prior() -> Pair:
+    """Three pseudo-inputs, the encoder affine: the mixture's components are what the encoder says of them."""
+    x = torch.tensor(REAL)
+    options: Any = {"latent_dim": 2, "hidden": (), "num_pseudo_inputs": 3}
+    net: Any = _seeded(VampPriorVAE.for_data, x, Normal(NOISE), **options)
+    widen(net.encoder, 2)
+
+    def log_evidence(x: Tensor) -> Tensor:
+        V, c = net.encoder.parameters()
+        loc, raw = (net.pseudo_inputs @ V.T + c).chunk(2, -1)
+        return linear_mixture_evidence(net, x, torch.full((3,), 1 / 3), loc, raw.exp().log1p())
+
+    return Pair(net.model, net.guide, x, log_evidence=log_evidence, modules=(net,))
+
+
+def hierarchical(guide_kind: str) -> Pair:
+    """Three affine layers whose scales do not depend on the layer above: x is Gaussian."""
+    x = torch.tensor(REAL)
+    options: Any = {"latent_dims": (3, 2, 1), "hidden": 0, "guide_kind": guide_kind}
+    net: Any = _seeded(HierarchicalVAE.for_data, x, Normal(NOISE), **options)
+    with torch.no_grad():
+        for network, d in zip(net.downward, (3, 2), strict=True):
+            network[-1].weight[d:] = 0.0
+            network.output_bias[d:] = math.log(math.expm1(1.0))
+        for encoder in net.encoder:
+            encoder[-1].weight.mul_(0.3)
+    for encoder, d in zip(net.encoder, (3, 2, 1), strict=True):
+        widen(encoder, d, 1.2)
+
+    def log_evidence(x: Tensor) -> Tensor:
+        loc, cov = torch.zeros(1), torch.eye(1)
+        for network, d in zip(reversed(net.downward), (2, 3), strict=True):
+            W, b = network.parameters()
+            scale = torch.diag(b[d:].exp().log1p())
+            loc, cov = W[:d] @ loc + b[:d], W[:d] @ cov @ W[:d].T + scale**2
+        W, b = net.decoder.parameters()
+        return truths.gaussian_evidence(x, W, b, NOISE**2 * torch.eye(3), loc, cov)
+
+    latents = frozenset({"z1", "z2", "z3"})
+    return Pair(net.model, net.guide, x, log_evidence=log_evidence, latents=latents, modules=(net,))
+
+
+def conditional_vae() -> Pair:
+    """Binary data with a label of three; the truth is an integral over two dimensions, datum by datum."""
+    x = torch.tensor([[0.0, 1, 1, 0, 1], [1, 1, 0, 0, 1], [0, 0, 0, 1, 0]])
+    labels = torch.tensor([2, 0, 1])
+    options: Any = {"latent_dim": 2, "hidden": (6,), "num_labels": 3, "nonlinearity": nn.Tanh}
+    net: Any = _seeded(ConditionalVAE.for_data, x, Bernoulli(), **options)
+    with torch.no_grad():
+        net.decoder.output_bias.add_(0.1)
+    widen(net.encoder, 2)
+
+    def log_evidence(x: Tensor, labels: Tensor) -> Tensor:
+        W1, b1, W2, b2 = net.decoder.parameters()
+        axis = torch.linspace(-9.0, 9.0, 150)
+        z = torch.cartesian_prod(axis, axis)
+        log_prior = -0.5 * z.square().sum(-1) - math.log(2 * math.pi) + 2 * torch.log(axis[1] - axis[0])
+        rows = []
+        for one, label in zip(x, labels, strict=True):
+            h = torch.tanh(z @ W1[:, :2].T + W1[:, 2 + label] + b1)
+            p = torch.sigmoid(h @ W2.T + b2)
+            rows.append(torch.logsumexp(log_prior + torch.where(one == 1, p, 1 - p).log().sum(-1), 0))
+        return torch.stack(rows)
+
+    return Pair(net.model, net.guide, x, context=(labels,), log_evidence=log_evidence, modules=(net,))
