@@ -21,6 +21,7 @@ from .linear import LinearGaussian
 from .mixture_prior import MixturePriorVAE
 from .network import FeedForward
 from .networks import MLP, ConvDecoder, ConvEncoder, Layer, Neuron
+from .semi_supervised import SemiSupervisedVAE
 from .vae import VAE
 from .vamp_prior import VampPriorVAE
 
@@ -49,5 +50,6 @@ __all__ = [
     "NormalFeatureScale",
     "NormalSharedScale",
     "Poisson",
+    "SemiSupervisedVAE",
     "VampPriorVAE",
 ]

@@ -14,14 +14,16 @@ from torch import Tensor
 
 from ppvae.errors import DatasetError, suggestion
 
-from .arrays import to_rows
+from .arrays import split, to_rows
 from .context import Context, contexts
 from .downloads import ready_made
-from .tables import TABLES
+from .tables import LABELLED, TABLES
 from .user_files import PARTS, SUFFIXES, read_user_file
 
 DATASETS = {
     "digits": "8x8 handwritten digits of scikit-learn, counts 0..16, embedded: 1297/250/250",
+    "labelled_digits": "the digits with their labels 0..9 as context",
+    "few_labels": "the digits with labels as context, of which 200 training data keep theirs and others have -1",
     "mnist": "28x28 grey digits, binarised afresh at each draw (validation and test once): 50000/10000/10000",
     "binarized_mnist": "MNIST in the fixed binarisation of Larochelle and Murray: 50000/10000/10000",
     "breast_cancer": "30 measurements of tumours of scikit-learn, standardised, embedded: 457/56/56",
@@ -163,6 +165,9 @@ def load_dataset(
 
 def _load(name: str, data_dir: str | Path | None, seed: int) -> tuple[Dataset, dict[str, np.ndarray]]:
     """The data, and what their archive holds beside them."""
+    if name in LABELLED:
+        data = _digits(seed)
+        return replace(data, name=name), {"labels": LABELLED[name](data.labels, data.rows)}
     if name in DATASETS:
         return _by_name(name, data_dir, seed), {}
     return _from_file(Path(name).expanduser(), seed)
@@ -190,7 +195,7 @@ def _digits(seed: int) -> Dataset:
 
 
 def _divided(name: str, values: np.ndarray, labels: np.ndarray | None, num_held_out: int, seed: int) -> Dataset:
-    parts, x = _split(len(values), num_held_out, seed), to_rows(values)
+    parts, x = split(len(values), num_held_out, seed), to_rows(values)
     rows = dict(zip(PARTS, parts, strict=True))
     by_part = None if labels is None else {part: torch.tensor(labels)[index] for part, index in rows.items()}
     train, validation, test = (x[index] for index in parts)
@@ -219,13 +224,6 @@ def _binarised_once(grey: Tensor, seed: int) -> Tensor:
     return (uniform < grey).to(grey.dtype)
 
 
-def _split(num_data: int, num_held_out: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Row numbers of the training, validation and test part, from one random order."""
-    order = torch.randperm(num_data, generator=torch.Generator().manual_seed(seed))
-    num_train = num_data - 2 * num_held_out
-    return order[:num_train], order[num_train : num_train + num_held_out], order[num_train + num_held_out :]
-
-
 def _from_file(path: Path, seed: int) -> tuple[Dataset, dict[str, np.ndarray]]:
     if path.suffix.lower() not in SUFFIXES:
         raise DatasetError(_unknown(path))
@@ -237,7 +235,7 @@ def _from_file(path: Path, seed: int) -> tuple[Dataset, dict[str, np.ndarray]]:
         (x,) = parts
         if len(x) < 3:
             raise DatasetError(f"{path} has {len(x)} rows: give at least 3, one each to train, validate and test.")
-        order = _split(len(x), max(1, len(x) // 10), seed)
+        order = split(len(x), max(1, len(x) // 10), seed)
         parts, rows = [x[part] for part in order], dict(zip(PARTS, order, strict=True))
     train, validation, test = parts
     data = Dataset(path.name, train, validation, test, shape or (1,), rows=rows, own_parts=own_parts, datum_shape=shape)

@@ -3,6 +3,10 @@
 from collections.abc import Callable
 
 import numpy as np
+from torch import Tensor
+
+# How many training data of the digits keep their label in `few_labels`.
+NUM_FEW_LABELS = 200
 
 # Section 6 of the Law School Admission Test: how many of 1000 persons gave each pattern of answers to five items, from
 # 00000 to 11111 ("Fitting a response model for n dichotomously scored items", Bock & Lieberman, 1970).
@@ -40,3 +44,24 @@ def breast_cancer() -> tuple[np.ndarray, np.ndarray]:
 
 # Values and, where there are any, labels, by the name of the data set.
 TABLES: dict[str, Callable[[], tuple[np.ndarray, np.ndarray | None]]] = {"breast_cancer": breast_cancer, "lsat6": lsat6}
+
+
+def _all_labels(labels: dict[str, Tensor], rows: dict[str, Tensor]) -> np.ndarray:
+    """The labels of all data in the order of their rows."""
+    in_order = np.empty(sum(len(part) for part in labels.values()), dtype=np.int64)
+    for part, values in labels.items():
+        in_order[rows[part]] = values
+    return in_order
+
+
+def _few_labels(labels: dict[str, Tensor], rows: dict[str, Tensor]) -> np.ndarray:
+    """The same, but −1 for all but 200 training data."""
+    in_order = _all_labels(labels, rows)
+    hidden = np.ones(len(in_order), dtype=bool)
+    hidden[rows["train"][:NUM_FEW_LABELS]] = False
+    in_order[hidden] = -1
+    return in_order
+
+
+# The labels of the digits as context, by the name of the data set, from labels and row numbers by part.
+LABELLED = {"few_labels": _few_labels, "labelled_digits": _all_labels}

@@ -19,6 +19,7 @@ from .zoo import (
     hierarchical,
     item_response,
     mixture_prior,
+    semi_supervised,
     vamp_prior,
 )
 
@@ -66,6 +67,7 @@ BUILDERS: dict[str, Callable[[], Pair]] = {
     "hierarchical_bottom_up": partial(hierarchical, "bottom-up"),
     "hierarchical_ladder": partial(hierarchical, "ladder"),
     "conditional_vae": conditional_vae,
+    "semi_supervised": semi_supervised,
 }
 
 
@@ -104,6 +106,7 @@ LEARNT = [
     "hierarchical_bottom_up",
     "hierarchical_ladder",
     "conditional_vae",
+    "semi_supervised",
 ]
 ENUMERATED = [
     "mixture",
@@ -116,6 +119,7 @@ ENUMERATED = [
     "chain",
     "gaussian_mixture",
     "gaussian_mixture_component",
+    "semi_supervised",
 ]
 WITH_GAP = [
     "linear_exact",

@@ -17,6 +17,7 @@ from ppvae.models import (
     ItemResponse,
     MixturePriorVAE,
     Normal,
+    SemiSupervisedVAE,
     VampPriorVAE,
 )
 
@@ -183,3 +184,27 @@ def conditional_vae() -> Pair:
         return torch.stack(rows)
 
     return Pair(net.model, net.guide, x, context=(labels,), log_evidence=log_evidence, modules=(net,))
+
+
+def semi_supervised() -> Pair:
+    """An affine decoder, labels for two of four data; the truth sums the classes, each of them Gaussian."""
+    x, labels = torch.tensor([*REAL, [0.3, 0.9, -0.4]]), torch.tensor([2, -1, 0, -1])
+    options: Any = {"latent_dim": 2, "hidden": (), "num_labels": 3}
+    net: Any = _seeded(SemiSupervisedVAE.for_data, x, Normal(NOISE), **options)
+    with torch.no_grad():
+        net.class_logits.copy_(torch.tensor([0.2, -0.3, 0.5]))
+    widen(net.encoder, 2, 1.2)
+
+    def log_evidence(x: Tensor, labels: Tensor) -> Tensor:
+        W, b = net.decoder.parameters()
+        covariance = W[:, :2] @ W[:, :2].T + NOISE**2 * torch.eye(3)
+        rows = []
+        for one, label in zip(x, labels.tolist(), strict=True):
+            classes = range(3) if label < 0 else [label]
+            log_p = [MultivariateNormal(W[:, 2 + c] + b, covariance).log_prob(one) for c in classes]
+            log_p = [term + net.class_logits.log_softmax(-1)[c] for c, term in zip(classes, log_p, strict=True)]
+            rows.append(torch.logsumexp(torch.stack(log_p), 0))
+        return torch.stack(rows)
+
+    summed = frozenset({"y"})
+    return Pair(net.model, net.guide, x, context=(labels,), log_evidence=log_evidence, summed=summed, modules=(net,))
