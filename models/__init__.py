@@ -2,6 +2,8 @@
 
 from .autoencoder import Autoencoder
 from .conditional import ConditionalVAE
+from .convolutional import ConvolutionalVAE
+from .counts import CountVAE
 from .factor_analysis import FactorAnalysis
 from .gaussian_mixture import GaussianMixtureVAE
 from .hierarchical import HierarchicalVAE
@@ -18,6 +20,7 @@ from .likelihoods import (
     Poisson,
 )
 from .linear import LinearGaussian
+from .missing_data import MIWAE, NotMIWAE
 from .mixture_prior import MixturePriorVAE
 from .network import FeedForward
 from .networks import MLP, ConvDecoder, ConvEncoder, Layer, Neuron
@@ -26,6 +29,7 @@ from .vae import VAE
 from .vamp_prior import VampPriorVAE
 
 __all__ = [
+    "MIWAE",
     "MLP",
     "VAE",
     "Autoencoder",
@@ -35,6 +39,8 @@ __all__ = [
     "ConditionalVAE",
     "ConvDecoder",
     "ConvEncoder",
+    "ConvolutionalVAE",
+    "CountVAE",
     "FactorAnalysis",
     "FeedForward",
     "GaussianMixtureVAE",
@@ -49,6 +55,7 @@ __all__ = [
     "Normal",
     "NormalFeatureScale",
     "NormalSharedScale",
+    "NotMIWAE",
     "Poisson",
     "SemiSupervisedVAE",
     "VampPriorVAE",

@@ -27,6 +27,7 @@ DATASETS = {
     "mnist": "28x28 grey digits, binarised afresh at each draw (validation and test once): 50000/10000/10000",
     "binarized_mnist": "MNIST in the fixed binarisation of Larochelle and Murray: 50000/10000/10000",
     "breast_cancer": "30 measurements of tumours of scikit-learn, standardised, embedded: 457/56/56",
+    "breast_cancer_missing": "the same; in every other column most of the values above the mean are missing",
     "lsat6": "answers 0 and 1 of 1000 persons to five test items, embedded: 800/100/100",
 }
 
@@ -199,7 +200,9 @@ def _divided(name: str, values: np.ndarray, labels: np.ndarray | None, num_held_
     rows = dict(zip(PARTS, parts, strict=True))
     by_part = None if labels is None else {part: torch.tensor(labels)[index] for part, index in rows.items()}
     train, validation, test = (x[index] for index in parts)
-    return Dataset(name, train, validation, test, x.shape[1:], labels=by_part, rows=rows, own_parts=False)
+    count = int(x.isnan().sum())
+    missing = f"{count} of the {x.numel()} values of {name} are missing" if count else ""
+    return Dataset(name, train, validation, test, x.shape[1:], by_part, rows=rows, own_parts=False, missing=missing)
 
 
 def _mnist(arrays: dict[str, np.ndarray]) -> Dataset:

@@ -42,8 +42,27 @@ def breast_cancer() -> tuple[np.ndarray, np.ndarray]:
     return (values - values.mean(0)) / values.std(0), labels
 
 
+def breast_cancer_missing() -> tuple[np.ndarray, np.ndarray]:
+    """The same with NaN in every other column: a value x is missing with probability 1 / (1 + e^(2 − 4x)).
+
+    Example:
+        >>> values, labels = breast_cancer_missing()
+        >>> bool(np.isnan(values[:, ::2]).any(0).all()), bool(np.isnan(values[:, 1::2]).any())
+        (True, False)
+    """
+    values, labels = breast_cancer()
+    uniform = np.random.default_rng(0).random(values.shape)
+    hidden = uniform < 1 / (1 + np.exp(2 - 4 * values))
+    hidden[:, 1::2] = False
+    return np.where(hidden, np.nan, values), labels
+
+
 # Values and, where there are any, labels, by the name of the data set.
-TABLES: dict[str, Callable[[], tuple[np.ndarray, np.ndarray | None]]] = {"breast_cancer": breast_cancer, "lsat6": lsat6}
+TABLES: dict[str, Callable[[], tuple[np.ndarray, np.ndarray | None]]] = {
+    "breast_cancer": breast_cancer,
+    "breast_cancer_missing": breast_cancer_missing,
+    "lsat6": lsat6,
+}
 
 
 def _all_labels(labels: dict[str, Tensor], rows: dict[str, Tensor]) -> np.ndarray:

@@ -14,11 +14,15 @@ from .pair import Pair
 from .project import autoencoder, feed_forward, linear_gaussian, vae_bernoulli, vae_binomial
 from .zoo import (
     conditional_vae,
+    convolutional,
+    counts,
     factor_analysis,
     gaussian_mixture,
     hierarchical,
     item_response,
+    miwae,
     mixture_prior,
+    not_miwae,
     semi_supervised,
     vamp_prior,
 )
@@ -68,6 +72,11 @@ BUILDERS: dict[str, Callable[[], Pair]] = {
     "hierarchical_ladder": partial(hierarchical, "ladder"),
     "conditional_vae": conditional_vae,
     "semi_supervised": semi_supervised,
+    "miwae": miwae,
+    "not_miwae": not_miwae,
+    "counts": counts,
+    "counts_zero_inflated": partial(counts, zero_inflated=True),
+    "convolutional": convolutional,
 }
 
 
@@ -107,6 +116,11 @@ LEARNT = [
     "hierarchical_ladder",
     "conditional_vae",
     "semi_supervised",
+    "miwae",
+    "not_miwae",
+    "counts",
+    "counts_zero_inflated",
+    "convolutional",
 ]
 ENUMERATED = [
     "mixture",

@@ -9,14 +9,18 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
 from ppvae.models import (
+    MIWAE,
     Bernoulli,
     ConditionalVAE,
+    ConvolutionalVAE,
+    CountVAE,
     FactorAnalysis,
     GaussianMixtureVAE,
     HierarchicalVAE,
     ItemResponse,
     MixturePriorVAE,
     Normal,
+    NotMIWAE,
     SemiSupervisedVAE,
     VampPriorVAE,
 )
@@ -208,3 +212,94 @@ def semi_supervised() -> Pair:
 
     summed = frozenset({"y"})
     return Pair(net.model, net.guide, x, context=(labels,), log_evidence=log_evidence, summed=summed, modules=(net,))
+
+
+def miwae() -> Pair:
+    """An affine decoder, values missing: the truth is the Gaussian of those that are there."""
+    x = torch.tensor([[0.1, math.nan, 0.7], [1.4, 0.2, -0.6], [math.nan, 0.5, math.nan]])
+    net: Any = _seeded(MIWAE.for_data, x, Normal(NOISE), latent_dim=2, hidden=())
+    widen(net.encoder, 2)
+
+    def log_evidence(x: Tensor) -> Tensor:
+        W, b = net.decoder.parameters()
+        covariance = W @ W.T + NOISE**2 * torch.eye(3)
+        rows = []
+        for one in x:
+            seen = ~one.isnan()
+            rows.append(MultivariateNormal(b[seen], covariance[seen][:, seen]).log_prob(one[seen]))
+        return torch.stack(rows)
+
+    return Pair(net.model, net.guide, x, log_evidence=log_evidence, modules=(net,))
+
+
+def not_miwae() -> Pair:
+    """An affine decoder, one value missing at most: the truth integrates that one, by the trapezoidal rule."""
+    x = torch.tensor([[0.1, math.nan, 0.7], [1.4, 0.2, -0.6], [math.nan, 0.5, 0.5]])
+    net: Any = _seeded(NotMIWAE.for_data, x, Normal(NOISE), latent_dim=2, hidden=())
+    widen(net.encoder, 2)
+    with torch.no_grad():
+        net.missing_slope.copy_(torch.tensor([1.0, -0.8, 0.5]))
+        net.missing_intercept.copy_(torch.tensor([-0.3, 0.2, -1.0]))
+
+    def log_evidence(x: Tensor) -> Tensor:
+        W, b = net.decoder.parameters()
+        joint = MultivariateNormal(b, W @ W.T + NOISE**2 * torch.eye(3))
+        axis = torch.linspace(-12.0, 12.0, 2001)
+        rows = []
+        for one in x:
+            s = one.isnan().to(one.dtype)
+            full = torch.where(one.isnan(), axis[:, None], one) if s.any() else one[None]
+            p = torch.sigmoid(net.missing_slope * full + net.missing_intercept)
+            terms = joint.log_prob(full) + torch.where(s == 1, p, 1 - p).log().sum(-1)
+            rows.append(torch.logsumexp(terms, 0) + (math.log(24.0 / 2000) if s.any() else 0.0))
+        return torch.stack(rows)
+
+    latents = frozenset({"z", "full"})
+    return Pair(net.model, net.guide, x, log_evidence=log_evidence, latents=latents, modules=(net,))
+
+
+def counts(zero_inflated: bool = False) -> Pair:
+    """One latent and the library size; the truth is an integral over the two, its integrand written out."""
+    x = torch.tensor([[3.0, 0, 5], [0, 1, 2], [4, 2, 0]])
+    net: Any = _seeded(CountVAE.for_data, x, latent_dim=1, hidden=(), zero_inflated=zero_inflated)
+    with torch.no_grad():
+        net.log_dispersion.copy_(torch.tensor([0.5, 1.0, 0.2]))
+        net.encoder[-1].weight.mul_(0.1)
+        net.encoder.output_bias.copy_(torch.tensor([0.0, math.log(math.expm1(1.1)), 0.0, math.log(math.expm1(0.6))]))
+
+    def log_evidence(x: Tensor) -> Tensor:
+        axis = torch.linspace(-8.0, 8.0, 300)
+        z, u = torch.cartesian_prod(axis, axis).unbind(-1)
+        log_prior = -0.5 * (z**2 + u**2) - math.log(2 * math.pi) + 2 * torch.log(axis[1] - axis[0])
+        library = (net.library_loc + net.library_scale * u).exp()
+        W, b = net.decoder.parameters()
+        mean, r = library[:, None] * (z[:, None] @ W.T + b).softmax(-1), net.log_dispersion.exp()
+        rows = []
+        for one in x:
+            log_nb = torch.lgamma(one + r) - torch.lgamma(r) - torch.lgamma(one + 1)
+            p = (log_nb + r * (r / (r + mean)).log() + one * (mean / (r + mean)).log()).exp()
+            if zero_inflated:
+                G, g = net.gate.parameters()
+                gate = torch.sigmoid(z[:, None] @ G.T + g)
+                p = gate * (one == 0) + (1 - gate) * p
+            rows.append(torch.logsumexp(log_prior + p.log().sum(-1), 0))
+        return torch.stack(rows)
+
+    latents = frozenset({"z", "library"})
+    return Pair(net.model, net.guide, x, log_evidence=log_evidence, latents=latents, modules=(net,))
+
+
+def convolutional() -> Pair:
+    """Pictures of 4 × 4 binary pixels; the truth is an integral over two dimensions."""
+    x = torch.stack([torch.eye(4).flatten(), 1 - torch.eye(4).flatten()])
+    options: Any = {"latent_dim": 2, "channels": (2, 3)}
+    net: Any = _seeded(ConvolutionalVAE.for_data, x, Bernoulli(), **options)
+    with torch.no_grad():
+        net.encoder.output_bias[2:] = math.log(math.expm1(1.1))
+        net.encoder.affine.weight[2:] *= 0.1
+        net.decoder.output_bias.add_(0.1)
+
+    def log_evidence(x: Tensor) -> Tensor:
+        return truths.grid_evidence(net.model, x, "z", half_width=9.0, points=150)
+
+    return Pair(net.model, net.guide, x, log_evidence=log_evidence, modules=(net,))

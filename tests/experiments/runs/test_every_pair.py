@@ -1,4 +1,4 @@
-"""`ppvae run --pair NAME`, and nothing more: every pair of the package has data, keeps the contract on them, and trains."""
+"""`ppvae run --pair NAME` and nothing more: every pair has data, keeps the contract on them, and trains."""
 
 import pytest
 import torch
