@@ -5,6 +5,7 @@ from .conditional import ConditionalVAE
 from .convolutional import ConvolutionalVAE
 from .counts import CountVAE
 from .factor_analysis import FactorAnalysis
+from .flow import FlowVAE
 from .gaussian_mixture import GaussianMixtureVAE
 from .hierarchical import HierarchicalVAE
 from .item_response import ItemResponse
@@ -43,6 +44,7 @@ __all__ = [
     "CountVAE",
     "FactorAnalysis",
     "FeedForward",
+    "FlowVAE",
     "GaussianMixtureVAE",
     "HierarchicalVAE",
     "ItemResponse",

@@ -190,8 +190,7 @@ def _by_name(name: str, data_dir: str | Path | None, seed: int) -> Dataset:
 def _digits(seed: int) -> Dataset:
     from sklearn.datasets import load_digits
 
-    values, labels = load_digits(return_X_y=True)
-    data = _divided("digits", values, labels, 250, seed)
+    data = _divided("digits", *load_digits(return_X_y=True), 250, seed)
     return replace(data, event_shape=(8, 8), total_count=16, own_parts=True)
 
 

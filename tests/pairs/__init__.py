@@ -17,6 +17,7 @@ from .zoo import (
     convolutional,
     counts,
     factor_analysis,
+    flow_vae,
     gaussian_mixture,
     hierarchical,
     item_response,
@@ -77,6 +78,7 @@ BUILDERS: dict[str, Callable[[], Pair]] = {
     "counts": counts,
     "counts_zero_inflated": partial(counts, zero_inflated=True),
     "convolutional": convolutional,
+    "flow_vae": flow_vae,
 }
 
 
@@ -121,6 +123,7 @@ LEARNT = [
     "counts",
     "counts_zero_inflated",
     "convolutional",
+    "flow_vae",
 ]
 ENUMERATED = [
     "mixture",

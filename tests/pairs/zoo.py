@@ -15,6 +15,7 @@ from ppvae.models import (
     ConvolutionalVAE,
     CountVAE,
     FactorAnalysis,
+    FlowVAE,
     GaussianMixtureVAE,
     HierarchicalVAE,
     ItemResponse,
@@ -301,5 +302,22 @@ def convolutional() -> Pair:
 
     def log_evidence(x: Tensor) -> Tensor:
         return truths.grid_evidence(net.model, x, "z", half_width=9.0, points=150)
+
+    return Pair(net.model, net.guide, x, log_evidence=log_evidence, modules=(net,))
+
+
+def flow_vae() -> Pair:
+    """A flow as prior, another as guide, in two dimensions: the truth integrates the prior's known density."""
+    x = torch.tensor([[0.0, 1, 1, 0, 1], [1, 1, 0, 0, 1], [0, 0, 0, 1, 0]])
+    net: Any = _seeded(FlowVAE.for_data, x, Bernoulli(), latent_dim=2, hidden=(6,))
+    with torch.no_grad():
+        for parameter in net.prior_flow.parameters():
+            parameter.mul_(0.7)
+        for parameter in net.guide_flow.parameters():  # nearer to N(0, I), which is wider than the posterior
+            parameter.mul_(0.4)
+        net.decoder.output_bias.add_(0.1)
+
+    def log_evidence(x: Tensor) -> Tensor:
+        return truths.grid_evidence(net.model, x, "z", half_width=14.0, points=300)
 
     return Pair(net.model, net.guide, x, log_evidence=log_evidence, modules=(net,))
