@@ -63,6 +63,11 @@ BUILDERS: dict[str, Callable[[], Pair]] = {
     "vae_binomial": vae_binomial,
     "feed_forward": feed_forward,
     "autoencoder": autoencoder,
+}
+
+# The pairs of models/ that came after: the laws hold for them, in every layout; other tests of inference, which take
+# every pair above, would take too long.
+OF_MODELS: dict[str, Callable[[], Pair]] = {
     "factor_analysis": factor_analysis,
     "item_response": item_response,
     "gaussian_mixture": gaussian_mixture,
@@ -84,7 +89,7 @@ BUILDERS: dict[str, Callable[[], Pair]] = {
 
 def build(name: str) -> Pair:
     """The pair of this name, in the default floating-point type."""
-    return BUILDERS[name]()
+    return (BUILDERS | OF_MODELS)[name]()
 
 
 EXACT = [name for name in BUILDERS if name.endswith("_exact")] + [
@@ -94,7 +99,6 @@ EXACT = [name for name in BUILDERS if name.endswith("_exact")] + [
     "chain",
     "linear_gaussian",
     "feed_forward",
-    "factor_analysis",
 ]
 # The autoencoder's guide is a point mass: it is trained, and has no evidence.
 MEASURED = [name for name in BUILDERS if name != "autoencoder"]
@@ -108,22 +112,6 @@ LEARNT = [
     "vae_binomial",
     "feed_forward",
     "autoencoder",
-    "factor_analysis",
-    "item_response",
-    "gaussian_mixture",
-    "gaussian_mixture_component",
-    "mixture_prior",
-    "vamp_prior",
-    "hierarchical_bottom_up",
-    "hierarchical_ladder",
-    "conditional_vae",
-    "semi_supervised",
-    "miwae",
-    "not_miwae",
-    "counts",
-    "counts_zero_inflated",
-    "convolutional",
-    "flow_vae",
 ]
 ENUMERATED = [
     "mixture",
@@ -134,10 +122,10 @@ ENUMERATED = [
     "parts",
     "nested",
     "chain",
-    "gaussian_mixture",
-    "gaussian_mixture_component",
-    "semi_supervised",
 ]
+# Of OF_MODELS.
+OF_MODELS_EXACT = ["factor_analysis"]
+OF_MODELS_ENUMERATED = ["gaussian_mixture", "gaussian_mixture_component", "semi_supervised"]
 WITH_GAP = [
     "linear_exact",
     "linear_narrow",
@@ -161,6 +149,9 @@ __all__ = [
     "EXACT",
     "LEARNT",
     "MEASURED",
+    "OF_MODELS",
+    "OF_MODELS_ENUMERATED",
+    "OF_MODELS_EXACT",
     "WITH_GAP",
     "Pair",
     "build",
