@@ -1,9 +1,11 @@
 """Pairs of Pyro programs, one a file, and what they are made of: networks and likelihoods."""
 
 from .autoencoder import Autoencoder
+from .bounded_latent import BoundedLatentVAE
 from .conditional import ConditionalVAE
 from .convolutional import ConvolutionalVAE
 from .counts import CountVAE
+from .discrete import DiscreteVAE
 from .factor_analysis import FactorAnalysis
 from .flow import FlowVAE
 from .gaussian_mixture import GaussianMixtureVAE
@@ -25,6 +27,7 @@ from .missing_data import MIWAE, NotMIWAE
 from .mixture_prior import MixturePriorVAE
 from .network import FeedForward
 from .networks import MLP, ConvDecoder, ConvEncoder, Layer, Neuron
+from .prod_lda import ProdLDA
 from .semi_supervised import SemiSupervisedVAE
 from .vae import VAE
 from .vamp_prior import VampPriorVAE
@@ -36,12 +39,14 @@ __all__ = [
     "Autoencoder",
     "Bernoulli",
     "Binomial",
+    "BoundedLatentVAE",
     "Categorical",
     "ConditionalVAE",
     "ConvDecoder",
     "ConvEncoder",
     "ConvolutionalVAE",
     "CountVAE",
+    "DiscreteVAE",
     "FactorAnalysis",
     "FeedForward",
     "FlowVAE",
@@ -59,6 +64,7 @@ __all__ = [
     "NormalSharedScale",
     "NotMIWAE",
     "Poisson",
+    "ProdLDA",
     "SemiSupervisedVAE",
     "VampPriorVAE",
 ]

@@ -13,9 +13,11 @@ from .gaussian import conditional, hierarchy, line, linear, plated
 from .pair import Pair
 from .project import autoencoder, feed_forward, linear_gaussian, vae_bernoulli, vae_binomial
 from .zoo import (
+    bounded_latent,
     conditional_vae,
     convolutional,
     counts,
+    discrete_vae,
     factor_analysis,
     flow_vae,
     gaussian_mixture,
@@ -24,6 +26,7 @@ from .zoo import (
     miwae,
     mixture_prior,
     not_miwae,
+    prod_lda,
     semi_supervised,
     vamp_prior,
 )
@@ -84,6 +87,10 @@ OF_MODELS: dict[str, Callable[[], Pair]] = {
     "counts_zero_inflated": partial(counts, zero_inflated=True),
     "convolutional": convolutional,
     "flow_vae": flow_vae,
+    "prod_lda": prod_lda,
+    "bounded_beta": partial(bounded_latent, "beta"),
+    "bounded_gamma": partial(bounded_latent, "gamma"),
+    "discrete_vae": discrete_vae,
 }
 
 
@@ -124,8 +131,8 @@ ENUMERATED = [
     "chain",
 ]
 # Of OF_MODELS.
-OF_MODELS_EXACT = ["factor_analysis"]
-OF_MODELS_ENUMERATED = ["gaussian_mixture", "gaussian_mixture_component", "semi_supervised"]
+OF_MODELS_EXACT = ["discrete_vae", "factor_analysis"]
+OF_MODELS_ENUMERATED = ["discrete_vae", "gaussian_mixture", "gaussian_mixture_component", "semi_supervised"]
 WITH_GAP = [
     "linear_exact",
     "linear_narrow",

@@ -1,8 +1,10 @@
 """The pairs of models/ beyond the VAE, small or linear enough for their evidence to be known by other means."""
 
+import itertools
 import math
 from typing import Any
 
+import numpy as np
 import torch
 import truths_inference as truths
 from torch import Tensor, nn
@@ -11,9 +13,11 @@ from torch.distributions import MultivariateNormal
 from ppvae.models import (
     MIWAE,
     Bernoulli,
+    BoundedLatentVAE,
     ConditionalVAE,
     ConvolutionalVAE,
     CountVAE,
+    DiscreteVAE,
     FactorAnalysis,
     FlowVAE,
     GaussianMixtureVAE,
@@ -22,6 +26,7 @@ from ppvae.models import (
     MixturePriorVAE,
     Normal,
     NotMIWAE,
+    ProdLDA,
     SemiSupervisedVAE,
     VampPriorVAE,
 )
@@ -321,3 +326,69 @@ def flow_vae() -> Pair:
         return truths.grid_evidence(net.model, x, "z", half_width=14.0, points=300)
 
     return Pair(net.model, net.guide, x, log_evidence=log_evidence, modules=(net,))
+
+
+def prod_lda() -> Pair:
+    """Two topics of four words; the truth writes the multinomial out and integrates over a plane."""
+    x = torch.tensor([[3.0, 0, 5, 1], [0, 1, 2, 0], [4, 2, 0, 2]])
+    net: Any = _seeded(ProdLDA.for_data, x, num_topics=2, hidden=())
+    widen(net.encoder, 2)
+
+    def log_evidence(x: Tensor) -> Tensor:
+        axis = torch.linspace(-9.0, 9.0, 250)
+        z = torch.cartesian_prod(axis, axis)
+        log_prior = -0.5 * z.square().sum(-1) - math.log(2 * math.pi) + 2 * torch.log(axis[1] - axis[0])
+        share = z.exp() / z.exp().sum(-1, keepdim=True)
+        p = (share @ net.topic_logits + net.word_logits).exp()
+        p = p / p.sum(-1, keepdim=True)
+        rows = []
+        for one in x:
+            orders = math.factorial(int(one.sum())) / math.prod(math.factorial(int(n)) for n in one)
+            rows.append(torch.logsumexp(log_prior + math.log(orders) + (one * p.log()).sum(-1), 0))
+        return torch.stack(rows)
+
+    return Pair(net.model, net.guide, x, log_evidence=log_evidence, modules=(net,))
+
+
+def bounded_latent(family: str) -> Pair:
+    """Two parts under a flat or an exponential prior; the truth is Gauss-Legendre quadrature over their quantiles."""
+    x = torch.tensor([[0.0, 1, 1, 0, 1], [1, 1, 0, 0, 1], [0, 0, 0, 1, 0]])
+    options: Any = {"latent_dim": 2, "hidden": (), "family": family}
+    net: Any = _seeded(BoundedLatentVAE.for_data, x, Bernoulli(), **options)
+    with torch.no_grad():
+        net.encoder[-1].weight.mul_(0.1)
+        net.encoder.output_bias.fill_(-3.0)  # near Beta(1, 1), or the exponential
+        net.decoder.output_bias.add_(0.1)
+
+    def log_evidence(x: Tensor) -> Tensor:
+        nodes, mass = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(200))
+        u = torch.cartesian_prod(nodes, nodes) / 2 + 0.5
+        log_mass = torch.cartesian_prod(mass, mass).prod(-1).log() - 2 * math.log(2)
+        W, b = net.decoder.parameters()
+        p = torch.sigmoid((u if family == "beta" else -torch.log1p(-u)) @ W.T + b)
+        terms = torch.where(x[:, None] == 1, p, 1 - p).log().sum(-1)
+        return torch.logsumexp(terms + log_mass, -1)
+
+    return Pair(net.model, net.guide, x, log_evidence=log_evidence, modules=(net,))
+
+
+def discrete_vae() -> Pair:
+    """Two codes of three values: the truth is a loop over the nine."""
+    x = torch.tensor([[0.0, 1, 1, 0, 1], [1, 1, 0, 0, 1], [0, 0, 0, 1, 0]])
+    options: Any = {"num_groups": 2, "num_codes": 3, "hidden": (4,)}
+    net: Any = _seeded(DiscreteVAE.for_data, x, Bernoulli(), **options)
+    with torch.no_grad():
+        net.code_logits.copy_(torch.tensor([[0.1, -0.2, 0.3], [0.5, 0.0, -0.4]]))
+
+    def log_evidence(x: Tensor) -> Tensor:
+        W1, b1, W2, b2 = net.decoder.parameters()
+        terms = []
+        for i, j in itertools.product(range(3), repeat=2):
+            p = torch.sigmoid(torch.tanh(W1[:, i] + W1[:, 3 + j] + b1) @ W2.T + b2)
+            log_prior = net.code_logits[0].log_softmax(-1)[i] + net.code_logits[1].log_softmax(-1)[j]
+            terms.append(torch.where(x == 1, p, 1 - p).log().sum(-1) + log_prior)
+        return torch.logsumexp(torch.stack(terms), 0)
+
+    none, summed = frozenset[str](), frozenset({"c1", "c2"})
+    options = {"exact": True, "latents": none, "summed": summed, "modules": (net,)}
+    return Pair(net.model, net.guide, x, log_evidence=log_evidence, **options)
