@@ -23,6 +23,7 @@ from .likelihoods import (
     Poisson,
 )
 from .linear import LinearGaussian
+from .markov import DeepMarkovModel
 from .missing_data import MIWAE, NotMIWAE
 from .mixture_prior import MixturePriorVAE
 from .network import FeedForward
@@ -46,6 +47,7 @@ __all__ = [
     "ConvEncoder",
     "ConvolutionalVAE",
     "CountVAE",
+    "DeepMarkovModel",
     "DiscreteVAE",
     "FactorAnalysis",
     "FeedForward",

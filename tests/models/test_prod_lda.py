@@ -9,7 +9,8 @@ from scipy import stats
 
 from ppvae.models.prod_lda import Words
 
-LENGTH, LOGITS = torch.tensor([4.0, 7.0]), torch.tensor([[0.1, -0.5, 0.3], [1.0, 0.0, -2.0]])
+LENGTH = torch.tensor([4.0, 7.0], dtype=torch.float64)
+LOGITS = torch.tensor([[0.1, -0.5, 0.3], [1.0, 0.0, -2.0]], dtype=torch.float64)
 
 
 def test_the_density_is_scipys():

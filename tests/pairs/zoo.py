@@ -17,6 +17,7 @@ from ppvae.models import (
     ConditionalVAE,
     ConvolutionalVAE,
     CountVAE,
+    DeepMarkovModel,
     DiscreteVAE,
     FactorAnalysis,
     FlowVAE,
@@ -392,3 +393,35 @@ def discrete_vae() -> Pair:
     none, summed = frozenset[str](), frozenset({"c1", "c2"})
     options = {"exact": True, "latents": none, "summed": summed, "modules": (net,)}
     return Pair(net.model, net.guide, x, log_evidence=log_evidence, **options)
+
+
+def markov() -> Pair:
+    """Affine maps and constant scales make it a linear-Gaussian chain; sequences of three, two and one steps.
+
+    The truth is the Gaussian of all that is there, from the covariances of the chain.
+    """
+    x, lengths = torch.tensor([[0.1, -1.2, 0.7], [1.4, 0.2, -0.6], [-0.9, 0.5, 0.5]]), torch.tensor([3, 2, 1])
+    options: Any = {"num_steps": 3, "latent_dim": 1, "hidden": 0}
+    net: Any = _seeded(DeepMarkovModel.for_data, x, Normal(NOISE), **options)
+    with torch.no_grad():
+        net.transition[-1].weight[1:] = 0.0
+        net.transition.output_bias.copy_(torch.tensor([0.2, math.log(math.expm1(0.8))]))
+    widen(net.combiner, 1)
+
+    def log_evidence(x: Tensor, lengths: Tensor) -> Tensor:
+        A, a = net.transition.parameters()
+        W, b = net.emission.parameters()
+        step, loc, cov = A[0, 0], [net.start[0]], torch.zeros(3, 3)
+        cov[0, 0] = net.start[1].exp().log1p() ** 2
+        for t in (1, 2):
+            loc.append(step * loc[-1] + a[0])
+            cov[t, :t] = cov[:t, t] = step * cov[t - 1, :t]
+            cov[t, t] = step**2 * cov[t - 1, t - 1] + a[1].exp().log1p() ** 2
+        mean, joint = torch.stack(loc) * W[0, 0] + b, cov * W[0, 0] ** 2 + NOISE**2 * torch.eye(3)
+        return torch.stack(
+            [MultivariateNormal(mean[:n], joint[:n, :n]).log_prob(one[:n]) for one, n in zip(x, lengths)]
+        )
+
+    latents = frozenset({"z1", "z2", "z3"})
+    options = {"log_evidence": log_evidence, "latents": latents, "modules": (net,)}
+    return Pair(net.model, net.guide, x, context=(lengths,), **options)
