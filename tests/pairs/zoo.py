@@ -419,7 +419,7 @@ def markov() -> Pair:
             cov[t, t] = step**2 * cov[t - 1, t - 1] + a[1].exp().log1p() ** 2
         mean, joint = torch.stack(loc) * W[0, 0] + b, cov * W[0, 0] ** 2 + NOISE**2 * torch.eye(3)
         return torch.stack(
-            [MultivariateNormal(mean[:n], joint[:n, :n]).log_prob(one[:n]) for one, n in zip(x, lengths)]
+            [MultivariateNormal(mean[:n], joint[:n, :n]).log_prob(one[:n]) for one, n in zip(x, lengths, strict=True)]
         )
 
     latents = frozenset({"z1", "z2", "z3"})
