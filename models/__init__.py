@@ -5,6 +5,7 @@ from .bounded_latent import BoundedLatentVAE
 from .conditional import ConditionalVAE
 from .convolutional import ConvolutionalVAE
 from .counts import CountVAE
+from .deep_markov import DeepMarkovModel
 from .discrete import DiscreteVAE
 from .factor_analysis import FactorAnalysis
 from .flow import FlowVAE
@@ -23,7 +24,6 @@ from .likelihoods import (
     Poisson,
 )
 from .linear import LinearGaussian
-from .markov import DeepMarkovModel
 from .missing_data import MIWAE, NotMIWAE
 from .mixture_prior import MixturePriorVAE
 from .network import FeedForward
