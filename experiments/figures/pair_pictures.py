@@ -44,7 +44,9 @@ def loadings(pair: Any, data: Dataset) -> Figure:
     figure = Figure(figsize=(6, 2.2), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow((pair.weight.detach() / data.train.std(0)[:, None]).T.numpy(), cmap="RdBu", vmin=-1, vmax=1)
-    axes.set(xlabel="feature", ylabel="factor")
+    axes.set(
+        xlabel="feature", ylabel="factor", yticks=range(pair.latent_dim), yticklabels=range(1, pair.latent_dim + 1)
+    )
     figure.colorbar(image, ax=axes, label="loading")
     return figure
 
