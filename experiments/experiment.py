@@ -31,6 +31,7 @@ EXPERIMENTS: tuple[str, ...] = (
     "bound_gap",
     "certificate_width",
     "gap_attribution",
+    "gallery",
     "gradient_descent",
     "linear_autoencoder_is_pca",
     "linear_vae_is_ppca",

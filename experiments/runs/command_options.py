@@ -156,7 +156,7 @@ class CheckOptions:
     """What a pair is checked on, and how it is made; the words of :class:`ppvae.storage.Settings`.
 
     Args:
-        data: what to run it on, as `ppvae run --data` takes it.
+        data: what to run it on, as `ppvae run --data` takes it; auto takes what the pair names as its example.
         context: files of what the programs take after x, as `ppvae run --context` takes them.
         label_column: column of the table that is no datum.
         drop_columns: columns to be left out, as in `--drop_columns id,date`.
@@ -169,7 +169,7 @@ class CheckOptions:
         likelihood_args: arguments of the likelihood.
     """
 
-    data: str = "digits"
+    data: str = "auto"
     context: list[str] = field(default_factory=list)
     label_column: str | None = None
     drop_columns: list[str] = field(default_factory=list)

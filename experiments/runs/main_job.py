@@ -18,6 +18,7 @@ from ppvae.storage import RunDirectory, Settings
 
 from .estimate import Estimation
 from .evaluate_run import Evaluation, write_evaluation
+from .make_pair import with_data
 from .own_units import of_history
 from .preparation import Say, check_pair, device_of, report
 from .run_data import RunData, load_pair_and_data
@@ -40,7 +41,7 @@ def run(settings: Settings, *, resume: RunDirectory | None = None, command: str 
         PpvaeError: something that was given cannot be used; no run directory was made if it showed before training.
         KeyboardInterrupt: Ctrl-C; its message says how to go on.
     """
-    settings.check()
+    settings = with_data(settings.check())
     device = device_of(settings)
     pair, data = load_pair_and_data(settings)
     report(check_pair(pair, data, settings.seed), settings, say)

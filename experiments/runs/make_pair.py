@@ -8,6 +8,7 @@ they follow from the data: `num_features`, their width, and `likelihood`.
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from functools import partial
 from typing import Any, get_origin
 
@@ -21,6 +22,18 @@ from ppvae.storage import Settings
 from .import_paths import call_user_code, resolve, user_file
 
 _BINARY = ("mnist", "binarized_mnist")
+
+
+def with_data(settings: Settings) -> Settings:
+    """The settings with the name of data in place of ``auto``: what the pair names as its example, else digits.
+
+    Example:
+        >>> with_data(Settings(pair="ItemResponse")).data, with_data(Settings(pair="VAE")).data
+        ('lsat6', 'digits')
+    """
+    if settings.data != "auto":
+        return settings
+    return replace(settings, data=getattr(resolve(settings.pair, "pair"), "default_data", "digits"))
 
 
 def make_pair(settings: Settings, data: Dataset) -> Any:

@@ -27,6 +27,7 @@ from ppvae.storage import Settings
 from . import missing_values
 from .context_order import in_order
 from .loaded_data import loaded
+from .make_pair import with_data
 
 Batch = tuple[Tensor, ...]
 Unit = Literal["datum", "data set"]
@@ -125,6 +126,7 @@ def load_pair_and_data(settings: Settings, pair: Any = None) -> tuple[Any, RunDa
     Raises:
         PpvaeError: the data, the context or the pair cannot be had, or do not fit together.
     """
+    settings = with_data(settings)
     data = loaded(settings)
     pair = missing_values.made_pair(settings, data) if pair is None else pair
     if not _takes_rows(pair):

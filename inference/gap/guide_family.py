@@ -37,7 +37,7 @@ from torch.distributions import transform_to
 
 from ppvae.errors import DataError, PairError
 
-from ..pair import Arguments, Batch, Frame, Pair, Program, Programs, Values, opened, site_log_prob
+from ..pair import Arguments, Batch, Frame, Pair, Program, Programs, Values, opened, site_log_prob, without_zuko
 from .ascent import Parameters
 
 # Shifts by site and parameter, as the programs shape them.
@@ -231,7 +231,7 @@ class _Shift(Messenger):
 
 def shifted(fn: Any, shifts: dict[str, Tensor]) -> Any:
     """The distribution with parameters φ' = T(T⁻¹(φ) + δ)."""
-    base, wrap = opened(fn)
+    base, wrap = opened(without_zuko(fn))
     parameters = {name: getattr(base, name) for name in _parameter_names(base)}
     for name, shift in shifts.items():
         to_constraint = transform_to(base.arg_constraints[name])
@@ -257,7 +257,7 @@ def _settings(base: Any) -> dict[str, Any]:
 
 def _offsets(name: str, site: Any, pair: Pair) -> Iterable[tuple[str, Tensor, tuple[int, ...]]]:
     """A zero offset ``(num_units, *plates, *rest)`` for each parameter to be freed, and the plates."""
-    fn = site["fn"]
+    fn = without_zuko(site["fn"])
     base, _ = opened(fn)
     if isinstance(base, dist.Delta):
         if name in pair.structure.points:

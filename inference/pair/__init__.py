@@ -3,7 +3,7 @@
 from .arguments import Arguments, Batch, as_batch, finite_batch, map_tensors
 from .check import Findings, check, fatal_findings
 from .contract import ContractError, Finding
-from .distributions import opened
+from .distributions import opened, without_zuko
 from .entries import Entries
 from .failures import (
     FailedRun,
@@ -121,4 +121,5 @@ __all__ = [
     "where_parameters_are",
     "why_slow",
     "why_unknown",
+    "without_zuko",
 ]

@@ -10,6 +10,7 @@ import torch
 from pyro.distributions.torch_distribution import ExpandedDistribution
 from pyro.distributions.util import sum_rightmost
 from torch import Tensor
+from torch.distributions import constraints
 
 _WRAPPERS = (dist.Independent, dist.MaskedDistribution, ExpandedDistribution)
 
@@ -72,13 +73,50 @@ def is_improper(fn: Any) -> bool:
     return isinstance(bare(fn), dist.ImproperUniform)
 
 
+def support_of(fn: Any) -> Any:
+    """The constraint that the values of a distribution obey.
+
+    Pyro's wrapper of zuko's distributions states none: there it is the domain of the flow's transform, which maps
+    values to those of its base, or what the wrapped distribution states. A mixture's is that of its components, where
+    these have one and the same.
+
+    Raises:
+        NotImplementedError: none is stated.
+    """
+    held = getattr(bare(fn), "dist", None)
+    if held is None:
+        return _of_components(fn.support)
+    found = held.transform.domain if hasattr(held, "transform") else support_of(held)
+    missing = fn.event_dim - found.event_dim
+    return constraints.independent(found, missing) if missing > 0 else found
+
+
+def _of_components(support: Any) -> Any:
+    """A constraint with that of a mixture's components in place of the mixture's own, which has no bijection."""
+    inner = getattr(support, "base_constraint", None)
+    if inner is None:
+        return support
+    if isinstance(support, constraints.independent):
+        return constraints.independent(_of_components(inner), support.reinterpreted_batch_ndims)
+    is_mixture = isinstance(support, getattr(constraints, "MixtureSameFamilyConstraint", ()))
+    return _of_components(inner) if is_mixture and not _varies(inner) else support
+
+
+def _varies(support: Any) -> bool:
+    """Whether a constraint has bounds of its own for each place."""
+    values = vars(support).values()
+    return any(isinstance(v, Tensor) and v.dim() > 0 for v in values) or any(
+        _varies(v) for v in values if isinstance(v, constraints.Constraint)
+    )
+
+
 def inside(fn: Any, value: Tensor) -> Tensor:
     """Whether values lie in the support of a distribution, by batch place.
 
     Of a ``TransformedDistribution`` torch knows the transform's range alone; what its base excludes, such as x < 1
     where x = 1 + y and y is exponential, is looked for at T⁻¹(x).
     """
-    found: Tensor = fn.support.check(value)
+    found: Tensor = support_of(fn).check(value)
     core = bare(fn)
     if not base_is_bounded(core):
         return found
@@ -112,9 +150,19 @@ def base_is_bounded(core: Any) -> bool:
 def is_discrete(fn: Any) -> bool:
     """Whether the values of a distribution are discrete."""
     try:
-        return bool(fn.support.is_discrete)
+        return bool(support_of(fn).is_discrete)
     except (NotImplementedError, AttributeError):
         return False
+
+
+def without_zuko(fn: Any) -> Any:
+    """A flow of zuko's on a Gaussian base, which Pyro wraps, as a TransformedDistribution; others as they are."""
+    flow = getattr(fn, "dist", None)
+    base = getattr(flow, "base", None)
+    if flow is None or not isinstance(getattr(base, "base_dist", None), torch.distributions.Normal):
+        return fn
+    normal = dist.Normal(base.base_dist.loc, base.base_dist.scale).to_event(base.reinterpreted_batch_ndims)
+    return dist.TransformedDistribution(normal, [flow.transform.inv])
 
 
 def opened(fn: Any) -> tuple[Any, Callable[[Any], Any]]:

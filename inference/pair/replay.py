@@ -23,7 +23,7 @@ from .arguments import Arguments, Batch
 from .contract import ContractError
 from .cutting import same_sites_everywhere, with_rows, without_nan
 from .discovery import ROWS, ShowsAPart, first_look
-from .distributions import is_real
+from .distributions import is_real, support_of
 from .failures import programs_named
 from .handlers import filled, has_density_outside_support, outside_support
 from .layout_choice import demand_the_same, replayed, with_layouts
@@ -159,7 +159,7 @@ def _with_slots(pair: Pair) -> Pair:
     for name, site in pair.sites.items():
         node = trace.nodes[name]
         try:
-            u = biject_to(node["fn"].support).inv(node["value"])
+            u = biject_to(support_of(node["fn"])).inv(node["value"])
         except (NotImplementedError, AttributeError):
             u = node["value"]
         shape = (*site.shape[: len(site.plates)], *u.shape[node["value"].dim() - site.event_dim :])

@@ -18,7 +18,7 @@ from torch.distributions import biject_to
 from ppvae.errors import PairError, first_line
 
 from ..option_records import Start
-from .distributions import bare, layers
+from .distributions import bare, is_discrete, layers, support_of
 from .handlers import Put
 from .pair import Pair, Terms
 from .randomness import generator_kept
@@ -106,7 +106,7 @@ def _demand_density(name: str, model_trace: Trace, guide_trace: Trace, structure
     site: Any = model_trace.nodes[name]
     proposed: Any = guide_trace.nodes[name]
     fns = [bare(site["fn"]), *([] if name in structure.points else [bare(proposed["fn"])])]
-    if any(fn.support.is_discrete for fn in fns if not isinstance(fn, dist.Delta)):
+    if any(is_discrete(fn) for fn in fns if not isinstance(fn, dist.Delta)):
         raise PairError(
             f"{name!r} is discrete and has no gradient: mark it infer={{'enumerate': 'parallel'}} in both "
             "programs, so that it is summed out, or estimate with importance_evidence."
@@ -124,7 +124,7 @@ def _demand_density(name: str, model_trace: Trace, guide_trace: Trace, structure
             "chains, start from the guide."
         )
     try:
-        biject_to(site["fn"].support)
+        biject_to(support_of(site["fn"]))
     except NotImplementedError as error:
         raise PairError(
             f"no bijection from the reals onto the support of {name!r} is known ({first_line(error)}): give it a "
@@ -138,7 +138,7 @@ def _demand_one_support(pair: Pair, frame: Frame, drawn: Any) -> None:
     with pyro.validation_enabled(False):
         trace: Any = pair.programs.trace(pair.model, frame, pair.batch, enumerate_sites=True, handler=Put(z))
     for name, value in z.items():
-        if biject_to(trace.nodes[name]["fn"].support).inv(value).dim() > value.dim():
+        if biject_to(support_of(trace.nodes[name]["fn"])).inv(value).dim() > value.dim():
             raise PairError(
                 f"the support of {name!r} depends on a site that is summed out: give it one support for all values of "
                 "that site, or estimate with importance_evidence."

@@ -10,13 +10,15 @@ from typing import Any
 
 def pairs() -> dict[str, str]:
     """The pairs of ppvae.models, a sentence each."""
-    classes = _public_classes()
-    return {name: _first_sentence(node) for name, node in classes.items() if _methods(node) >= {"model", "guide"}}
+    programs = {name: _methods(node) & {"model", "guide"} for name, node in _classes().items()}
+    while more := {name: own for name, own in _inherited(programs).items() if own != programs[name]}:
+        programs |= more
+    return {name: _first_sentence(node) for name, node in _public_classes().items() if len(programs[name]) == 2}
 
 
 def likelihoods() -> dict[str, str]:
     """The likelihoods of ppvae.models, a sentence each."""
-    bases = {name: {base.id for base in node.bases if isinstance(base, ast.Name)} for name, node in _classes().items()}
+    bases = _bases()
     found = {"Likelihood"}
     while more := {name for name, own in bases.items() if own & found} - found:
         found |= more
@@ -33,6 +35,17 @@ def data_sets() -> dict[str, str]:
     """The data sets that are known by name."""
     found: dict[str, str] = _assigned(_folder("datasets") / "known.py", "DATASETS")
     return found
+
+
+def _bases() -> dict[str, set[str]]:
+    return {name: {base.id for base in node.bases if isinstance(base, ast.Name)} for name, node in _classes().items()}
+
+
+def _inherited(methods: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The methods of each class with those of its bases."""
+    return {
+        name: methods[name].union(*(methods.get(base, set()) for base in bases)) for name, bases in _bases().items()
+    }
 
 
 def _public_classes() -> dict[str, ast.ClassDef]:

@@ -1,5 +1,6 @@
 """The data sets that are known by name, as their likelihood sees them: counts, or zeros and ones."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,17 @@ from .arrangement import PARTS
 from .arrays import to_rows
 from .dataset import BINARISATION_SEED, Dataset, drawn_once
 from .downloads import ready_made
+from .embedded import LABELLED, TABLES
 
 DATASETS = {
     "digits": "8x8 handwritten digits of scikit-learn, counts 0..16, embedded: 1297/250/250",
+    "labelled_digits": "the digits with their labels 0..9 as context",
+    "few_labels": "the digits with labels as context, of which 200 training data keep theirs and others have -1",
     "mnist": "28x28 grey digits, binarised afresh at each draw (validation and test once): 50000/10000/10000",
     "binarized_mnist": "MNIST in the fixed binarisation of Larochelle and Murray: 50000/10000/10000",
+    "breast_cancer": "30 measurements of tumours of scikit-learn, standardised, embedded: 457/56/56",
+    "breast_cancer_missing": "the same; in every other column most of the values above the mean are missing",
+    "lsat6": "answers 0 and 1 of 1000 persons to five test items, embedded: 800/100/100",
 }
 
 
@@ -25,6 +32,11 @@ def by_name(name: str, data_dir: str | Path | None, seed: int) -> Dataset:
     """
     if name == "digits":
         return _digits(seed)
+    if name in LABELLED:
+        return replace(_digits(seed), name=name)
+    if name in TABLES:
+        values, labels = TABLES[name]()
+        return _divided(name, values, labels, len(values) // 10, seed)
     if name == "mnist":
         return _mnist(ready_made(name, data_dir))
     arrays = ready_made(name, data_dir)
@@ -32,16 +44,30 @@ def by_name(name: str, data_dir: str | Path | None, seed: int) -> Dataset:
     return Dataset(name, train, validation, test, (28, 28))
 
 
+def beside(name: str, data: Dataset) -> dict[str, np.ndarray]:
+    """What a data set known by name holds beside x for the programs, in the order of all its rows."""
+    if name not in LABELLED or data.labels is None or data.rows is None:
+        return {}
+    return {"labels": LABELLED[name](data.labels, data.rows)}
+
+
 def _digits(seed: int) -> Dataset:
     from sklearn.datasets import load_digits
 
-    values, labels = load_digits(return_X_y=True)
-    order = torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))
-    parts = order.split([len(values) - 500, 250, 250])
-    train, validation, test = (to_rows(values)[part] for part in parts)
-    by_part = dict(zip(PARTS, (torch.tensor(labels)[part] for part in parts), strict=True))
+    data = _divided("digits", *load_digits(return_X_y=True), 250, seed)
+    return replace(data, event_shape=(8, 8), total_count=16, own_parts=True)
+
+
+def _divided(name: str, values: np.ndarray, labels: np.ndarray | None, num_held_out: int, seed: int) -> Dataset:
+    """A table in three parts, of which two have so many rows."""
+    x, order = to_rows(values), torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))
+    parts = order.split([len(values) - 2 * num_held_out, num_held_out, num_held_out])
     rows = dict(zip(PARTS, parts, strict=True))
-    return Dataset("digits", train, validation, test, (8, 8), labels=by_part, total_count=16, rows=rows)
+    by_part = None if labels is None else {part: torch.tensor(labels)[index] for part, index in rows.items()}
+    train, validation, test = (x[index] for index in parts)
+    count = int(x.isnan().sum())
+    missing = f"{count} of the {x.numel()} values of {name} are missing" if count else ""
+    return Dataset(name, train, validation, test, x.shape[1:], by_part, rows=rows, own_parts=False, missing=missing)
 
 
 def _mnist(arrays: dict[str, np.ndarray]) -> Dataset:

@@ -23,7 +23,8 @@ class Settings:
         pair: the model/guide pair: a name from `ppvae list`, `my_file.py:MyPair`, `my_file.py`, or
             `package.module:MyPair`.
         pair_args: arguments of the pair, as in `--pair_args.latent_dim 10`; a class is named as in `torch.nn:ReLU`.
-        data: digits, mnist, binarized_mnist, or a .npy, .npz, .csv, .tsv or .parquet file, one datum a row.
+        data: a name from `ppvae list`, or a .npy, .npz, .csv, .tsv or .parquet file, one datum a row; auto takes the
+            data that a pair of the package names as its example, else digits.
         validation_data: a file to validate on; null takes some of data.
         test_data: a file to test on; null takes some of data.
         label_column: column of the table that is no datum and colours pictures; none says that no column is a label.
@@ -62,7 +63,7 @@ class Settings:
 
     pair: str = "VAE"
     pair_args: dict[str, Any] = field(default_factory=dict)
-    data: str = "digits"
+    data: str = "auto"
     validation_data: str | None = None
     test_data: str | None = None
     label_column: str | None = None

@@ -60,7 +60,7 @@ def demand_agreement(pair, of_model, of_guide, close):
 
 
 @pytest.mark.parametrize("dtype", AGREEMENT, ids=str)
-@pytest.mark.parametrize("name", pairs.MEASURED)
+@pytest.mark.parametrize("name", [*pairs.MEASURED, *pairs.OF_MODELS])
 def test_every_pair_of_the_laws_in_every_layout(name, dtype):
     torch.set_default_dtype(dtype)
     torch.manual_seed(0)

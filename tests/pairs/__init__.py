@@ -12,6 +12,25 @@ from .forms import methods, pyro_modules, stored
 from .gaussian import conditional, hierarchy, line, linear, plated
 from .pair import Pair
 from .project import autoencoder, feed_forward, linear_gaussian, vae_bernoulli, vae_binomial
+from .zoo import (
+    bounded_latent,
+    conditional_vae,
+    convolutional,
+    counts,
+    discrete_vae,
+    factor_analysis,
+    flow_vae,
+    gaussian_mixture,
+    hierarchical,
+    item_response,
+    markov,
+    miwae,
+    mixture_prior,
+    not_miwae,
+    prod_lda,
+    semi_supervised,
+    vamp_prior,
+)
 
 # Only pairs whose weights have a finite variance: these can be held to their standard errors.
 BUILDERS: dict[str, Callable[[], Pair]] = {
@@ -50,10 +69,36 @@ BUILDERS: dict[str, Callable[[], Pair]] = {
     "autoencoder": autoencoder,
 }
 
+# The pairs of models/ that came after: the laws hold for them, in every layout; other tests of inference, which take
+# every pair above, would take too long.
+OF_MODELS: dict[str, Callable[[], Pair]] = {
+    "factor_analysis": factor_analysis,
+    "item_response": item_response,
+    "gaussian_mixture": gaussian_mixture,
+    "gaussian_mixture_component": partial(gaussian_mixture, component_guide=True),
+    "mixture_prior": mixture_prior,
+    "vamp_prior": vamp_prior,
+    "hierarchical_bottom_up": partial(hierarchical, "bottom-up"),
+    "hierarchical_ladder": partial(hierarchical, "ladder"),
+    "conditional_vae": conditional_vae,
+    "semi_supervised": semi_supervised,
+    "miwae": miwae,
+    "not_miwae": not_miwae,
+    "counts": counts,
+    "counts_zero_inflated": partial(counts, zero_inflated=True),
+    "convolutional": convolutional,
+    "flow_vae": flow_vae,
+    "prod_lda": prod_lda,
+    "markov": markov,
+    "bounded_beta": partial(bounded_latent, "beta"),
+    "bounded_gamma": partial(bounded_latent, "gamma"),
+    "discrete_vae": discrete_vae,
+}
+
 
 def build(name: str) -> Pair:
     """The pair of this name, in the default floating-point type."""
-    return BUILDERS[name]()
+    return (BUILDERS | OF_MODELS)[name]()
 
 
 EXACT = [name for name in BUILDERS if name.endswith("_exact")] + [
@@ -87,6 +132,9 @@ ENUMERATED = [
     "nested",
     "chain",
 ]
+# Of OF_MODELS.
+OF_MODELS_EXACT = ["discrete_vae", "factor_analysis"]
+OF_MODELS_ENUMERATED = ["discrete_vae", "gaussian_mixture", "gaussian_mixture_component", "semi_supervised"]
 WITH_GAP = [
     "linear_exact",
     "linear_narrow",
@@ -110,6 +158,9 @@ __all__ = [
     "EXACT",
     "LEARNT",
     "MEASURED",
+    "OF_MODELS",
+    "OF_MODELS_ENUMERATED",
+    "OF_MODELS_EXACT",
     "WITH_GAP",
     "Pair",
     "build",

@@ -13,7 +13,7 @@ from ppvae.storage import RunDirectory, Settings, all_runs
 
 @pytest.fixture
 def settings(tmp_path) -> Settings:
-    return Settings(out=str(tmp_path / "runs"))
+    return Settings(data="digits", out=str(tmp_path / "runs"))
 
 
 def full_disk(*_):

@@ -1,0 +1,39 @@
+"""`ppvae run --pair NAME` and nothing more: every pair has data, keeps the contract on them, and trains."""
+
+import pytest
+import torch
+
+from ppvae.cli.catalogue import pairs
+from ppvae.experiments.runs import main_job
+from ppvae.experiments.runs.make_pair import with_data
+from ppvae.experiments.runs.preparation import check_pair
+from ppvae.experiments.runs.run_data import load_pair_and_data
+from ppvae.storage import Settings
+
+# These need to be told more: the targets' inputs; and an autoencoder has no evidence.
+NEED_MORE = {"FeedForward": "context", "Autoencoder": "latent_dim", "LinearGaussian": "latent_dim"}
+NAMES = sorted(set(pairs()) - set(NEED_MORE))
+
+
+@pytest.fixture(autouse=True)
+def single_precision():
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_pair_keeps_the_contract_on_its_data(name):
+    settings = with_data(Settings(pair=name))
+    pair, run_data = load_pair_and_data(settings)
+    assert settings.data != "auto"
+    assert [finding for finding in check_pair(pair, run_data) if finding.fatal] == []
+    assert run_data.unit == "datum"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_pair_is_trained_and_measured_by_one_command(name, tmp_path):
+    settings = Settings(pair=name, epochs=3, max_eval=5, out=str(tmp_path), name="run")
+    evaluation = main_job.run(settings, say=lambda sentence: None)
+    assert evaluation.evidence.log_evidence.isfinite().all()
+    assert (tmp_path / "run" / "posterior.nc").is_file()
+    assert (tmp_path / "run" / "summary.json").is_file()
