@@ -3,6 +3,8 @@
 import inspect
 from pathlib import Path
 
+import pairs
+import programs
 import pyro
 import pytest
 import torch
@@ -81,3 +83,23 @@ def test_programs_that_resist_a_search_are_not_its_findings():
 
     assert check(in_place, encoder_guide(), torch.randn(12, 3)) == []
     assert check(poutine.block(model, hide_types=["param"]), encoder_guide(), torch.randn(12, 3)) == []
+
+
+SUSPICIONS = {
+    *("all-masked", "counted-twice", "ignores-x", "logits", "no-effect", "not-trained", "observes-a-function"),
+    *("observed-twice", "parameter", "precision", "prior-scale", "reads-its-data", "scale-sign"),
+}
+
+
+@pytest.mark.slow
+def test_no_right_program_and_no_pair_is_suspected():
+    """The programs of docs/programs.md, and the pairs that the other tests measure."""
+    suspected = {}
+    for name, build, data in [
+        *((name, programs.build, "x") for name in programs.BUILDERS),
+        *((name, pairs.build, "data") for name in pairs.BUILDERS),
+    ]:
+        pyro.clear_param_store()
+        one = build(name)
+        suspected[name] = {f.code for f in check(one.model, one.guide, getattr(one, data))} & SUSPICIONS
+    assert {name: codes for name, codes in suspected.items() if codes} == {}
