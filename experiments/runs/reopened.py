@@ -43,7 +43,8 @@ def reopened(run: str | Path, pair: Any = None, run_code: bool = False, mended: 
         torch.manual_seed(settings.seed)
         batch = tuple(values.to(device) for values in (data.data.draw(x), *context))
     if mended:
-        return Mended.load(directory.path / "mended.pt", pair.model, pair.guide, batch)
+        found = Mended.load(directory.path / "mended.pt", pair.model, pair.guide, batch)
+        return replace(found, example=like_parameters(batch, found.guide.values.leaves, device))  # type: ignore[attr-defined]
     fit = Fit.load(directory.checkpoint, pair.model, pair.guide, batch)
     stopped = saved_summary(directory).get("training", {}).get("stopped", "unfinished")
     return replace(

@@ -100,7 +100,7 @@ def test_the_gap_is_split_and_the_parts_add_up(trained):
 @pytest.mark.slow
 def test_the_guide_is_mended_and_opened_again(trained):
     before = trained.read_summary()
-    found = mend_run(trained, MendOptions(num_data=3, tolerance=0.5, steps=150, attribution_steps=20))
+    found = mend_run(trained, MendOptions(num_data=3, tolerance=0.5, steps=100, attribution_steps=10))
     section = trained.read_summary()["mended"]
     assert section["gap_after"] < section["gap_before"]
     assert section["gap_before"] - section["gap_after"] == pytest.approx(
