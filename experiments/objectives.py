@@ -146,8 +146,8 @@ def _outcome(name: str, make: Callable[[], ELBO], config: Config) -> Outcome:
     pair = VAE.for_data(x, Binomial(TOTAL_COUNT), latent_dim=config.latent_dim, hidden=config.hidden)
     trained = fit(pair.model, pair.guide, x, loss=make(), epochs=config.epochs, learning_rate=3e-3, seed=config.seed,
                   accelerator="cpu")  # fmt: skip
-    options = {"tolerance": config.tolerance, "budget": config.budget}
-    evidence = estimate_evidence(pair.model, pair.guide, held_out, **options, seed=config.seed)
+    effort: dict[str, Any] = {"tolerance": config.tolerance, "budget": config.budget}
+    evidence = estimate_evidence(pair.model, pair.guide, held_out, **effort, seed=config.seed)
     units = latent_units(pair.model, pair.guide, x[:300], threshold=config.threshold, seed=config.seed)
     return Outcome(name, trained.elbo, evidence, units.verdict.count("active"), trained.seconds)
 

@@ -9,7 +9,7 @@ column k of its weights says what part k looks like. Chains move in unconstraine
 draws of Beta and Gamma: "Implicit Reparameterization Gradients" (Figurnov et al., 2018), arXiv:1805.08498.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import pyro
 import pyro.distributions as dist
@@ -64,7 +64,7 @@ class BoundedLatentVAE(VAE):
         if family not in ("beta", "gamma") or len(prior) != 2 or min(prior) <= 0:
             raise OptionError(f"family is {family!r} and prior {prior}; give beta or gamma, and two positive numbers.")
         self.decoder = MLP(latent_dim, (), num_features * self.likelihood.outputs_per_feature)
-        self.family = {"beta": dist.Beta, "gamma": dist.Gamma}[family]
+        self.family: Any = {"beta": dist.Beta, "gamma": dist.Gamma}[family]
         self.register_buffer("prior_parameters", torch.tensor(prior)[:, None].expand(2, latent_dim).clone())
 
     def model(self, x: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class BoundedLatentVAE(VAE):
         """
         pyro.module("bounded_latent_vae", self)
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", self.family(*self.prior_parameters).to_event(1))
+            z = pyro.sample("z", self.family(*self.prior_parameters.unbind()).to_event(1))
             return pyro.sample("x", self.decode(z), obs=x)
 
     def guide(self, x: Tensor) -> Tensor:

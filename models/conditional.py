@@ -60,7 +60,7 @@ class ConditionalVAE(VAE):
         self.encoder = MLP(num_features + C, hidden, 2 * latent_dim, nonlinearity)
         self.decoder = MLP(latent_dim + C, hidden[::-1], num_outputs, nonlinearity)
 
-    def model(self, x: Tensor, labels: Tensor) -> Tensor:
+    def model(self, x: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
         """The generative program, p(z) p(x | z, y).
 
         Args:
@@ -75,7 +75,7 @@ class ConditionalVAE(VAE):
             z = pyro.sample("z", dist.Normal(x.new_zeros(self.latent_dim), 1.0).to_event(1))
             return pyro.sample("x", self.decode(self._with_label(z, labels)), obs=x)
 
-    def guide(self, x: Tensor, labels: Tensor) -> Tensor:
+    def guide(self, x: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
         """The proposal, q(z | x, y).
 
         Args:

@@ -21,7 +21,7 @@ from ppvae.errors import OptionError
 from .likelihoods import Bernoulli, Likelihood
 from .networks import MLP, whole_number
 
-_ENUMERATED: dict[str, Any] = {"enumerate": "parallel"}
+_ENUMERATED: Any = {"enumerate": "parallel"}
 # So many assignments at most are summed out: each datum's density is computed for all of them.
 _MOST_ASSIGNMENTS = 4096
 

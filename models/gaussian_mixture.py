@@ -22,7 +22,7 @@ from .likelihoods import Likelihood
 from .networks import MLP, whole_number
 from .vae import VAE
 
-_ENUMERATED: dict[str, Any] = {"enumerate": "parallel"}
+_ENUMERATED: Any = {"enumerate": "parallel"}
 
 
 class GaussianMixtureVAE(VAE):

@@ -14,7 +14,7 @@ prior of the layer, as a Gaussian posterior would be:
 """
 
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import pyro
 import pyro.distributions as dist
@@ -92,13 +92,13 @@ class HierarchicalVAE(VAE):
         pyro.module("hierarchical_vae", self)
         with pyro.plate("data", len(x)):
             loc, scale = self._top(x)
-            for level in range(len(self.encoder), 0, -1):
+            for level in range(len(self._encoders), 0, -1):
                 z = pyro.sample(f"z{level}", dist.Normal(loc, scale).to_event(1))
                 if level > 1:
                     loc, scale = _moments(self.downward[level - 2](z))
             return pyro.sample("x", self.decode(z), obs=x)
 
-    def guide(self, x: Tensor) -> list[Tensor]:
+    def guide(self, x: Tensor) -> list[Tensor]:  # type: ignore[override]
         """The proposal, from the data upwards or along the ladder.
 
         Args:
@@ -112,9 +112,14 @@ class HierarchicalVAE(VAE):
         with pyro.plate("data", len(x)):
             return self._bottom_up(seen) if self.guide_kind == "bottom-up" else self._ladder(seen)
 
+    @property
+    def _encoders(self) -> Any:
+        """The encoders of the levels, from the lowest."""
+        return self.encoder
+
     def _bottom_up(self, below: Tensor) -> list[Tensor]:
-        draws = []
-        for level, encoder in enumerate(self.encoder, start=1):
+        draws: list[Tensor] = []
+        for level, encoder in enumerate(self._encoders, start=1):
             loc, scale = _moments(encoder(below))
             below = pyro.sample(f"z{level}", dist.Normal(loc, scale).to_event(1))
             draws.append(below)
@@ -125,8 +130,8 @@ class HierarchicalVAE(VAE):
         for layer in self.upward:
             features.append(layer(features[-1]))
         draws: list[Tensor] = []
-        for level in range(len(self.encoder), 0, -1):
-            loc, scale = _moments(self.encoder[level - 1](features[level - 1]))
+        for level in range(len(self._encoders), 0, -1):
+            loc, scale = _moments(self._encoders[level - 1](features[level - 1]))
             if draws:
                 loc, scale = _product((loc, scale), _moments(self.downward[level - 1](draws[0])))
             draws.insert(0, pyro.sample(f"z{level}", dist.Normal(loc, scale).to_event(1)))
@@ -134,7 +139,7 @@ class HierarchicalVAE(VAE):
 
     def _top(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Location and scale of p(z_L), which is N(0, I)."""
-        loc = x.new_zeros(self.encoder[-1].output_bias.shape[0] // 2)
+        loc = x.new_zeros(self._encoders[-1].output_bias.shape[0] // 2)
         return loc, torch.ones_like(loc)
 
 

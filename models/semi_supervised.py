@@ -24,7 +24,7 @@ from .likelihoods import Likelihood
 from .networks import MLP, whole_number
 from .vae import VAE
 
-_ENUMERATED: dict[str, Any] = {"enumerate": "parallel"}
+_ENUMERATED: Any = {"enumerate": "parallel"}
 # log p(label | y) of another class than the label's: e^−1000 is 0 in every number format, and its logarithm finite.
 _IMPOSSIBLE = -1000.0
 
@@ -76,7 +76,7 @@ class SemiSupervisedVAE(VAE):
         self.encoder = MLP(num_features + C, hidden, 2 * latent_dim, nonlinearity)
         self.decoder = MLP(latent_dim + C, hidden[::-1], num_outputs, nonlinearity)
 
-    def model(self, x: Tensor, labels: Tensor) -> Tensor:
+    def model(self, x: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
         """The generative program, p(y) p(label | y) p(z) p(x | z, y).
 
         Args:
@@ -94,7 +94,7 @@ class SemiSupervisedVAE(VAE):
             z = pyro.sample("z", dist.Normal(x.new_zeros(self.latent_dim), 1.0).to_event(1))
             return pyro.sample("x", self.decode(_beside(z, self._indicators(y, x))), obs=x)
 
-    def guide(self, x: Tensor, labels: Tensor) -> Tensor:
+    def guide(self, x: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
         """The proposal, q(y | x) q(z | x, y), with all of q(y | x) on the label where it was seen.
 
         Args:

@@ -44,7 +44,8 @@ def mend_run(directory: RunDirectory, options: MendOptions, *, command: str = ""
     data = _typed(run.data.data, run.x.dtype) if run.data.data.divided else run.batch
     mended = mend(run.pair.model, run.pair.guide, data, steps=options.steps, train_model=options.train_model, **common)
     mended.save(directory.path / f"{SECTION}.pt")
-    optimiser, sides = Optimiser(steps=options.attribution_steps), {}
+    optimiser = Optimiser(steps=options.attribution_steps)
+    sides: dict[str, Any] = {}
     for name, pair in (("before", run.pair), ("after", mended)):
         if name == "after" and not mended.summary()["num_kept"]:
             sides[name] = sides["before"]  # the same guide

@@ -102,7 +102,7 @@ class Certificate(Summarised):
         by = by.to(self.log_evidence)
         moved = {name: getattr(self, name) + by for name in ("lower", "upper", "log_evidence")}
         means = {name: getattr(self, name) + float(by.mean()) for name in ("mean_lower", "mean_upper")}
-        return replace(self, **moved, **means)  # type: ignore[arg-type]
+        return replace(self, **moved, **means)
 
     def summary(self) -> dict[str, Any]:
         """The mean's bounds in nats and all that went into them, with the medians of the data's own bounds."""

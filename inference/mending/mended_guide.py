@@ -49,7 +49,7 @@ class CorrectedGuide:
 
     def __call__(self, *batch: Any) -> Any:
         """Run the guide with its parameters shifted."""
-        networks = pyro.module(self.name, self.networks)
+        networks: Any = pyro.module(self.name, self.networks)
         frame = self.reader.frame(batch)
         out = networks["head"](networks["trunk"](self.reader.features(self.program, batch)))
         sizes = [math.prod(offset.shape) for offset in self.reader.offsets]
@@ -101,7 +101,7 @@ class MappedGuide:
 
     def __call__(self, *batch: Any) -> Any:
         """Run the guide with its draws mapped."""
-        networks = pyro.module(self.name, self.networks)
+        networks: Any = pyro.module(self.name, self.networks)
         frame = self.reader.frame(batch)
         hidden = networks["trunk"](self.reader.features(self.program, batch))
         with _Mapping(self, networks, hidden, frame):

@@ -110,8 +110,9 @@ class SiteNumbers(nn.Module):
             matrix = slopes.reshape((*slopes.shape[:-1], self.dim, self.earlier))
             shift = shift + (matrix @ eps.unsqueeze(-1)).squeeze(-1)
         context = concatenated([hidden, *earlier])
-        couplings = tuple(network.reading(context) for network in self.couplings)  # type: ignore[operator, union-attr]
-        return MapNumbers(shift, log_scale, lower, *bends, couplings=couplings)
+        couplings = tuple(network.reading(context) for network in self.couplings)  # type: ignore[operator]
+        skew, tail = bends or (None, None)
+        return MapNumbers(shift, log_scale, lower, skew, tail, couplings)
 
 
 class CouplingNetwork(nn.Module):

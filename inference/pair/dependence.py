@@ -7,6 +7,7 @@ network whose last layer starts at zero gives the same to all, and depends on it
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,7 +76,7 @@ def _ignores_the_data(pair: Pair, run: GradientRun) -> Iterator[Finding]:
     x, num_rows = run.batch[0], len(run.batch[0])
     if not x.is_floating_point() or not pair.divisible or num_rows < LEAST_ROWS or not pair.sites:
         return
-    reached = {}
+    reached: dict[Any, Any] = {}
     for name in latents(run.guide_trace):
         reached |= run.reached["guide", name]
     parameters = run.parameters(reached).values()

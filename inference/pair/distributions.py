@@ -157,8 +157,8 @@ def is_discrete(fn: Any) -> bool:
 
 def without_zuko(fn: Any) -> Any:
     """A flow of zuko's on a Gaussian base, which Pyro wraps, as a TransformedDistribution; others as they are."""
-    flow = getattr(fn, "dist", None)
-    base = getattr(flow, "base", None)
+    flow: Any = getattr(fn, "dist", None)
+    base: Any = getattr(flow, "base", None)
     if flow is None or not isinstance(getattr(base, "base_dist", None), torch.distributions.Normal):
         return fn
     normal = dist.Normal(base.base_dist.loc, base.base_dist.scale).to_event(base.reinterpreted_batch_ndims)

@@ -63,7 +63,8 @@ def _terms(model_trace: Trace, guide_trace: Trace) -> Terms:
     kl = {}
     for name in proposal:
         try:
-            kl[name] = -kl_divergence(guide_trace.nodes[name]["fn"], model_trace.nodes[name]["fn"])
+            q, p = (trace.nodes[name]["fn"] for trace in (guide_trace, model_trace))
+            kl[name] = -kl_divergence(q, p)  # type: ignore[arg-type]
         except (NotImplementedError, ValueError, RuntimeError):
             continue
     parts = {
@@ -120,7 +121,8 @@ def changed_in_the_model(model: Program, guide: Program, batch: Batch, model_tra
     turned = map_tensors(lambda value: value.roll(1, 0) if value.dim() and len(value) == num_rows else value, batch)
     again, _ = plain_traces(model, guide, turned)
     for name in doubtful:
-        if not torch.equal(again.nodes[name]["value"], model_trace.nodes[name]["value"]):
+        values: list[Any] = [trace.nodes[name]["value"] for trace in (again, model_trace)]
+        if not torch.equal(*values):
             yield Finding(
                 "observes-a-function",
                 name,

@@ -134,16 +134,16 @@ def to_datatree(
     source = asked.source if isinstance(asked, DrawsFrom) else None
     with seeded(seed), Pair.on(model, guide, batch) as pair, torch.no_grad():
         context = _context(pair)
-        dims, coords = with_columns(pair, column_names(x), dims, coords)
-        dims_of = dims_of_variables(pair, context, dims)
+        named, places = with_columns(pair, column_names(x), dims, coords)
+        dims_of = dims_of_variables(pair, context, named)
         if isinstance(asked, DrawsFrom):
             size = asked.num_chains, asked.num_draws
-            check_coords(coords, dims_of, size)
+            check_coords(places, dims_of, size)
             z, of_weights = _posterior(pair, asked.source, size[0] * size[1], memory_mb)
         else:
             z, *counts = given_draws(pair, asked)
             size, of_weights = (counts[0], counts[1]), {}
-            check_coords(coords, dims_of, size)
+            check_coords(places, dims_of, size)
         groups = _read(pair, z, size[0] * size[1], predictive, memory_mb)
     if source == "guide":
         of_weights = dict(zip(OF_WEIGHTS, weight_stats(groups["sample_stats"]["log_weight"]), strict=True))
@@ -158,7 +158,7 @@ def to_datatree(
                 {name: (value if data else value.unflatten(0, size)).numpy() for name, value in values.items()},
                 dims={name: [DATUM] if log_densities else list(dims_of[name]) for name in values},
                 sample_dims=() if data else SAMPLE,
-                coords=coords or None,
+                coords=dict(places) or None,
                 attrs=attrs,
                 inference_library=pyro,
                 check_conventions=False,

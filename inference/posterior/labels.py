@@ -80,7 +80,7 @@ def with_columns(
     columns: Sequence[str],
     dims: Mapping[str, Sequence[Hashable]] | None,
     coords: Mapping[str, Sequence[Any]] | None,
-) -> tuple[dict[str, Sequence[Hashable]], dict[Hashable, Sequence[Any]]]:
+) -> tuple[dict[str, Sequence[Hashable]], dict[str, Sequence[Any]]]:
     """The dims and coords that were asked for, and ``column`` for observed sites that have the columns of a table.
 
     Args:
@@ -93,7 +93,7 @@ def with_columns(
     names = [n for n, place in pair.structure.observed.items() if tuple(place.shape) == (len(columns),)]
     if not columns or COLUMN in {*pair.sites, *pair.structure.observed, *values}:
         return given, values
-    new = {name: [COLUMN] for name in names if name not in given}
+    new: dict[str, Sequence[Hashable]] = {name: [COLUMN] for name in names if name not in given}
     return given | new, values | ({COLUMN: list(columns)} if new else {})
 
 

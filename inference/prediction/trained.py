@@ -178,7 +178,9 @@ class TrainedPair(Printed):
     def _prediction(self, found: Prediction) -> Prediction:
         if self.units is None:
             return found
-        spread = {name: self.units.widen(getattr(found, name)) for name in ("standard_deviation", "monte_carlo_error")}
+        spread: dict[str, Any] = {
+            name: self.units.widen(getattr(found, name)) for name in ("standard_deviation", "monte_carlo_error")
+        }
         return replace(found, mean=self.units.undo(found.mean), **spread)
 
     def __repr__(self) -> str:

@@ -106,7 +106,8 @@ def arrange(found: Found, roles: Roles) -> Arranged:
     members = [found.members[key] for key in keys]
     others = {key: value for key, value in found.members.items() if key not in keys}
     _check_named(found, members, others, roles)
-    arrays, taken = [], []
+    arrays: list[Any] = []
+    taken: list[dict[str, Any]] = []
     for key, value in zip(keys, members, strict=True):
         what = found.what if key in (ONE, "x") else f"array {key!r} of {found.what}"
         array, columns = _numbers(value, what, roles, first=not arrays, like=arrays[0] if arrays else None)

@@ -123,7 +123,7 @@ class Dataset:
         parts = {part: getattr(self, part) / self.total_count for part in PARTS}
         for i, part in enumerate(PARTS[1:]):
             parts[part] = drawn_once(parts[part], BINARISATION_SEED + i)
-        return replace(self, **parts, total_count=None, binarise=True)  # type: ignore[arg-type]
+        return replace(self, **parts, total_count=None, binarise=True)
 
     def as_in_file(self) -> Dataset:
         """The data with the shape that the file gives them, which may be numbers or pictures instead of rows."""

@@ -117,7 +117,7 @@ def _of_array(value: np.ndarray, what: str) -> Any:
     if isinstance(value, np.ma.MaskedArray):
         if value.dtype.kind not in "buif":
             raise DataError(f"{what} holds {value.dtype}: give real numbers.")
-        return value.filled() if not np.ma.is_masked(value) else value.astype(np.float64).filled(np.nan)
+        return np.asarray(value.data) if not np.ma.is_masked(value) else np.ma.filled(value.astype(np.float64), np.nan)
     if value.dtype.names:
         return table_of_records(value)
     if value.dtype == object:

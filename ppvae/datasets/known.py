@@ -54,7 +54,8 @@ def beside(name: str, data: Dataset) -> dict[str, np.ndarray]:
 def _digits(seed: int) -> Dataset:
     from sklearn.datasets import load_digits
 
-    data = _divided("digits", *load_digits(return_X_y=True), 250, seed)
+    values, labels = load_digits(return_X_y=True)
+    data = _divided("digits", values, labels, 250, seed)
     return replace(data, event_shape=(8, 8), total_count=16, own_parts=True)
 
 

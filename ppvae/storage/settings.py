@@ -122,7 +122,7 @@ class Settings:
             )
         return self
 
-    def fractions(self) -> tuple[float, ...] | None:
+    def fractions(self) -> tuple[float, float, float] | None:
         """The fractions of ``split``; None where it is not given.
 
         Raises:
@@ -147,7 +147,7 @@ class Settings:
         data = _absolute(self.data) if Path(self.data).suffix else self.data
         data_dir = _absolute(self.data_dir) if self.data_dir else None
         more = {name: getattr(self, name) for name in ("validation_data", "test_data")}
-        files = {name: _absolute(file) for name, file in more.items() if file is not None}
+        files: dict[str, Any] = {name: _absolute(file) for name, file in more.items() if file is not None}
         context = [_absolute(file) for file in self.context]
         return replace(self, pair=pair, data=data, context=context, data_dir=data_dir, **files)
 

@@ -26,6 +26,7 @@ BYTES[0, 0, 0] = 255
 
 def _rows(data: Dataset, numbers=None) -> np.ndarray:
     """All rows in the order of the source."""
+    assert data.rows is not None
     order = torch.cat([data.rows[part] for part in PARTS]).argsort()
     return torch.cat([getattr(data, part) for part in PARTS])[order].numpy()
 
