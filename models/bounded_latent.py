@@ -49,6 +49,8 @@ class BoundedLatentVAE(VAE):
         True
     """
 
+    prior_parameters: Tensor
+
     def __init__(
         self,
         num_features: int,
