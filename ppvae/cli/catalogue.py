@@ -7,6 +7,9 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from ppvae.errors import PpvaeError
+from ppvae.storage import RunDirectory
+
 
 def pairs() -> dict[str, str]:
     """The pairs of ppvae.models, a sentence each."""
@@ -85,3 +88,16 @@ def _assigned(file: Path, name: str) -> Any:
 
 def _first_sentence(node: ast.ClassDef | ast.Module) -> str:
     return (ast.get_docstring(node) or "").partition("\n")[0].rstrip(".:")
+
+
+def numbers_of(directory: RunDirectory) -> list[str]:
+    """Pair, data and numbers of a run, for the list."""
+    try:
+        settings, summary = directory.read_settings(), directory.read_summary()
+    except PpvaeError as error:
+        return ["?", str(error), "", ""]
+    if summary is None:
+        return [settings.pair, settings.data, "not evaluated", ""]
+    numbers = summary["evidence"]
+    values = [f"{numbers[k]:.2f} ± {numbers[k + '_standard_error']:.2f}" for k in ("log_evidence", "gap")]
+    return [summary["pair"], summary["data"], *values]

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 
 from rich.table import Table
 
-from ppvae.errors import PpvaeError
 from ppvae.experiments.runs.command_options import (
     AssessOptions,
     AttributeOptions,
@@ -206,22 +205,9 @@ def list_(out: str = "runs") -> int:
     for column in ("log p(x)", "gap"):
         table.add_column(column, no_wrap=True)
     for directory in all_runs(out):
-        table.add_row(directory.path.name, *_row(directory))
+        table.add_row(directory.path.name, *catalogue.numbers_of(directory))
     show(table if table.row_count else f"no runs in {out}")
     return 0
-
-
-def _row(directory: RunDirectory) -> list[str]:
-    """Pair, data and numbers of a run, for the list."""
-    try:
-        settings, summary = directory.read_settings(), directory.read_summary()
-    except PpvaeError as error:
-        return ["?", str(error), "", ""]
-    if summary is None:
-        return [settings.pair, settings.data, "not evaluated", ""]
-    numbers = summary["evidence"]
-    values = [f"{numbers[k]:.2f} ± {numbers[k + '_standard_error']:.2f}" for k in ("log_evidence", "gap")]
-    return [summary["pair"], summary["data"], *values]
 
 
 COMMANDS: dict[str, Callable[..., int]] = {
