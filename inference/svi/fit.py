@@ -174,7 +174,7 @@ def fit(
     ):
         training = Training(model, guide, source, loss, fabric, optimizer, learning_rate, scheduler,
                              clip_norm, patience)  # fmt: skip
-        marks = training.fingerprint(seed=number, batch_size=batch_size)
+        marks = training.fingerprint(seed=number, batch_size=batch_size, loss=training.loss.name)
         if resume and path is not None:
             state = read_checkpoint(path)
             check_fingerprint(path, state["fingerprint"], marks)

@@ -539,3 +539,12 @@ def test_fabrics_csv_logger_writes_the_history(tmp_path):
     header, *rows = written.read_text().splitlines()
     elbos = [float(row.split(",")[header.split(",").index("elbo")]) for row in rows]
     assert elbos == pytest.approx([row["elbo"] for row in result.history])
+
+
+def test_a_training_by_another_objective_is_not_resumed(tmp_path):
+    from ppvae.inference import IWAE
+
+    path, x = tmp_path / "c.pt", data()
+    quiet(plain_model, plain_guide, x, epochs=2, checkpoint=path)
+    with pytest.raises(CheckpointError, match=r"loss = ELBO, not IWAE"):
+        quiet(plain_model, plain_guide, x, epochs=4, checkpoint=path, resume=True, loss=IWAE(5))
