@@ -73,7 +73,7 @@ class ConditionalVAE(VAE):
         pyro.module("conditional_vae", self)
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(self.latent_dim), 1.0).to_event(1))
-            return pyro.sample("x", self.decode(self._with_label(z, labels)), obs=x)
+            return pyro.sample("x", self.decode(z, labels), obs=x)
 
     def guide(self, x: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
         """The proposal, q(z | x, y).
@@ -87,10 +87,17 @@ class ConditionalVAE(VAE):
         """
         pyro.module("conditional_vae", self)
         with pyro.plate("data", len(x)):
-            seen = (x - self.input_shift) / self.input_scale
-            loc, raw_scale = self.encoder(self._with_label(seen, labels)).chunk(2, dim=-1)
-            scale = F.softplus(raw_scale) + torch.finfo(raw_scale.dtype).eps
-            return pyro.sample("z", dist.Normal(loc, scale).to_event(1))
+            return pyro.sample("z", dist.Normal(*self.encode(x, labels)).to_event(1))
+
+    def encode(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Location and scale of q(z | x, y), each `(..., latent_dim)`, of x `(..., num_features)` and its labels."""
+        seen = (x - self.input_shift) / self.input_scale
+        loc, raw_scale = self.encoder(self._with_label(seen, labels)).chunk(2, dim=-1)
+        return loc, F.softplus(raw_scale) + torch.finfo(raw_scale.dtype).eps
+
+    def decode(self, z: Tensor, labels: Tensor) -> dist.TorchDistribution:  # type: ignore[override]
+        """p(x | z, y) of z `(..., latent_dim)` and labels, with batch shape `(...)`, event shape `(num_features,)`."""
+        return self.likelihood(self.decoder(self._with_label(z, labels)))
 
     def _with_label(self, values: Tensor, labels: Tensor) -> Tensor:
         """The values and, beside them, the label's indicators: `(..., n)` to `(..., n + C)`."""

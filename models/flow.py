@@ -14,6 +14,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ppvae.errors import OptionError
+
 from .likelihoods import Likelihood
 from .networks import MLP, whole_number
 from .vae import VAE
@@ -104,6 +106,12 @@ class FlowVAE(VAE):
         if self.prior_flow is None:
             return dist.Normal(x.new_zeros(self.latent_dim), 1.0).to_event(1)
         return _in_pyro(self.prior_flow())
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Location and scale of q(z | x); OptionError where q is a flow, which :meth:`proposal` gives."""
+        if self.guide_flow is not None:
+            raise OptionError("q(z | x) is a flow, which has no location and scale: take proposal(x), or embed(x).")
+        return super().encode(x)
 
     def proposal(self, x: Tensor) -> dist.TorchDistribution:
         """q(z | x), of batch shape `(...)` and event shape `(latent_dim,)` for x `(..., num_features)`."""

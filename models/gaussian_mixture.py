@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ppvae.errors import OptionError
+
 from .likelihoods import Likelihood
 from .networks import MLP, whole_number
 from .vae import VAE
@@ -105,6 +107,12 @@ class GaussianMixtureVAE(VAE):
                 odds = dist.Categorical(logits=self.component_encoder(seen))
                 loc, scale = self._encode_with(seen, pyro.sample("component", odds, infer=_ENUMERATED))
             return pyro.sample("z", dist.Normal(loc, scale).to_event(1))
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Location and scale of q(z | x); OptionError where q is a mixture over the component."""
+        if self.component_encoder is not None:
+            raise OptionError("q(z | x) is a mixture, which has no one location and scale: take embed(x).")
+        return super().encode(x)
 
     def responsibilities(self, z: Tensor) -> Tensor:
         """p(c | z): `(..., latent_dim)` to `(..., num_components)`, which sums to 1; x adds nothing once z is known."""

@@ -112,6 +112,10 @@ class HierarchicalVAE(VAE):
         with pyro.plate("data", len(x)):
             return self._bottom_up(seen) if self.guide_kind == "bottom-up" else self._ladder(seen)
 
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Refused with an OptionError: each level's location depends on draws of another."""
+        raise OptionError("q(z | x) of several levels has no one location and scale: run the guide, or take embed(x).")
+
     @property
     def _encoders(self) -> Any:
         """The encoders of the levels, from the lowest."""

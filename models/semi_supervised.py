@@ -92,7 +92,7 @@ class SemiSupervisedVAE(VAE):
             label = dist.Categorical(logits=_IMPOSSIBLE * (1 - self._indicators(y, x)))
             pyro.sample("label", label.mask(labels >= 0), obs=labels.clamp(min=0))
             z = pyro.sample("z", dist.Normal(x.new_zeros(self.latent_dim), 1.0).to_event(1))
-            return pyro.sample("x", self.decode(_beside(z, self._indicators(y, x))), obs=x)
+            return pyro.sample("x", self.decode(z, y), obs=x)
 
     def guide(self, x: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
         """The proposal, q(y | x) q(z | x, y), with all of q(y | x) on the label where it was seen.
@@ -114,9 +114,17 @@ class SemiSupervisedVAE(VAE):
             pyro.factor("classifier", -self.classifier_weight * log_q * seen, has_rsample=False)
             odds = dist.Categorical(logits=torch.where(seen.unsqueeze(-1), known, logits))
             y = pyro.sample("y", odds, infer=_ENUMERATED)
-            loc, raw_scale = self.encoder(_beside(inputs, self._indicators(y, x))).chunk(2, dim=-1)
-            scale = F.softplus(raw_scale) + torch.finfo(raw_scale.dtype).eps
-            return pyro.sample("z", dist.Normal(loc, scale).to_event(1))
+            return pyro.sample("z", dist.Normal(*self.encode(x, y)).to_event(1))
+
+    def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Location and scale of q(z | x, y), each `(..., latent_dim)`, of x `(..., num_features)` and classes y."""
+        inputs = (x - self.input_shift) / self.input_scale
+        loc, raw_scale = self.encoder(_beside(inputs, self._indicators(y, x))).chunk(2, dim=-1)
+        return loc, F.softplus(raw_scale) + torch.finfo(raw_scale.dtype).eps
+
+    def decode(self, z: Tensor, y: Tensor) -> dist.TorchDistribution:  # type: ignore[override]
+        """p(x | z, y) of z `(..., latent_dim)` and classes, with batch shape `(...)`, event shape `(num_features,)`."""
+        return self.likelihood(self.decoder(_beside(z, self._indicators(y, z))))
 
     def classify(self, x: Tensor) -> Tensor:
         """q(y | x): `(..., num_features)` to `(..., num_labels)`, which sums to 1."""

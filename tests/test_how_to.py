@@ -9,7 +9,9 @@ import torch
 PAGES = [
     "bring_your_data",
     "choose_an_estimator",
+    "choose_an_objective",
     "fix_collapse",
+    "mend_a_guide",
     "missing_values",
     "shared_latents",
     "use_a_trained_pair",

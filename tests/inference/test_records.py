@@ -69,7 +69,15 @@ def test_every_public_result_is_meant():
     results = [kind for kind in public if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
     assert len(results) >= 10
     wordy = {kind.__name__ for kind in results if kind.__dataclass_params__.repr}
-    assert wordy == {"Finding", "Optimiser", "Annealing", "Sampling", "DrawsFrom"}  # short, and without tensors
+    assert wordy == {
+        "Finding",
+        "Optimiser",
+        "Annealing",
+        "Sampling",
+        "DrawsFrom",
+        "WarmUp",
+        "Cyclical",
+    }  # short, and without tensors
 
 
 def test_a_line_has_an_error_where_there_is_one():

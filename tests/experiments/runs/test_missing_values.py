@@ -197,7 +197,7 @@ def test_a_subclass_of_the_vae_that_masks_them(capsys):
 
 def test_numbers_in_place_of_missing_values_are_found(capsys):
     assert main(["check", "zeros.py:PPCA", "--data", "x.npy"]) == 1
-    assert "[missing-scored] x: the data have missing values" in capsys.readouterr().out
+    assert "[missing-scored] x (zeros.py:24): the data have missing values" in capsys.readouterr().out
     words = ["--pair", "zeros.py:PPCA", "--data", "x.npy", "--epochs", "1", "--num_particles", "20"]
     assert main(["run", *words]) == 0
     said = capsys.readouterr().err
