@@ -443,7 +443,7 @@ def test_bad_data():
     with pytest.raises(DataError, match="NaN or infinite"):
         calibrate(*diagonal(2), torch.full((3, 2), math.nan))
     with pytest.raises(DataError, match="must be a tensor"):
-        calibrate(*diagonal(2), [1.0])
+        calibrate(*diagonal(2), {1.0})
 
 
 def test_a_discrete_latent_is_refused():

@@ -308,7 +308,7 @@ def test_missing_values_that_reach_a_density_are_found():
     assert finding.fatal
 
 
-@pytest.mark.parametrize("x", [torch.empty(0, 3), torch.tensor(1.0), [[1.0, 2.0]], X.clone().fill_(torch.inf)])
+@pytest.mark.parametrize("x", [torch.empty(0, 3), torch.tensor(1.0), {1.0, 2.0}, X.clone().fill_(torch.inf)])
 def test_refuses_what_is_no_data(x):
     with pytest.raises(DataError):
         check(model, guide, x)

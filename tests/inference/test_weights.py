@@ -182,7 +182,7 @@ def test_no_gradient_is_kept():
 def test_refusals():
     pair = pairs.build("line")
     counts: list[Any] = [0, -3, 2.5]
-    a_list: Any = [0.0, 1.0]
+    no_data: Any = {0.0, 1.0}
     for count in counts:
         with pytest.raises(OptionError, match="num_particles"):
             log_weights(pair.model, pair.guide, pair.x, count)
@@ -191,7 +191,7 @@ def test_refusals():
     with pytest.raises(DataError):
         log_weights(pair.model, pair.guide, pair.x[:0], 2)
     with pytest.raises(DataError):
-        log_weights(pair.model, pair.guide, a_list, 2)
+        log_weights(pair.model, pair.guide, no_data, 2)
 
 
 def test_a_pair_without_a_data_plate_has_one_weight_for_all_data():
