@@ -132,6 +132,8 @@ DATA = ANYTHING | NONE | {
     "sparse in a context": lambda: (data(), {"graph": sparse()}),
 }  # fmt: skip
 del DATA["vector"]  # one number each: data of another shape, which are below
+# Arrays and lists of numbers are data too, of another shape here.
+ROWS = {name: value for name, value in DATA.items() if name not in ("array", "list", "numbers")}
 # Data that are what data must be, but not of this pair.
 MISFITS: Values = {
     "vector": lambda: torch.tensor([1.0, 2.0, 3.0]),
@@ -202,13 +204,13 @@ PLACES = DATA | {
 KINDS: dict[str, Values] = {
     "model": UNCALLABLE | NONE | FAILING,
     "guide": UNCALLABLE | NONE | FAILING,
-    "x": DATA | MISFITS,
-    "data": DATA | MISFITS,
-    "a": DATA | MISFITS,
-    "b": DATA | MISFITS,
+    "x": ROWS | MISFITS,
+    "data": ROWS | MISFITS,
+    "a": ROWS | MISFITS,
+    "b": ROWS | MISFITS,
     "z": PLACES,
-    "like": DATA | MISFITS,
-    "validation": DATA,  # what fits the pair is found when it is scored
+    "like": ROWS | MISFITS,
+    "validation": ROWS,  # what fits the pair is found when it is scored
     "num_particles": COUNT,
     "num_samples": COUNT,
     "num_chains": COUNT,
@@ -232,6 +234,8 @@ KINDS: dict[str, Values] = {
     "confidence": BETWEEN,
     "threshold": BETWEEN,
     "checkpoint_seconds": NOT_NEGATIVE,
+    "standard_errors": POSITIVE,
+    "train_model": FLAG,
     "seed": SEED,
     "progress": FLAG,
     "resume": FLAG,

@@ -39,6 +39,7 @@ from ..pair import (
     Program,
     Trained,
     named_parameters,
+    programs_named,
     restored,
     seeded,
 )
@@ -118,7 +119,7 @@ def mend(
     errors = positive_number("standard_errors", standard_errors)
     plan = [*([WARM_UP] if train_model else []), MORE_STEPS, CORRECTION, COVARIANCE, FLOW]
     bar = Progress("mending", len(plan) * ROUNDS, "steps", progress)
-    with seeded(seed), left_as_found(model, guide), bar:
+    with seeded(seed), programs_named(), left_as_found(model, guide), bar:
         model, guide = restored(model, guide)
         data = MendingData.of(model, guide, x, validation)
         budget = Budget(steps, rate or (1e-3 if data.unit == "datum" else 1e-2), data.divisible)

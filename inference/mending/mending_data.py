@@ -69,6 +69,6 @@ class MendingData:
             validation = arguments.rows(every[every % HELD_OUT == 0]).batch
             arguments = arguments.rows(every[every % HELD_OUT != 0])
             train = arguments.batch
-        measured = where_parameters_are(model, guide, finite_batch(as_batch(validation, "validation")))
+        measured = where_parameters_are(model, guide, finite_batch(as_batch(validation, "validation"), "validation"))
         shown, example = (arguments.rows(slice(0, n)).batch for n in (SHOWN, EXAMPLE))
         return MendingData(train, measured, True, example, shown, unit, divisible)

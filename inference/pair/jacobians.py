@@ -14,6 +14,7 @@ import torch
 from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import ComposeTransform, IndependentTransform, TransformedDistribution
+from torch.distributions.transforms import _InverseTransform
 
 from .contract import Finding
 from .distributions import bare, image
@@ -118,5 +119,5 @@ def _written_by_the_user(transforms: Any) -> Iterator[Any]:
             yield from _written_by_the_user(one.parts)
         elif isinstance(one, IndependentTransform):
             yield from _written_by_the_user([one.base_transform])
-        elif type(one).__name__ == "_InverseTransform":  # torch's, of which the inverse is the one that was written
+        elif isinstance(one, _InverseTransform):  # of which the inverse is the one that was written
             yield from _written_by_the_user([one.inv])

@@ -36,6 +36,7 @@ FUNCTIONS = {
     "interpolate": {"b": torch.zeros(4), "num_steps": 3},
     "latent_units": {"num_particles": 5},
     "log_weights": {"num_particles": 5},
+    "mend": {"steps": 1, "validation": torch.zeros(2)},
     "reconstruct": {"num_particles": 5},
     "refine": {"optimiser": Optimiser(steps=3), "num_draws": 10},
     "sample": {"num_samples": 5},

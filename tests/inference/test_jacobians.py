@@ -249,3 +249,11 @@ def test_those_of_the_libraries_would_pass_too(name):
     assert found is not None
     assert len(found.true) == 5
     assert not found.differ().any()
+
+
+def test_the_inverse_of_a_wrong_one_is_found_whatever_is_imported():
+    """zuko gives torch's class of inverses another name."""
+    import zuko  # noqa: F401
+
+    model, guide = programs(WRONG["inside another"], "model")
+    assert [finding.code for finding in check(model, guide, X) if finding.fatal] == ["jacobian"]
