@@ -69,7 +69,7 @@ class Progress:
             return
         now = time.monotonic()
         rate = (self._done - self._start_done) / max(now - self._start, 1e-9)
-        speed = f"{rate:,.0f} {self._unit}/s"
+        speed = f"{rate:,.0f} {self._unit}/s" if rate >= 1 else f"{60 * rate:,.0f} {self._unit}/min"
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, speed=speed, note=note)
         elif now - self._last_line > LINE_EVERY and rate > 0:

@@ -118,7 +118,7 @@ def mend(
     rate = None if learning_rate is None else positive_number("learning_rate", learning_rate)
     errors = positive_number("standard_errors", standard_errors)
     plan = [*([WARM_UP] if train_model else []), MORE_STEPS, CORRECTION, COVARIANCE, FLOW]
-    bar = Progress("mending", len(plan) * ROUNDS, "steps", progress)
+    bar = Progress("mending", len(plan) * ROUNDS, "attempts", progress)
     with seeded(seed), programs_named(), left_as_found(model, guide), bar:
         model, guide = restored(model, guide)
         data = MendingData.of(model, guide, x, validation)

@@ -27,3 +27,12 @@ def test_work_that_turns_out_to_be_needed_is_counted(monkeypatch, capsys):
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("posterior: 100%")
     assert second.startswith("posterior: 50%")
+
+
+def test_a_slow_speed_is_not_nought(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LINE_EVERY", -1.0)
+    with progress.Progress("mending", 10, "attempts") as bar:
+        later = progress.time.monotonic() + 20
+        monkeypatch.setattr(progress.time, "monotonic", lambda: later)
+        bar.advance(1)
+    assert "3 attempts/min" in capsys.readouterr().err
