@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .likelihoods import Likelihood
+from .location_scale import location_and_scale
 from .networks import MLP, whole_number
 from .vae import VAE
 
@@ -92,8 +93,7 @@ class ConditionalVAE(VAE):
     def encode(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Location and scale of q(z | x, y), each `(..., latent_dim)`, of x `(..., num_features)` and its labels."""
         seen = (x - self.input_shift) / self.input_scale
-        loc, raw_scale = self.encoder(self._with_label(seen, labels)).chunk(2, dim=-1)
-        return loc, F.softplus(raw_scale) + torch.finfo(raw_scale.dtype).eps
+        return location_and_scale(self.encoder(self._with_label(seen, labels)))
 
     def decode(self, z: Tensor, labels: Tensor) -> dist.TorchDistribution:  # type: ignore[override]
         """p(x | z, y) of z `(..., latent_dim)` and labels, with batch shape `(...)`, event shape `(num_features,)`."""

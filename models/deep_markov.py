@@ -14,12 +14,12 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ppvae.errors import OptionError
 
 from .likelihoods import Bernoulli, Likelihood
+from .location_scale import location_and_scale
 from .networks import MLP, whole_number
 
 
@@ -83,12 +83,12 @@ class DeepMarkovModel(nn.Module):
         pyro.module("deep_markov_model", self)
         steps, there = self._steps(x, lengths)
         with pyro.plate("data", len(x)):
-            moments = _moments(self.start)
+            moments = location_and_scale(self.start)
             for t in range(self.num_steps):
                 z = pyro.sample(f"z{t + 1}", dist.Normal(*moments).to_event(1))
                 observed = self.likelihood(self.emission(z)).mask(there[:, t])
                 pyro.sample(f"x{t + 1}", observed, obs=steps[:, t])
-                moments = _moments(self.transition(z))
+                moments = location_and_scale(self.transition(z))
 
     def guide(self, x: Tensor, lengths: Tensor | None = None) -> list[Tensor]:
         """The proposal, step by step, from what is still to come.
@@ -105,16 +105,18 @@ class DeepMarkovModel(nn.Module):
         future = self._future(steps, there.sum(-1))
         draws: list[Tensor] = []
         with pyro.plate("data", len(x)):
-            prior, before = _moments(self.start), x.new_zeros(len(self.start) // 2)
+            prior, before = location_and_scale(self.start), x.new_zeros(len(self.start) // 2)
             for t in range(self.num_steps):
                 state = future[:, t]
                 before = before.expand(*torch.broadcast_shapes(before.shape[:-1], state.shape[:-1]), -1)
-                loc, scale = _moments(self.combiner(torch.cat([before, state.expand(*before.shape[:-1], -1)], -1)))
+                loc, scale = location_and_scale(
+                    self.combiner(torch.cat([before, state.expand(*before.shape[:-1], -1)], -1))
+                )
                 on = there[:, t].unsqueeze(-1)
                 proposal = dist.Normal(torch.where(on, loc, prior[0]), torch.where(on, scale, prior[1]))
                 before = pyro.sample(f"z{t + 1}", proposal.to_event(1))
                 draws.append(before)
-                prior = _moments(self.transition(before))
+                prior = location_and_scale(self.transition(before))
         return draws
 
     @classmethod
@@ -156,9 +158,3 @@ class DeepMarkovModel(nn.Module):
         packed = pack_padded_sequence(inputs, lengths.cpu(), batch_first=True, enforce_sorted=False)
         states, _ = pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=self.num_steps)
         return states.take_along_dim(turned, 1)
-
-
-def _moments(output: Tensor) -> tuple[Tensor, Tensor]:
-    """Location and scale from a network's outputs."""
-    loc, raw_scale = output.chunk(2, dim=-1)
-    return loc, F.softplus(raw_scale) + torch.finfo(raw_scale.dtype).eps

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from ppvae.errors import OptionError
 
 from .likelihoods import Likelihood
+from .location_scale import location_and_scale
 from .networks import MLP, whole_number
 from .vae import VAE
 
@@ -127,5 +128,4 @@ class GaussianMixtureVAE(VAE):
         code = F.one_hot(component, len(self.component_logits)).to(seen.dtype)
         batch = torch.broadcast_shapes(code.shape[:-1], seen.shape[:-1])
         both = torch.cat([seen.expand(*batch, -1), code.expand(*batch, -1)], -1)
-        loc, raw_scale = self.encoder(both).chunk(2, dim=-1)
-        return loc, F.softplus(raw_scale) + torch.finfo(raw_scale.dtype).eps
+        return location_and_scale(self.encoder(both))

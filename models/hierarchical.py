@@ -20,11 +20,11 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ppvae.errors import OptionError
 
 from .likelihoods import Likelihood
+from .location_scale import location_and_scale
 from .networks import MLP, Layer, whole_number
 from .vae import VAE
 
@@ -52,6 +52,8 @@ class HierarchicalVAE(VAE):
         >>> [z.shape[-1] for z in vae.guide(torch.zeros(5, 64))]
         [4, 2]
     """
+
+    encoder: Any  # of each level, from the lowest; a VAE has one
 
     def __init__(
         self,
@@ -92,10 +94,10 @@ class HierarchicalVAE(VAE):
         pyro.module("hierarchical_vae", self)
         with pyro.plate("data", len(x)):
             loc, scale = self._top(x)
-            for level in range(len(self._encoders), 0, -1):
+            for level in range(len(self.encoder), 0, -1):
                 z = pyro.sample(f"z{level}", dist.Normal(loc, scale).to_event(1))
                 if level > 1:
-                    loc, scale = _moments(self.downward[level - 2](z))
+                    loc, scale = location_and_scale(self.downward[level - 2](z))
             return pyro.sample("x", self.decode(z), obs=x)
 
     def guide(self, x: Tensor) -> list[Tensor]:  # type: ignore[override]
@@ -116,15 +118,10 @@ class HierarchicalVAE(VAE):
         """Refused with an OptionError: each level's location depends on draws of another."""
         raise OptionError("q(z | x) of several levels has no one location and scale: run the guide, or take embed(x).")
 
-    @property
-    def _encoders(self) -> Any:
-        """The encoders of the levels, from the lowest."""
-        return self.encoder
-
     def _bottom_up(self, below: Tensor) -> list[Tensor]:
         draws: list[Tensor] = []
-        for level, encoder in enumerate(self._encoders, start=1):
-            loc, scale = _moments(encoder(below))
+        for level, encoder in enumerate(self.encoder, start=1):
+            loc, scale = location_and_scale(encoder(below))
             below = pyro.sample(f"z{level}", dist.Normal(loc, scale).to_event(1))
             draws.append(below)
         return draws
@@ -134,23 +131,17 @@ class HierarchicalVAE(VAE):
         for layer in self.upward:
             features.append(layer(features[-1]))
         draws: list[Tensor] = []
-        for level in range(len(self._encoders), 0, -1):
-            loc, scale = _moments(self._encoders[level - 1](features[level - 1]))
+        for level in range(len(self.encoder), 0, -1):
+            loc, scale = location_and_scale(self.encoder[level - 1](features[level - 1]))
             if draws:
-                loc, scale = _product((loc, scale), _moments(self.downward[level - 1](draws[0])))
+                loc, scale = _product((loc, scale), location_and_scale(self.downward[level - 1](draws[0])))
             draws.insert(0, pyro.sample(f"z{level}", dist.Normal(loc, scale).to_event(1)))
         return draws
 
     def _top(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Location and scale of p(z_L), which is N(0, I)."""
-        loc = x.new_zeros(self._encoders[-1].output_bias.shape[0] // 2)
+        loc = x.new_zeros(self.encoder[-1].output_bias.shape[0] // 2)
         return loc, torch.ones_like(loc)
-
-
-def _moments(output: Tensor) -> tuple[Tensor, Tensor]:
-    """Location and scale from a network's outputs."""
-    loc, raw_scale = output.chunk(2, dim=-1)
-    return loc, F.softplus(raw_scale) + torch.finfo(raw_scale.dtype).eps
 
 
 def _product(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -21,12 +21,12 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ppvae.datasets import without_missing
 from ppvae.errors import OptionError
 
 from .likelihoods import Likelihood, NormalFeatureScale
+from .location_scale import location_and_scale
 from .networks import MLP
 from .vae import VAE
 
@@ -119,8 +119,7 @@ class MIWAE(VAE):
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Location and scale of q(z | x_seen): `(..., num_features)` to two of `(..., latent_dim)`."""
         inputs = ((x - self.input_shift) / self.input_scale).nan_to_num()
-        loc, raw_scale = self.encoder(torch.cat([inputs, (~x.isnan()).to(x.dtype)], -1)).chunk(2, dim=-1)
-        return loc, F.softplus(raw_scale) + torch.finfo(raw_scale.dtype).eps
+        return location_and_scale(self.encoder(torch.cat([inputs, (~x.isnan()).to(x.dtype)], -1)))
 
 
 class NotMIWAE(MIWAE):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .likelihoods import Likelihood
+from .location_scale import location_and_scale
 from .networks import MLP, whole_number
 from .vae import VAE
 
@@ -119,8 +120,7 @@ class SemiSupervisedVAE(VAE):
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Location and scale of q(z | x, y), each `(..., latent_dim)`, of x `(..., num_features)` and classes y."""
         inputs = (x - self.input_shift) / self.input_scale
-        loc, raw_scale = self.encoder(_beside(inputs, self._indicators(y, x))).chunk(2, dim=-1)
-        return loc, F.softplus(raw_scale) + torch.finfo(raw_scale.dtype).eps
+        return location_and_scale(self.encoder(_beside(inputs, self._indicators(y, x))))
 
     def decode(self, z: Tensor, y: Tensor) -> dist.TorchDistribution:  # type: ignore[override]
         """p(x | z, y) of z `(..., latent_dim)` and classes, with batch shape `(...)`, event shape `(num_features,)`."""

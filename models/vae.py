@@ -13,9 +13,9 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .likelihoods import Bernoulli, Likelihood
+from .location_scale import location_and_scale
 from .networks import MLP, whole_number
 
 
@@ -117,10 +117,7 @@ class VAE(nn.Module):
         Returns:
             μ(x) and σ(x), each `(..., latent_dim)`.
         """
-        loc, raw_scale = self.encoder((x - self.input_shift) / self.input_scale).chunk(2, dim=-1)
-        # softplus grows linearly, so that no step of the optimiser makes σ overflow; below the format's smallest step ε
-        # the draw μ + σ ε' is μ itself and log q would be wrong.
-        return loc, F.softplus(raw_scale) + torch.finfo(raw_scale.dtype).eps
+        return location_and_scale(self.encoder((x - self.input_shift) / self.input_scale))
 
     def decode(self, z: Tensor) -> dist.TorchDistribution:
         """p(x | z).
