@@ -220,7 +220,7 @@ def _pareto_k(tail: np.ndarray, num_particles: int) -> float:
 
     if num_particles < 25 or not np.isfinite(tail).all():
         return math.nan
-    if tail[-1] - tail[0] < 1e-8:
+    if tail[-1] - tail[1] < 1e-8:  # the first is the threshold, which may be lower by a rounding
         return 0.0
     # What lies below the threshold does not enter the fit; ArviZ takes the number of draws from the length.
     log_w = np.full(num_particles, tail[0])
