@@ -43,7 +43,7 @@ def inductor(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Runner:
         with torch.no_grad(), generator_kept(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             options = {name: value for name, value in INDUCTOR.items() if hasattr(torch._inductor.config, name)}
-            # On a GPU a step of a small network is mostly the launching of its kernels; a CUDA graph launches all at once.
+            # On a GPU a step of a small network is mostly the launching of kernels; a CUDA graph launches all at once.
             options["triton.cudagraphs"] = inputs[0].is_cuda
             return torch._inductor.compile(graph, [*inputs], options=options)
     except Exception as error:  # inductor raises a different type for each stage
