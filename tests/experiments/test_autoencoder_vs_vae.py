@@ -144,6 +144,7 @@ def test_the_autoencoder_wins_on_its_own_ground(found):
     assert z_score(autoencoder - vae) > truths.Z_LIMIT
 
 
+@pytest.mark.slow
 def test_the_vae_knows_when_half_of_x_is_gone(found):
     _, comparison = found
     assert z_score(comparison.entropy_rise["lower half erased"]) > truths.Z_LIMIT
@@ -166,6 +167,7 @@ def test_the_table_holds_a_likelihood_for_every_model_and_none_for_data(found):
         assert rows[name]["forest accuracy"] > 0.5 + truths.Z_LIMIT * error
 
 
+@pytest.mark.slow
 def test_the_figures_can_be_drawn_and_say_what_they_show(found):
     result, _ = found
     assert set(result.figures) == {"classifier_accuracy", "entropy", "samples_digits", "paths_digits"}

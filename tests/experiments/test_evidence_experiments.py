@@ -20,6 +20,7 @@ def small(name):
     return EXPERIMENTS[name].run(EXPERIMENTS[name].SMALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_smallest_size_runs_on_digits(name):
     result = small(name)
@@ -61,6 +62,7 @@ def test_all_three_methods_find_the_evidence(linear, monkeypatch):
     assert [row["evaluations per datum"] for row in rows] == [1000, 50 * 9 * 6, 50 * 19 * 6, 50 * 39 * 6]
 
 
+@pytest.mark.slow
 def test_a_planted_family_gap_is_the_family_s(linear, monkeypatch):
     x = _examine(monkeypatch, gap_attribution, linear, num_data=3)
     truth = float((linear.log_evidence(x) - linear.exact_elbo(x)).mean())

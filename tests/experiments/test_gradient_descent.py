@@ -87,6 +87,7 @@ def test_networks_learn(result):
     assert measured(result, "digits, 50 hidden") > 0.8
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_numbers_and_leaves_the_generator(result):
     before = torch.get_rng_state()
     again = experiment.run(experiment.SMALL)

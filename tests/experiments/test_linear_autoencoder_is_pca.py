@@ -36,6 +36,7 @@ def test_the_subspace_is_pca_s_and_the_error_the_optimum(result):
     assert row["linear"] == pytest.approx(left_out, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_errors_of_pca_are_scikit_learn_s(result):
     (row,) = result.rows
     digits = load_dataset("digits")

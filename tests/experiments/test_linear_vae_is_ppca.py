@@ -113,6 +113,7 @@ def test_stopping_after_every_epoch_changes_nothing(x):
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_the_elbo_is_never_above_the_evidence(result):
     for row in result.rows:
         assert row["largest ELBO − log p(x)"] < 1e-10

@@ -9,6 +9,7 @@ from ppvae.experiments.missed_mode_pairs import PROBLEMS, build
 from ppvae.experiments.missed_modes import SMALL, run
 
 
+@pytest.mark.slow
 def test_the_smallest_size_runs() -> None:
     result = run(SMALL)
     assert len(result.rows) == 4

@@ -2,9 +2,12 @@
 
 import math
 
+import pytest
+
 from ppvae.experiments.objectives import SMALL, run
 
 
+@pytest.mark.slow
 def test_the_smallest_size_runs():
     result = run(SMALL)
     assert len(result.rows) == 12

@@ -22,7 +22,7 @@ from ppvae.inference.option_records import Start
 WITH_TRUTH = sorted(set(pairs.BUILDERS) - {"autoencoder", "vae_bernoulli", "vae_binomial"})
 
 
-@pytest.mark.parametrize("start", ["guide", "prior"])
+@pytest.mark.parametrize("start", ["guide", pytest.param("prior", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", WITH_TRUTH)
 def test_within_its_error_of_the_truth(name: str, start: Start) -> None:
     """|z| < 5 with 100 chains: about 300 comparisons in all, a false alarm in fewer than 1 of 1000 runs."""

@@ -295,6 +295,7 @@ def test_a_single_datum():
     assert real.mean_upper - real.mean_lower < 0.2
 
 
+@pytest.mark.slow
 def test_refinement_stops_when_the_width_is_reached():
     """From the prior: importance sampling for a wide interval, and more distributions for a narrow one."""
     pair = gaussian(8).replicated(60)

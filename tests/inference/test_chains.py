@@ -198,6 +198,7 @@ def test_a_masked_prior_is_no_start():
             assert _starts(density) == expected
 
 
+@pytest.mark.slow
 def test_constrained_supports_and_sums_are_in_the_weights():
     """A rate, and a discrete site summed out: places are in u, one at a time fits the memory, and weights are even."""
     for name, memory_mb in (("gamma_poisson", 0.01), ("mixture_conditional", 64.0)):

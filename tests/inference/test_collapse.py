@@ -70,7 +70,7 @@ def pair_of(prior, proposal):
 
 
 @pytest.mark.parametrize("full_covariance", [False, True])
-@pytest.mark.parametrize("memory_mb", [64.0, 0.02])
+@pytest.mark.parametrize("memory_mb", [64.0, pytest.param(0.02, marks=pytest.mark.slow)])
 def test_a_linear_pair_against_closed_forms(full_covariance, memory_mb):
     """KL, information and aggregate of every Gaussian marginal; nine |z| < 4.5, and the means' variance exactly."""
     torch.manual_seed(1)
@@ -327,6 +327,7 @@ def opaque(loc):
     )
 
 
+@pytest.mark.slow
 def test_means_that_are_averages_over_draws_are_freed_of_their_noise():
     """Var(E[z_j|x]) is 0.25 and 0; two draws add ½ to each before the correction. 100 seeds give the error."""
     x = torch.tensor([[0.5], [-0.5]]).repeat(50, 1) * math.sqrt(99 / 100)
@@ -458,6 +459,7 @@ def test_the_dataset_holds_every_number_and_saves(tmp_path):
     assert dataset.sel(unit="z2[0]").verdict.item() == units.verdict[3]
 
 
+@pytest.mark.slow
 def test_a_float32_vae_of_too_many_latents_on_the_digits():
     """Twenty-four latents, of which some collapse; their KLs add up to the ELBO's, and the verdicts follow them.
 

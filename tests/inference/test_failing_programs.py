@@ -102,7 +102,14 @@ def test_a_program_that_fails_at_once_is_named(function, which, fault):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("which", ["model", "guide"])
-@pytest.mark.parametrize(("function", "fault"), [*((name, "value") for name in FUNCTIONS), ("fit", "division")])
+@pytest.mark.parametrize(
+    ("function", "fault"),
+    [
+        *((name, "value") for name in FUNCTIONS if name != "mend"),
+        ("fit", "division"),
+        pytest.param("mend", "value", marks=pytest.mark.slow),
+    ],
+)
 def test_a_program_that_fails_later_is_named(function, which, fault):
     whole = Failing()
     call(function, whole)

@@ -49,7 +49,12 @@ def linear_gaussian(dim):
 
 
 @pytest.mark.parametrize(
-    ("dim", "num_data"), [(2, 6), (10, 3), pytest.param(50, 1, marks=pytest.mark.slow, id="50 dimensions")]
+    ("dim", "num_data"),
+    [
+        (2, 6),
+        pytest.param(10, 3, marks=pytest.mark.slow),
+        pytest.param(50, 1, marks=pytest.mark.slow, id="50 dimensions"),
+    ],
 )
 def test_linear_gaussian_posterior(dim, num_data):
     pair, x = linear_gaussian(dim), 2 * torch.randn(num_data, dim + 5)
@@ -105,7 +110,14 @@ def test_discrete_sites_are_summed_out():
     assert_moments(found.draws["z"][..., None], mean[:, None], std.square()[:, None, None])
 
 
-@pytest.mark.parametrize("name", ["hierarchy", "plated", "conditional", "parts", "vae_bernoulli"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plated",
+        "conditional",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("hierarchy", "parts", "vae_bernoulli")),
+    ],
+)
 def test_draws_of_any_pair_go_into_a_datatree(name):
     pair = pairs.build(name)
     found = sample_posterior(pair.model, pair.guide, pair.data, num_draws=20, num_chains=4, warm_up=40, seed=0)
@@ -205,6 +217,7 @@ def test_hills_of_no_mass_against_quadrature():
     assert_moments(found.draws["z"], *grid_moments(model, x, half_width=5.0, points=1200))
 
 
+@pytest.mark.slow
 def test_a_datum_without_weights_is_left_as_it_was(monkeypatch):
     """The second of three has no place of finite weight; it keeps its first draws, and the others get new ones."""
     annealed = reference.annealed_places

@@ -288,6 +288,7 @@ def test_the_best_diagonal_gaussian():
 
 
 @pytest.mark.parametrize("name", ["mixture_in_model", "mixture_in_guide", "parts", "plated"])
+@pytest.mark.slow
 def test_enumerated_sites_and_plates_inside_a_datum(name):
     """The refined ELBO is the mean of the refined guide's log weights, above the guide's and below log p(x)."""
     pair = pairs.build(name)
@@ -450,6 +451,7 @@ def test_the_pair_is_left_as_it_was():
     assert not torch.equal(first.elbo, other.elbo)
 
 
+@pytest.mark.slow
 def test_pieces_find_what_the_whole_finds():
     """A budget that cuts the data to single ones."""
     pair = pairs.build("linear_narrow").rows(slice(0, 2))

@@ -93,6 +93,7 @@ def test_it_stands_in_a_pipeline(X):
     assert list(pipeline.get_feature_names_out()) == ["z[0]"]
 
 
+@pytest.mark.slow
 def test_it_is_cross_validated_and_searched(X):
     estimator = PairEstimator(LINEAR, epochs=10, learning_rate=0.02)
     scores = cross_val_score(estimator, X[:90], cv=3)

@@ -102,6 +102,7 @@ def test_the_graph_of_a_step_is_the_step(name, elbo, uncompiled):
     assert_steps_agree(loss_of(pair.model, pair.guide, pair.args, elbo and LOSSES[elbo]()), pair.args, 1e-12)
 
 
+@pytest.mark.slow
 def test_what_inductor_makes_of_it_is_the_step():
     pair = pairs.build("stored")
     assert_steps_agree(loss_of(pair.model, pair.guide, pair.args), pair.args, 1e-12)

@@ -117,7 +117,9 @@ def test_a_step_is_pyros_own(name):
         assert mine.abs().sum() > 0
 
 
-@pytest.mark.parametrize("pair", ["functions", "bound methods", "PyroModule"])
+@pytest.mark.parametrize(
+    "pair", ["functions", *(pytest.param(form, marks=pytest.mark.slow) for form in ("bound methods", "PyroModule"))]
+)
 def test_training_reaches_the_maximum_likelihood(pair):
     """The guide's family holds the posterior, so the ELBO climbs to max_m mean log N(x; m, 2), at m = mean(x)."""
     x = data(400)

@@ -366,7 +366,9 @@ def test_chains_of_a_mixture_are_independent():
     assert abs(truths.z_score(relative[0] * relative[1], 1.0)) < truths.Z_LIMIT
 
 
-@pytest.mark.parametrize("name", ["four corners", "mixture prior", "spike and slab"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("four corners", marks=pytest.mark.slow), "mixture prior", "spike and slab"]
+)
 def test_the_prior_contradicts_chains_that_miss_modes(name, monkeypatch):
     """Without the search, the chains alone would be believed: their upper end lies below the truth."""
     monkeypatch.setattr(pilot, "search_all", lambda *a: None)

@@ -155,6 +155,9 @@ class PyroModules(Functions):
 
 FORMS = {form.__name__: form for form in (Functions, Registered, Closures, Methods, PyroModules)}
 every_form = pytest.mark.parametrize("form", list(FORMS))
+one_form = pytest.mark.parametrize(
+    "form", [pytest.param(form, marks=[pytest.mark.slow] if i else []) for i, form in enumerate(FORMS)]
+)
 
 
 def by_hand(values, x):
@@ -211,7 +214,7 @@ def test_however_the_pair_is_wrapped_it_is_trained(form):
         assert torch.equal(weights(model, guide), bits)
 
 
-@every_form
+@one_form
 def test_predictive_gives_draws_of_the_trained_guide(form):
     pair = FORMS[form]()
     result = quiet(pair.model, pair.guide, data())
@@ -477,6 +480,7 @@ torch.save(found, {files!r} + "/found.pt")
 """
 
 
+@pytest.mark.slow
 def test_another_process_loads_the_same_bits(tmp_path):
     fits = {}
     for name, form in FORMS.items():

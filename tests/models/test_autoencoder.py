@@ -128,6 +128,7 @@ def test_the_model_runs_by_itself():
 
 
 @pytest.mark.parametrize("latent_dim", [1, 3])
+@pytest.mark.slow
 def test_undercomplete_linear_reaches_the_eckart_young_optimum_and_no_further(latent_dim):
     x = torch.randn(50, D) * torch.arange(1, D + 1)
     pair = Autoencoder.for_data(x, latent_dim)

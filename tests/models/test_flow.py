@@ -41,6 +41,7 @@ def test_the_priors_density_is_the_base_with_the_jacobian(flows):
 
 
 @pytest.mark.parametrize("start", ["guide", "prior"])
+@pytest.mark.slow
 def test_chains_find_the_integral_over_the_prior(flows, start):
     """Two data at |z| < 4.5."""
     pair, x = flows

@@ -125,6 +125,7 @@ def test_a_pair_that_is_refused_is_shown_all_of_few_data(capsys):
     assert "AssertionError" not in said
 
 
+@pytest.mark.slow
 def test_the_gap_of_a_data_set(capsys):
     words = ["--pair", "regression.py", "--data", "y.npy", "--context", "covariates.npy"]
     assert main(["run", *words, *RUN, "--epochs", "50", "--learning_rate", "0.05"]) == 0

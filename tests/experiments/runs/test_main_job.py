@@ -172,6 +172,7 @@ class TestGoingOn:
         assert result.directory.path == directory.path
         torch.testing.assert_close(result.evidence.elbo, whole.evidence.elbo, rtol=0, atol=0)
 
+    @pytest.mark.slow
     def test_a_run_killed_before_its_first_checkpoint_starts_anew(self, settings):
         whole = run(settings)
         directory = RunDirectory.create(settings)
@@ -237,6 +238,7 @@ class TestEvaluate:
         again = evaluate_run(whole.directory, EvaluateOptions("importance"))
         torch.testing.assert_close(again.evidence.elbo, whole.evidence.elbo, rtol=0, atol=0)
 
+    @pytest.mark.slow
     def test_other_settings(self, settings):
         whole = run(settings)
         again = evaluate_run(
@@ -250,6 +252,7 @@ class TestEvaluate:
             assert saved.attrs["num_particles"] == 70
         assert whole.directory.read_settings().num_particles == 40
 
+    @pytest.mark.slow
     def test_refuses_the_checkpoint_of_another_pair_and_changes_nothing(self, settings):
         one = run(settings)
         other = run(Settings(**settings.as_dict() | {"pair_args": {"latent_dim": 3, "hidden": [5]}}))

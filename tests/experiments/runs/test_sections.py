@@ -320,6 +320,7 @@ def guide(x):
 """
 
 
+@pytest.mark.slow
 def test_a_pair_that_sums_classes_out_is_looked_at_on_simulations_from_its_prior(tmp_path):
     (tmp_path / "mixture.py").write_text(MIXTURE)
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32))

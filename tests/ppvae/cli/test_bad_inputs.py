@@ -240,7 +240,10 @@ def test_one_sentence_and_exit_code_2(case, shelf, monkeypatch, capsys):
     assert {folder for folder in shelf.glob("**/") if folder.name != "__pycache__"} == folders - {shelf / "__pycache__"}
 
 
-@pytest.mark.parametrize("case", ["nan", "unknown option", "checkpoint of another pair"])
+@pytest.mark.parametrize(
+    "case",
+    ["unknown option", *(pytest.param(case, marks=pytest.mark.slow) for case in ("nan", "checkpoint of another pair"))],
+)
 def test_the_same_from_a_process(case, shelf):
     words, says = CASES[case]
     command = [sys.executable, "-m", "ppvae", *words]

@@ -106,7 +106,9 @@ class TestRun:
         assert f"{summary['evidence']['log_evidence']:.2f}" in shown.out
         assert summary["command"].startswith("ppvae run --epochs 2")
 
-    @pytest.mark.parametrize("spec", ["MyPair", "Plain", "made", ""])
+    @pytest.mark.parametrize(
+        "spec", ["MyPair", *(pytest.param(spec, marks=pytest.mark.slow) for spec in ("Plain", "made", ""))]
+    )
     def test_a_users_own_pair_and_data(self, here, spec):
         pair = f"my_file.py:{spec}" if spec else "my_file.py"
         assert main(["run", "--pair", pair, "--data", "my_data.npy", "--epochs", "2", "--num_particles", "30"]) == 0
