@@ -3,6 +3,7 @@
 from .arguments import Arguments, Batch, as_batch, finite_batch, map_tensors
 from .check import Findings, check, fatal_findings
 from .contract import ContractError, Finding
+from .devices import where_parameters_are
 from .distributions import opened, without_zuko
 from .entries import Entries
 from .failures import (
@@ -39,7 +40,6 @@ from .parameters import (
     restored,
     trained_parameters,
     untrained,
-    where_parameters_are,
 )
 from .predictive import Predicted, demand_masked, demand_prediction, demand_prior, given_context, predicted
 from .programs import Programs

@@ -26,12 +26,13 @@ from .agreement import equal
 from .arguments import Batch, as_batch, finite_batch
 from .contract import ContractError, Finding, unmatched_sites, unnormalised, without_density
 from .dependence import dependence
+from .devices import where_parameters_are
 from .distribution_parameters import distribution_parameters
 from .failures import FailedRun
 from .gradient_run import GradientRun, gradient_run
 from .modes import buffers_kept, reachable_modules
 from .pair import Pair
-from .parameters import own_parameters, where_parameters_are
+from .parameters import own_parameters
 from .randomness import generator_kept
 from .repeated_terms import all_masked, changed_in_the_model, repeated_terms
 from .source_lines import SourceLines
