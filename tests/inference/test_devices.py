@@ -10,7 +10,7 @@ def model(x):
     pass
 
 
-def guide(x):
+def guide(x, label=None):
     scale = pyro.param("scale", torch.ones(2, device="meta"))
     if x.device != scale.device:
         raise RuntimeError("Expected all tensors to be on the same device")
