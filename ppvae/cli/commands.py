@@ -7,6 +7,7 @@ class that the function doing the work takes. ``command``, the command line as i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from rich.table import Table
 
@@ -40,8 +41,10 @@ def run(settings: Settings, resume: str | None = None, *, command: str = "") -> 
     directory = None
     if resume is not None:
         directory = RunDirectory.open(resume)
-        settings = directory.read_settings()
-    return show_result(main_job.run(settings, resume=directory, command=command, say=say))
+        saved = directory.read_settings()
+        settings = replace(saved, compute=settings.compute or saved.compute)
+    result = main_job.run(settings, resume=directory, command=command, say=say)
+    return show_result(result) if result is not None else 0
 
 
 def evaluate(run: str, options: EvaluateOptions, *, command: str = "") -> int:
