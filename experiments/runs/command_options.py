@@ -152,6 +152,25 @@ class AssessOptions:
 
 
 @dataclass(frozen=True)
+class SweepOptions:
+    """How many trials a sweep takes, and where it is kept.
+
+    Args:
+        trials: in all, those of other processes and those that were given up or failed included.
+        out: folder that holds the sweeps.
+        name: of the sweep's folder, which all its processes share; null takes that of the file.
+    """
+
+    trials: int = 30
+    out: str = "sweeps"
+    name: str | None = None
+
+    def check(self) -> None:
+        """Raise OptionError where a number cannot be used."""
+        check_count("trials", self.trials)
+
+
+@dataclass(frozen=True)
 class CheckOptions:
     """What a pair is checked on, and how it is made; the words of :class:`ppvae.storage.Settings`.
 

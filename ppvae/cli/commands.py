@@ -18,6 +18,7 @@ from ppvae.experiments.runs.command_options import (
     CheckOptions,
     EvaluateOptions,
     MendOptions,
+    SweepOptions,
 )
 from ppvae.storage import RunDirectory, Settings, all_runs
 
@@ -110,6 +111,23 @@ def posterior(run: str, options: AssessOptions, *, command: str = "") -> int:
     from ppvae.experiments.runs.assess_run import assess_run
 
     return show_result(assess_run(RunDirectory.open(run), options, command=command))
+
+
+def sweep(config: str, options: SweepOptions) -> int:
+    """Try options of `ppvae run`, and say which are better by log p(x) of the validation data, with the error.
+
+    Args:
+        config: YAML file of options of `ppvae run`, some of them with a range in place of a value, as in
+            `learning_rate: {low: 0.0001, high: 0.01, log: true}`. Several processes may run the same command.
+        options: of the sweep.
+    """
+    from ppvae.experiments.sweep import sweep as run_sweep
+
+    found = run_sweep(config, options, say=say)
+    show(found.table())
+    say(found.summary["conclusion"])
+    print(found.folder)
+    return 0
 
 
 def report(run: str) -> int:
@@ -220,6 +238,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "gap": gap,
     "mend": mend,
     "posterior": posterior,
+    "sweep": sweep,
     "report": report,
     "compare": compare,
     "check": check,
