@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from rich.table import Table
-
 from ppvae.experiments.runs.command_options import (
     AssessOptions,
     AttributeOptions,
@@ -18,12 +16,13 @@ from ppvae.experiments.runs.command_options import (
     CheckOptions,
     EvaluateOptions,
     MendOptions,
+    PlanOptions,
     SweepOptions,
 )
-from ppvae.storage import RunDirectory, Settings, all_runs
+from ppvae.storage import RunDirectory, Settings
 
-from . import catalogue
 from .console import say, show, show_result
+from .listing import list_
 from .parser import parse_experiment
 
 FINDINGS = 1  # the exit code of `ppvae check` where it has any
@@ -111,6 +110,22 @@ def posterior(run: str, options: AssessOptions, *, command: str = "") -> int:
     from ppvae.experiments.runs.assess_run import assess_run
 
     return show_result(assess_run(RunDirectory.open(run), options, command=command))
+
+
+def plan(run: str, options: PlanOptions) -> int:
+    """Say what an evaluation of many data would cost, from a pilot on some of an earlier run.
+
+    Args:
+        run: the run directory.
+        options: the evaluation, and the pilot.
+    """
+    from ppvae.experiments.runs.plan_run import plan_run
+
+    found = plan_run(RunDirectory.open(run), options)
+    show(found.table())
+    for remark in found.remarks(options.hours):
+        print(remark)
+    return 0
 
 
 def sweep(config: str, options: SweepOptions) -> int:
@@ -203,34 +218,6 @@ def experiment(name: str, words: Sequence[str] = ()) -> int:
     return 0
 
 
-def list_(out: str = "runs") -> int:
-    """Show pairs, likelihoods, data sets, experiments and runs.
-
-    Args:
-        out: folder that holds the run directories.
-    """
-    lists = {
-        "pairs": catalogue.pairs(),
-        "likelihoods": catalogue.likelihoods(),
-        "data sets": catalogue.data_sets(),
-        "experiments": catalogue.experiments(),
-    }
-    for title, rows in lists.items():
-        table = Table(title=title, title_justify="left", show_header=False, min_width=60)
-        for name, what in rows.items():
-            table.add_row(name, what)
-        show(table)
-    table = Table(title=f"runs in {out}", title_justify="left")
-    for column in ("run", "pair", "data"):
-        table.add_column(column, overflow="fold")  # a name that is too long goes on in the next line, uncut
-    for column in ("log p(x)", "gap"):
-        table.add_column(column, no_wrap=True)
-    for directory in all_runs(out):
-        table.add_row(directory.path.name, *catalogue.numbers_of(directory))
-    show(table if table.row_count else f"no runs in {out}")
-    return 0
-
-
 COMMANDS: dict[str, Callable[..., int]] = {
     "run": run,
     "evaluate": evaluate,
@@ -238,6 +225,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "gap": gap,
     "mend": mend,
     "posterior": posterior,
+    "plan": plan,
     "sweep": sweep,
     "report": report,
     "compare": compare,
