@@ -193,7 +193,7 @@ class PlanOptions:
     def check(self) -> None:
         """Raise OptionError where a number cannot be used."""
         check_count("data", self.data)
-        check_count("pilot", self.pilot, least=4)
+        check_count("pilot", self.pilot, least=10)
         if self.hours is not None and not 0 < self.hours < math.inf:
             raise OptionError(f"hours must be a positive number; it is {self.hours}.")
 

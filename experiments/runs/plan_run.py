@@ -1,11 +1,13 @@
 """What an evaluation of many data would cost, from a pilot on few of them.
 
-The pilot estimates log p(x) to the tolerance as `ppvae evaluate` does, on P portions of n data drawn at random, and takes
-the time of each. With c_i the core seconds per datum of portion i,
+The pilot estimates log p(x) to the tolerance as `ppvae evaluate` does, on four portions of data drawn at random, whose
+sizes n_i are in the ratio 1 : 2 : 3 : 4, and takes the time s_i of each. A portion costs something beside its data:
+with the line s = a + b·n through the four, an evaluation in portions of 100 costs
 
-    core seconds of N data = N · (mean(c) ± t_{P−1} · sd(c)/√P) + W · s,
+    core seconds of N data = N · (a + 100·b)/100 + W · startup,
 
-for W workers that each take s to start: to import, and to load the run.
+where each of W workers takes the startup to import and to load the run. The interval is that of the line at n = 100,
+with t of 2 degrees of freedom; the cost per datum is at most that of the largest portion, which larger ones share.
 """
 
 from __future__ import annotations
@@ -14,19 +16,22 @@ import math
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from rich.table import Table
+from torch import Tensor
 
 from ppvae.errors import OptionError
-from ppvae.inference import estimate_evidence, importance_evidence
+from ppvae.inference import Evidence, estimate_evidence, importance_evidence
 from ppvae.progress import Progress
 from ppvae.storage import RunDirectory
 
 from .command_options import PlanOptions
-from .saved_run import load_run
+from .estimate import PORTION
+from .saved_run import SavedRun, load_run
 
-# Portions of the pilot; their spread is the error of the plan.
-PORTIONS = 4
+# Sizes of the pilot's portions, as shares of it.
+SHARES = (0.1, 0.2, 0.3, 0.4)
 WORKERS = (1, 4, 16, 64, 256, 1024)
 
 
@@ -37,7 +42,8 @@ class EvaluationPlan:
     Attributes:
         num_data: how many data are to be evaluated.
         tolerance: to which, in nats.
-        seconds: of one core per datum, one number for each portion of the pilot.
+        sizes: data of each portion of the pilot.
+        seconds: of one core, for each portion.
         startup: of one core until a worker begins, in seconds.
         spread: standard deviation of log p(x) over the data of the pilot, in nats.
         settled: share of the pilot's data that reached the tolerance.
@@ -45,15 +51,16 @@ class EvaluationPlan:
         device: what the pilot ran on; on a processor a second is that of one core, elsewhere that of the device.
 
     Example:
-        >>> plan = EvaluationPlan(1_000_000, 0.1, (0.3, 0.5, 0.4, 0.4), 10.0, 20.0, 1.0, 256, "cpu")
-        >>> [round(value) for value in plan.core_hours(100)], round(plan.hours(100), 1)
-        ([75, 111, 147], 1.1)
-        >>> plan.workers_for(1.0), plan.standard_error
-        (112, 0.02)
+        >>> plan = EvaluationPlan(1_000_000, 0.1, (10, 20, 30, 40), (7, 11, 17, 21), 10.0, 20.0, 1.0, 256, "cpu")
+        >>> round(plan.per_datum, 2), round(plan.error, 2), [round(value) for value in plan.core_hours(100)]
+        (0.5, 0.09, [114, 139, 165])
+        >>> plan.workers_for(2.0), plan.standard_error
+        (70, 0.02)
     """
 
     num_data: int
     tolerance: float
+    sizes: tuple[int, ...]
     seconds: tuple[float, ...]
     startup: float
     spread: float
@@ -63,17 +70,24 @@ class EvaluationPlan:
 
     @property
     def per_datum(self) -> float:
-        """Core seconds per datum."""
-        return sum(self.seconds) / len(self.seconds)
+        """Core seconds per datum, in portions of the evaluation's size."""
+        largest = self.seconds[-1]
+        return min(max(self._line()[0] / PORTION, largest / max(PORTION, self.sizes[-1])), largest / self.sizes[-1])
 
     @property
     def error(self) -> float:
         """Half the width of its 95 % interval."""
         from scipy.stats import t  # slow to import
 
-        n = len(self.seconds)
-        variance = sum((one - self.per_datum) ** 2 for one in self.seconds) / (n - 1)
-        return float(t.ppf(0.975, n - 1)) * math.sqrt(variance / n)
+        return float(t.ppf(0.975, len(self.sizes) - 2)) * self._line()[1] / PORTION
+
+    def _line(self) -> tuple[float, float]:
+        """The fitted line at the size of the evaluation's portions, and its standard error."""
+        n, s = np.asarray(self.sizes, dtype=float), np.asarray(self.seconds)
+        slope, start = np.polyfit(n, s, 1)
+        variance = float(((s - start - slope * n) ** 2).sum()) / (len(n) - 2)
+        away = (PORTION - n.mean()) ** 2 / ((n - n.mean()) ** 2).sum()
+        return float(start + slope * PORTION), math.sqrt(variance * (1 / len(n) + float(away)))
 
     @property
     def standard_error(self) -> float:
@@ -141,38 +155,38 @@ def plan_run(directory: RunDirectory, options: PlanOptions) -> EvaluationPlan:
     run = load_run(directory, tolerance=options.tolerance, seed=options.seed)
     if not run.data.data.divided:
         raise OptionError("this run has no held-out data: its evaluation is of all data at once, and is not divided.")
-    size = min(options.pilot, len(run.x)) // PORTIONS
-    if size < 1:
-        raise OptionError(f"pilot must be {PORTIONS} data or more, and the run needs as many; it has {len(run.x)}.")
-    cpu = run.x.device.type == "cpu"
-    clock = time.process_time if cpu else time.monotonic
+    sizes = [round(share * min(options.pilot, len(run.x))) for share in SHARES]
+    if sizes[0] < 1 or len(set(sizes)) < len(SHARES):
+        raise OptionError(f"a pilot takes 10 data or more; the run has {len(run.x)} to evaluate.")
+    clock = time.process_time if run.x.device.type == "cpu" else time.monotonic
     order = torch.randperm(len(run.x), generator=torch.Generator().manual_seed(run.settings.seed))
-    model, guide, num_particles = run.pair.model, run.pair.guide, run.settings.num_particles
-    seconds, values, settled = [], [], []
-    startup = 0.0
-    with Progress("pilot", PORTIONS * size, "data") as bar:
-        for number in range(-1, PORTIONS):
-            index = order[: min(size, 2)] if number < 0 else order[number * size : (number + 1) * size]
-            batch, began = run.data.rows(run.batch, index), clock()
-            evidence = estimate_evidence(model, guide, batch, tolerance=options.tolerance, seed=run.settings.seed)
-            importance_evidence(model, guide, batch, num_particles, seed=run.settings.seed)
-            if number < 0:  # what is done once in a process
-                startup = time.process_time()
-                continue
-            seconds.append((clock() - began) / size)
-            values.append(evidence.log_evidence)
-            settled.append(evidence.summary()["settled_share"])
-            bar.advance(size)
+    _measured(run, order[:2], options.tolerance)  # what is done once in a process
+    startup, seconds, found = time.process_time(), [], []
+    with Progress("pilot", sum(sizes), "data") as bar:
+        for index in order[: sum(sizes)].split(sizes):
+            began = clock()
+            found.append(_measured(run, index, options.tolerance))
+            seconds.append(clock() - began)
+            bar.advance(len(index))
+    settled = sum(one.summary()["settled_share"] * n for one, n in zip(found, sizes, strict=True)) / sum(sizes)
     return EvaluationPlan(
-        options.data,
-        options.tolerance,
-        tuple(seconds),
-        startup,
-        float(torch.cat(values).double().std()),
-        sum(settled) / PORTIONS,
-        sum(part[0].numel() * part.element_size() for part in run.batch if len(part) == len(run.x)),
-        run.x.device.type,
+        num_data=options.data,
+        tolerance=options.tolerance,
+        sizes=tuple(sizes),
+        seconds=tuple(seconds),
+        startup=startup,
+        spread=float(torch.cat([one.log_evidence for one in found]).double().std()),
+        settled=settled,
+        datum_bytes=sum(part[0].numel() * part.element_size() for part in run.batch if len(part) == len(run.x)),
+        device=run.x.device.type,
     )
+
+
+def _measured(run: SavedRun, index: Tensor, tolerance: float) -> Evidence:
+    """What an evaluation does with a portion: log p(x) to the tolerance, and draws of the guide."""
+    batch, seed = run.data.rows(run.batch, index), run.settings.seed
+    importance_evidence(run.pair.model, run.pair.guide, batch, run.settings.num_particles, seed=seed)
+    return estimate_evidence(run.pair.model, run.pair.guide, batch, tolerance=tolerance, seed=seed)
 
 
 def _size(num_bytes: float) -> str:

@@ -189,6 +189,7 @@ def _written(study: optuna.Study, space: SearchSpace, folder: Path) -> Sweep:
         "num_done": sum(_is_done(trial) for trial in study.get_trials(deepcopy=False)),
         "importances": _importances(study, [one.name for one in space.ranges]),
         "conclusion": ranking.conclusion() if ranking else "No trial was measured.",
+        "differences": [],
         "options": space.settings({}).as_dict(),
     }
     if ranking is not None:
