@@ -9,11 +9,14 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, get_args
 
-from .options import instance_of, one_of, positive_number, whole_number
+from ppvae.errors import OptionError
+
+from .options import instance_of, one_of, positive_number, shown, whole_number
 
 Start = Literal["guide", "prior"]
 Schedule = Literal["adaptive", "sigmoid", "linear"]
 Source = Literal["guide", "psis", "exact"]
+Strategy = Literal["auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook"]
 
 # Short trajectories: at the same cost, more temperatures bring more than longer moves at each.
 LEAPFROG_STEPS = 3
@@ -153,6 +156,52 @@ class DrawsFrom:
             num_draws=whole_number("num_draws", self.num_draws),
             num_chains=whole_number("num_chains", self.num_chains),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """The processes that ``fit`` trains on, as Lightning Fabric starts them.
+
+    Attributes:
+        devices: processes on each machine: one a GPU, or so many on the processor.
+        num_nodes: machines. Each must run the same script: Slurm's ``srun`` does, and ``torchrun``.
+        strategy: how processes come about. ``"ddp"`` runs the script again in each process, ``"ddp_spawn"`` and
+            ``"ddp_fork"`` (``"ddp_notebook"``) make processes for the training alone; ``"auto"`` takes ``"ddp"`` in a
+            script and ``"ddp_notebook"`` in a notebook.
+        precision: Lightning Fabric's, such as ``"bf16-mixed"``; None takes the ``precision`` of ``fit``.
+        timeout: after so many seconds without a word from another process a training ends.
+
+    Raises:
+        OptionError: a field has a value that cannot be used.
+
+    Example:
+        >>> Compute(devices=2).num_processes
+        2
+    """
+
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: Strategy = "auto"
+    precision: str | None = None
+    timeout: float = 600.0
+
+    def __post_init__(self) -> None:
+        one_of("strategy", self.strategy, get_args(Strategy))
+        if self.precision is not None and not isinstance(self.precision, str):
+            raise OptionError(
+                f'precision must be a word, such as "bf16-mixed", or None; it is {shown(self.precision)}.'
+            )
+        _keep(
+            self,
+            devices=whole_number("devices", self.devices),
+            num_nodes=whole_number("num_nodes", self.num_nodes),
+            timeout=positive_number("timeout", self.timeout, "seconds"),
+        )
+
+    @property
+    def num_processes(self) -> int:
+        """Processes in all."""
+        return self.devices * self.num_nodes
 
 
 def record_of(name: str, value: Any, kind: Any) -> Any:

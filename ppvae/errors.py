@@ -40,6 +40,10 @@ class NonFiniteError(PpvaeError):
     """A loss, a gradient or a log weight is not finite; the last good state was kept."""
 
 
+class ProcessError(PpvaeError):
+    """A process of a training on several has ended or does not answer; what was reached is kept."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of another library's error, or its type where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

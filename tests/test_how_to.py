@@ -14,6 +14,7 @@ PAGES = [
     "mend_a_guide",
     "missing_values",
     "shared_latents",
+    "train_on_several_processes",
     "use_a_trained_pair",
     "write_a_pair",
 ]

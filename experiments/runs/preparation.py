@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import torch
 
-from ppvae.errors import OptionError, PairError
-from ppvae.inference import Finding, check
+from ppvae.errors import OptionError, PairError, suggestion
+from ppvae.inference import Compute, Finding, check
 from ppvae.inference.pair import Findings, Pair, why_slow
 from ppvae.storage import Settings
 
@@ -61,6 +62,19 @@ def report(findings: list[Finding], settings: Settings, say: Say) -> None:
             f"{settings.pair} breaks the contract of a pair in {len(fatal)} way{'s' * (len(fatal) > 1)}, the first: "
             f"{fatal[0]}"
         )
+
+
+def compute_of(settings: Settings) -> Compute:
+    """The processes that the settings ask for.
+
+    Raises:
+        OptionError: a name or a value among them is unknown.
+    """
+    known = [field.name for field in fields(Compute)]
+    for name in settings.compute:
+        if name not in known:
+            raise OptionError(f"compute has no option {name!r}{suggestion(name, known)}: it takes {', '.join(known)}.")
+    return Compute(**settings.compute)
 
 
 def device_of(settings: Settings) -> torch.device:

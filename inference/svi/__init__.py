@@ -2,6 +2,7 @@
 
 from .checkpoint import load_parameters, save_values
 from .fit import Fit, fit
+from .launching import helps, team_of
 from .objectives import (
     IWAE,
     STL,
@@ -34,6 +35,8 @@ __all__ = [
     "WakeWake",
     "WarmUp",
     "fit",
+    "helps",
     "load_parameters",
     "save_values",
+    "team_of",
 ]

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ppvae.datasets import Dataset
+from ppvae.errors import OptionError
 
 from ..pair import Arguments, Batch, Pair, as_batch, finite_batch
 
 
 @dataclass(frozen=True)
 class Source:
-    """The data of a training, in an order that depends on the seed and the epoch alone."""
+    """The data of a training, in an order that depends on the seed and the epoch alone.
+
+    Attributes:
+        data: all of them.
+        validation: data to score.
+        draw: what is done to x at each draw.
+        batch_size: data per step, of all processes together.
+        seed: of the order.
+        whole: whether the programs run on all data at once.
+        share: the rows of each batch that this process takes.
+    """
 
     data: Arguments
     validation: Batch | None
@@ -25,6 +36,7 @@ class Source:
     batch_size: int
     seed: int
     whole: bool = False
+    share: slice = field(default_factory=lambda: slice(None))
 
     @staticmethod
     def of(data: Any, validation: Any, batch_size: int, seed: int) -> Source:
@@ -37,11 +49,33 @@ class Source:
         held_out = finite_batch(as_batch(validation, "validation"), "validation") if validation is not None else None
         return Source(Arguments.of(batch), held_out, draw, batch_size, seed)
 
-    def cut_as(self, pair: Pair | None) -> Source:
-        """The source with its data cut as a pair's are; whole, where the pair runs on all data at once."""
+    def cut_as(self, pair: Pair | None, share: slice) -> Source:
+        """The source with its data cut as a pair's are; whole, where the pair runs on all data at once.
+
+        Args:
+            pair: the pair on the data.
+            share: the rows of each batch that this process takes.
+
+        Raises:
+            OptionError: there are several processes, and nothing to divide among them.
+        """
         if pair is None or not pair.divisible:
+            if share != slice(None):
+                raise OptionError(
+                    "compute asks for several processes, and this pair runs on all data at once: there is nothing to "
+                    "divide among them. Leave compute out."
+                )
             return replace(self, whole=True)
-        return replace(self, data=replace(self.data, by_row=pair.arguments.by_row))
+        return replace(self, data=replace(self.data, by_row=pair.arguments.by_row), share=share)
+
+    def validated(self, share: slice) -> Batch:
+        """Some of the validation data."""
+        assert self.validation is not None
+        if share == slice(None):
+            return self.validation
+        arguments = Arguments.of(self.validation)
+        known = len(arguments.leaves) == len(self.data.leaves)
+        return replace(arguments, by_row=self.data.by_row if known else arguments.by_row).rows(share).batch
 
     @property
     def num_data(self) -> int:
@@ -58,10 +92,16 @@ class Source:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         return torch.randperm(self.num_data, generator=generator)
 
+    def size(self, number: int) -> int:
+        """How many data the batch of that number has, on all processes together."""
+        return self.num_data if self.whole else min(self.batch_size, self.num_data - number * self.batch_size)
+
+    def own_size(self, number: int) -> int:
+        """How many of them this process takes."""
+        return len(range(self.size(number))[self.share])
+
     def batch(self, order: Tensor, number: int) -> Batch:
-        """The batch of that number in an order of the data."""
-        if self.whole:
-            picked = self.data.batch
-        else:
-            picked = self.data.rows(order[number * self.batch_size : (number + 1) * self.batch_size]).batch
+        """This process's share of the batch of that number in an order of the data."""
+        rows = order[number * self.batch_size : (number + 1) * self.batch_size][self.share]
+        picked = self.data.batch if self.whole else self.data.rows(rows).batch
         return (self.draw(picked[0]), *picked[1:])

@@ -24,6 +24,9 @@ COMPILED_FROM_STEPS = 5000
 def choose_step(training: Training, compile: Compile, epochs: int) -> None:
     """Compile the steps of a training that is about to begin or to go on, or say why they are eager.
 
+    On several processes all steps are of one kind: compiled ones are followed by another form of the optimiser's step,
+    which rounds otherwise.
+
     Args:
         training: with the state of its checkpoint, if it goes on from one: with "auto" its steps stay of the kind that
             they were, so that the result has the same bits.
@@ -34,12 +37,22 @@ def choose_step(training: Training, compile: Compile, epochs: int) -> None:
         OptionError: ``compile`` is True and the steps cannot be compiled.
         CheckpointError: ``compile`` is "auto", the steps were compiled before, and cannot be compiled now.
     """
+    _choose(training, compile, epochs)
+    eager = float(training.team.sum(torch.tensor(float(not training.step.sizes), device=training.device)))
+    if 0 < eager < training.team.size:
+        training.step.be_eager("another process cannot compile its steps")
+        fuse(training.bare_optimizer)
+
+
+def _choose(training: Training, compile: Compile, epochs: int) -> None:
     saved = training.saved_step if compile == "auto" else None
     if compile is False:
         return training.step.be_eager("compile=False")
     if saved is not None and not saved["sizes"]:
         return training.step.be_eager(str(saved["name"]).removeprefix("eager: "))
-    sizes = _sizes(training, epochs) if saved is None else list(saved["sizes"])
+    sizes = _sizes(training, epochs)
+    if saved is not None:  # as many as before; other processes have other shares
+        sizes = _sizes(training, COMPILED_FROM_STEPS)[: len(saved["sizes"])]
     total = epochs * training.source.num_batches
     if compile == "auto" and saved is None and total < COMPILED_FROM_STEPS:
         return training.step.be_eager(f"{total} steps are too few to pay for compiling, {COMPILED_FROM_STEPS} do")
@@ -61,7 +74,7 @@ def _sizes(training: Training, epochs: int) -> list[int]:
     source = training.source
     if source.whole:
         return [source.num_data]
-    first, rest = min(source.batch_size, source.num_data), source.num_data % source.batch_size
+    first, rest = source.own_size(0), source.own_size(source.num_batches - 1)
     return [first] + [rest] * (epochs >= COMPILED_FROM_STEPS and 0 < rest < first)
 
 

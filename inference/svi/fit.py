@@ -15,22 +15,24 @@ References:
 
 from __future__ import annotations
 
+import tempfile
 import threading
-import time
-import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pyro
 from pyro.infer import ELBO
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ppvae.datasets import Dataset
-from ppvae.errors import NonFiniteError, OptionError, first_line
-from ppvae.progress import Progress
+from ppvae.errors import OptionError, PpvaeError
 
+from ..option_records import Compute, record_of
 from ..options import (
     file_path,
     flag,
@@ -40,27 +42,20 @@ from ..options import (
     valid_seed,
     whole_number,
 )
-from ..pair import (
-    Batch,
-    Program,
-    failed_run,
-    in_a_program,
-    programs_named,
-    raised_by_a_program,
-    restored,
-    seeded,
-    trained_parameters,
-)
-from ..resume import check_fingerprint, read_checkpoint
+from ..pair import Batch, Program, programs_named, restored, seeded, trained_parameters
+from ..resume import check_fingerprint, read_checkpoint, write_checkpoint
 from .batches import Source
-from .checkpoint import Keeper
-from .choice import Compile, choose_step
+from .checkpoint import Keeper, put_values, values_of
+from .choice import Compile
 from .fitted import Fit, record
 from .interruption import interruption
-from .loss import fabric_of
+from .launching import fabric_of, launch, starts_a_function
+from .loop import train
 from .parts import check_parts, checked_loggers
 from .state import Training
-from .step import NotFinite, svi_step
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def fit(
@@ -85,6 +80,7 @@ def fit(
     loggers: Sequence[Any] = (),
     accelerator: str = "auto",
     precision: Any = "32-true",
+    compute: Compute = Compute(),
     progress: bool = True,
 ) -> Fit:
     """Train a pair by SVI. The parameters change in place: modules hold the trained weights afterwards.
@@ -124,6 +120,10 @@ def fit(
             and ``WandbLogger`` of Lightning), or an object of one's own with this method.
         accelerator: Lightning Fabric's (``"auto"``, ``"cpu"``, ``"cuda"``, …).
         precision: Lightning Fabric's (``"32-true"``, ``"bf16-mixed"``, ``"64-true"``, …).
+        compute: several processes, ``Compute(devices=2)``: each takes its share of every batch, and the step is that
+            of the whole batch, as on one process. Noise differs between processes and depends on ``seed`` alone; batch
+            norm takes its statistics from a process's share. Process 0 logs and writes the checkpoint, from which
+            any number of processes goes on. In a script every process runs all of it and gets the same ``Fit``.
         progress: show a progress bar with the time that remains.
 
     Returns:
@@ -136,6 +136,7 @@ def fit(
         NonFiniteError: the loss or its gradient is not finite; the parameters are those of the last good step.
         CheckpointError: the checkpoint is missing, damaged or of another training, or of one by compiled steps that
             cannot be compiled here.
+        ProcessError: another process of the training has ended or does not answer.
 
     Example:
         >>> import torch
@@ -164,58 +165,92 @@ def fit(
     source = Source.of(data, validation, batch_size, number)
     if patience is not None and source.validation is None:
         raise OptionError("patience needs validation data: give validation=, or leave patience out.")
-    fabric = fabric_of(accelerator, precision)
+    record_of("compute", compute, Compute)
+    fabric = fabric_of(accelerator, precision, compute)
     model, guide = restored(model, guide)
+    options = {"seed": number, "batch_size": batch_size}
+    plan = _Plan((model, guide, source, loss), (optimizer, learning_rate, scheduler, clip_norm, patience), epochs,
+                 compile, path, resume, checkpoint_seconds, loggers, progress, options)  # fmt: skip
     with (
         seeded(number),
         trained_parameters(model, guide) as before,
         interruption() as interrupted,
         programs_named(),
     ):
-        training = Training(model, guide, source, loss, fabric, optimizer, learning_rate, scheduler,
-                             clip_norm, patience)  # fmt: skip
-        marks = training.fingerprint(seed=number, batch_size=batch_size, loss=training.loss.name)
-        if resume and path is not None:
-            state = read_checkpoint(path)
-            check_fingerprint(path, state["fingerprint"], marks)
-            training.load_state_dict(state, path)
-        keeper = Keeper(training, path, marks, checkpoint_seconds)
-        stopped = _train(training, epochs, compile, keeper, interrupted, loggers, progress)
+        if starts_a_function(fabric):
+            training, stopped = _trained_elsewhere(plan, fabric, fabric_of(accelerator, compute.precision or precision))
+        else:
+            training, stopped = launch(fabric, _train, plan, interrupted)
         return _fit(training, stopped, set(before["params"]))
 
 
-def _train(
-    training: Training,
-    epochs: int,
-    compile: Compile,
-    keeper: Keeper,
-    interrupted: threading.Event,
-    loggers: Sequence[Any],
-    progress: bool,
-) -> str:
-    """Train, and say why it ended."""
-    per_epoch = training.source.num_batches
-    stopped = "finished"
-    with warnings.catch_warnings(), Progress("SVI", epochs * per_epoch, "steps", progress) as bar:
-        warnings.filterwarnings("ignore", "Encountered NaN")  # said better by NonFiniteError
-        # Resumed at the end of an epoch, the scheduler's step comes first, and rightly so.
-        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
-        bar.begin_at(training.epoch * per_epoch + training.batch_number)
-        bar.advance(0, "compiling the step" if compile else "")
-        choose_step(training, compile, epochs)
-        while training.epoch < epochs:
-            if training.plateau is not None and training.plateau.reached:
-                stopped = "plateau"
-                break
-            if not _train_epoch(training, keeper, interrupted, bar):
-                stopped = "interrupted"
-                break
-            for logger in loggers:
-                logger.log_metrics(dict(training.history[-1]), step=training.epoch)
-    keeper.now()
-    if stopped != "interrupted":
-        training.restore_best()
-    return stopped
+@dataclass(frozen=True)
+class _Plan:
+    """What a training is told, in any process."""
+
+    parts: tuple[Any, ...]
+    steps: tuple[Any, ...]
+    epochs: int
+    compile: Compile
+    path: Path | None
+    resume: bool
+    checkpoint_seconds: float
+    loggers: Sequence[Any]
+    progress: bool
+    options: dict[str, Any]
+
+    def training(self, fabric: Fabric) -> Training:
+        return Training(*self.parts, fabric, *self.steps)
+
+
+def _train(fabric: Fabric, plan: _Plan, interrupted: threading.Event) -> tuple[Training, str]:
+    """Train in this process, and with the others; the training, and why it ended."""
+    training = plan.training(fabric)
+    team = training.team
+    team.interrupted = interrupted
+    marks = training.fingerprint(**plan.options, loss=training.loss.name)
+    team.same("the pair, the data or the options", marks)
+    if plan.resume and plan.path is not None:
+        path = plan.path
+        training.load_state_dict(team.of_first(lambda: _checkpoint(path, marks)), path)
+    elif team.size > 1:  # all begin where process 0 does
+        values = team.of_first(lambda: values_of(training.parameters, training.modules))
+        put_values(training.parameters, training.modules, values, training.device)
+    keeper = Keeper(training, plan.path if team.first else None, marks, plan.checkpoint_seconds)
+    return training, train(training, plan.epochs, plan.compile, keeper, plan.loggers, plan.progress)
+
+
+def _checkpoint(path: Path, marks: dict[str, str]) -> dict[str, Any]:
+    state = read_checkpoint(path)
+    check_fingerprint(path, state["fingerprint"], marks)
+    return state
+
+
+def _trained_elsewhere(plan: _Plan, fabric: Fabric, here: Fabric) -> tuple[Training, str]:
+    """Train in processes made for it, and put what they have reached into this one."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "trained.pt"
+        store = pyro.get_param_store().get_state()
+        error = launch(fabric, partial(_train_and_write, plan=plan, store=store, file=file))
+        if error is not None:
+            raise error
+        training, state = plan.training(here), read_checkpoint(file)
+        training.load_state_dict(state, file)
+    training.step.name = state["step"]["name"]
+    return training, state["stopped"]
+
+
+def _train_and_write(fabric: Fabric, plan: _Plan, store: Any, file: Path) -> PpvaeError | None:
+    """Train in a process made for it; process 0 writes what was reached."""
+    pyro.get_param_store().set_state(store)
+    try:
+        with seeded(plan.options["seed"]), interruption() as interrupted, programs_named():
+            training, stopped = _train(fabric, plan, interrupted)
+            if training.team.first:
+                write_checkpoint(file, {**training.state_dict(), "stopped": stopped})
+    except PpvaeError as error:
+        return error
+    return None
 
 
 def _fit(training: Training, stopped: str, before: set[str]) -> Fit:
@@ -233,52 +268,3 @@ def _fit(training: Training, stopped: str, before: set[str]) -> Fit:
         loss=training.loss.name,
         found=tuple(name for name in training.parameters if name in before),
     )
-
-
-def _train_epoch(training: Training, keeper: Keeper, interrupted: threading.Event, bar: Progress) -> bool:
-    """Go on to the end of the epoch; False when interrupted before it."""
-    order = training.source.order(training.epoch)
-    started = time.monotonic()
-    while training.batch_number < training.source.num_batches:
-        begun = time.monotonic()
-        batch = training.to_device(training.source.batch(order, training.batch_number))
-        elbo = _guarded_step(training, batch, keeper)
-        training.epoch_sum += elbo * len(batch[0])
-        training.batch_number += 1
-        training.steps += 1
-        training.seconds += time.monotonic() - begun
-        bar.advance(1, f"epoch {training.epoch + 1} · {training.loss.name} {elbo:.2f} nats")
-        keeper.if_due()
-        if interrupted.is_set():
-            return False
-    try:
-        training.end_epoch(time.monotonic() - started)
-    except ValueError as error:  # Pyro refuses parameters that are not finite
-        keeper.now()
-        if raised_by_a_program(error.__cause__ or error):
-            raise
-        raise NonFiniteError(
-            f"the validation data cannot be scored after epoch {training.epoch + 1}: {first_line(error)}. Try a "
-            "smaller learning_rate, or the clip_norm of fit."
-        ) from error
-    return True
-
-
-def _guarded_step(training: Training, batch: Batch, keeper: Keeper) -> float:
-    """A step, or a clear error before any parameter is touched."""
-    try:
-        return svi_step(training, batch)
-    except Exception as error:
-        not_finite = isinstance(error, NotFinite | ValueError) and not raised_by_a_program(error)
-        if not (not_finite or in_a_program(error)):
-            raise
-        if not not_finite:
-            keeper.now()
-            raise failed_run(error) from error
-        reason = training.broken_sites(batch) if isinstance(error, NotFinite) else first_line(error)
-        keeper.now()
-        raise NonFiniteError(
-            f"training stopped in epoch {training.epoch + 1}, step {training.batch_number + 1} of "
-            f"{training.source.num_batches}: {reason}; the parameters are those of the last good step. Try a smaller "
-            "learning_rate, data on a smaller scale, or the clip_norm of fit."
-        ) from error

@@ -8,26 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ppvae.errors import OptionError, first_line
-
 from ..pair import Batch, Program
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric  # which is slow to import
-
-
-def fabric_of(accelerator: str, precision: Any) -> Fabric:
-    """Lightning Fabric on one device.
-
-    Raises:
-        OptionError: there is no such accelerator or precision here.
-    """
-    from lightning_fabric import Fabric
-
-    try:
-        return Fabric(accelerator=accelerator, devices=1, precision=precision)
-    except Exception as error:  # Fabric raises a different type for each kind of mistake
-        raise OptionError(f"accelerator or precision cannot be used: {first_line(error)}") from error
 
 
 @dataclass
@@ -93,3 +77,10 @@ class Loss:
 
     def _size(self, batch: Batch) -> int:
         return self.num_units or len(batch[0])
+
+
+def precision_dtype(fabric: Fabric) -> torch.dtype | None:
+    """The dtype that a ``*-true`` precision other than 32 converts data to; None where data stay as they are."""
+    return {"64-true": torch.float64, "16-true": torch.float16, "bf16-true": torch.bfloat16}.get(
+        str(fabric._precision.precision)
+    )

@@ -47,9 +47,11 @@ from ..resume import fingerprint
 from .batches import Source
 from .checkpoint import generator_state, put_values, set_generator_state, values_of
 from .early_stopping import Plateau
-from .loss import Loss
+from .launching import place_module
+from .loss import Loss, precision_dtype
+from .processes import Team
 from .step import Step
-from .validation import Validation
+from .validation import Validation, mean_score
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -73,15 +75,15 @@ class Training:
     ) -> None:
         self.model, self.guide, self.clip_norm = model, guide, clip_norm
         self._elbo: Any = loss  # Pyro's base class does not declare what its ELBOs have
-        self._fabric = fabric
+        self._fabric, self.team, self.device = fabric, Team(fabric), fabric.device
         self._cast = precision_dtype(fabric)
         self.modules = reachable_modules(model, guide)
         for module in self.modules:
-            fabric.setup_module(module)  # moves and converts the module itself; its wrapper is not needed
+            place_module(fabric, module)
         with torch.no_grad(), buffers_kept(model, guide), generator_kept(), evaluation_mode(model, guide):
             x, *context = source.data.batch
             self.pair = trainable(model, guide, Arguments.of(self.to_device((source.draw(x), *context))))
-        self.source = source.cut_as(self.pair)
+        self.source = source.cut_as(self.pair, self.team.share)
         first = self.first_batch()
         with buffers_kept(model, guide):
             self.parameters = self._first_run(first)
@@ -148,6 +150,7 @@ class Training:
     def end_epoch(self, seconds: float) -> None:
         """Validate, write the row of history, step the scheduler, judge the plateau."""
         begun = time.monotonic()
+        self.team.check_parameters(self.parameters.values())
         row = {"epoch": self.epoch + 1, "elbo": self.epoch_sum / self.source.num_data}
         scores = self._validation_scores()
         row["validation_elbo"] = float(scores.mean())
@@ -168,12 +171,16 @@ class Training:
         """The ELBO of every validation datum, with the same random numbers each time."""
         if self.source.validation is None:
             return torch.full((1,), math.nan, dtype=torch.float64)
-        batch = self.to_device(self.source.validation)
+        if self._point_mass or self.pair.unit == "data set":  # one number, which process 0 computes
+            return self.team.of_all(1, slice(None) if self.team.first else None, self._validation_elbo)
+        return self.team.of_all(len(self.source.validation[0]), self.team.share, self._validation_elbo)
+
+    def _validation_elbo(self, share: slice) -> Tensor:
+        batch, seed = self.to_device(self.source.validated(share)), self.source.seed
         if self._point_mass:
-            with torch.no_grad(), generator_kept(self.source.seed), evaluation_mode(self.model, self.guide):
-                loss = getattr(self._elbo, "elbo", self._elbo).loss(self.model, self.guide, *batch)
-            return torch.tensor([-loss / (self._num_units or len(batch[0]))], dtype=torch.float64)
-        self._validation = self._validation or Validation(self.model, self.guide, batch, self.source.seed)
+            return mean_score(self._elbo, (self.model, self.guide), batch, seed, self._num_units)
+        num_data = len(self.source.validated(slice(None))[0])
+        self._validation = self._validation or Validation(self.model, self.guide, batch, seed, num_data)
         return self._validation.elbo()
 
     @property
@@ -240,10 +247,3 @@ class Training:
         self.epoch, self.batch_number, self.steps = state["place"]
         self.epoch_sum, self.seconds = state["sums"]
         set_generator_state(state["generators"])
-
-
-def precision_dtype(fabric: Fabric) -> torch.dtype | None:
-    """The dtype that a ``*-true`` precision other than 32 converts data to; None where data stay as they are."""
-    return {"64-true": torch.float64, "16-true": torch.float16, "bf16-true": torch.bfloat16}.get(
-        str(fabric._precision.precision)
-    )

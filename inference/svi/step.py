@@ -31,6 +31,7 @@ from .compiled import Compiled, shape_of
 from .graph import NoGraph
 from .loss import Loss
 from .python_state import PythonState
+from .reduction import step_of_all
 
 # Steps between two trials: one costs an eager and a compiled step, about four steps, so that all of them cost 1 %.
 TRIAL_EVERY = 500
@@ -166,14 +167,15 @@ def svi_step(training: Any, batch: Batch) -> float:
     for parameter in training.parameters.values():
         parameter.grad = None
     training.step.at(training.steps)
-    if training.batch_number == 0:
+    if training.batch_number == 0 and len(batch[0]):
         training.step.begin_epoch(batch, training.steps + 1)
-    loss, norm, finite = training.step(batch)
+    loss, norm, finite = step_of_all(training, batch)
     if not finite:
         raise NotFinite
     if training.clip_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(training.parameters.values(), training.clip_norm, norm)
-    training.step.keep()
+    if training.team.size == 1:  # else it is done, and the buffers are those of process 0
+        training.step.keep()
     # Fabric's wrapper scales gradients and moves them between processes: compiled steps have neither.
     (training.bare_optimizer if training.step.sizes else training.optimizer).step()
     return -loss

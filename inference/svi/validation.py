@@ -5,14 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from ..pair import Batch, Pair, Program, measured_again, seeded, where_parameters_are
+from ..pair import (
+    Batch,
+    Pair,
+    Program,
+    evaluation_mode,
+    generator_kept,
+    measured_again,
+    seeded,
+    where_parameters_are,
+)
 
 # At least so many weights in all: a small validation set gets more particles per datum.
 NUM_WEIGHTS = 4096
 MEMORY_MB = 64.0
+
+
+def mean_score(elbo: Any, programs: tuple[Program, Program], batch: Batch, seed: int, num_units: int | None) -> Tensor:
+    """Pyro's ELBO of a batch by unit, ``(1,)``: for a guide without a density, which gives no numbers by unit."""
+    with torch.no_grad(), generator_kept(seed), evaluation_mode(*programs):
+        loss = getattr(elbo, "elbo", elbo).loss(*programs, *batch)
+    return torch.tensor([-loss / (num_units or len(batch[0]))], dtype=torch.float64)
 
 
 class Validation:
@@ -21,14 +39,15 @@ class Validation:
     Args:
         model: ``model(x, *context)``.
         guide: ``guide(x, *context)``, with a density.
-        batch: the validation data, ``(x, *context)``.
+        batch: this process's share of the validation data, ``(x, *context)``.
         seed: of the draws, which are the same each time.
+        whole: validation data of all processes together.
     """
 
-    def __init__(self, model: Program, guide: Program, batch: Batch, seed: int) -> None:
+    def __init__(self, model: Program, guide: Program, batch: Batch, seed: int, whole: int) -> None:
         self._programs, self._seed = (model, guide), seed
         self._batch = where_parameters_are(model, guide, batch)
-        self._particles = math.ceil(NUM_WEIGHTS / len(batch[0]))
+        self._particles = math.ceil(NUM_WEIGHTS / whole)
         self._seen: Pair | None = None
 
     def elbo(self) -> Tensor:

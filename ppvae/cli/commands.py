@@ -7,8 +7,7 @@ class that the function doing the work takes. ``command``, the command line as i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-
-from rich.table import Table
+from dataclasses import replace
 
 from ppvae.experiments.runs.command_options import (
     AssessOptions,
@@ -17,11 +16,13 @@ from ppvae.experiments.runs.command_options import (
     CheckOptions,
     EvaluateOptions,
     MendOptions,
+    PlanOptions,
+    SweepOptions,
 )
-from ppvae.storage import RunDirectory, Settings, all_runs
+from ppvae.storage import RunDirectory, Settings
 
-from . import catalogue
 from .console import say, show, show_result
+from .listing import list_
 from .parser import parse_experiment
 
 FINDINGS = 1  # the exit code of `ppvae check` where it has any
@@ -40,8 +41,10 @@ def run(settings: Settings, resume: str | None = None, *, command: str = "") -> 
     directory = None
     if resume is not None:
         directory = RunDirectory.open(resume)
-        settings = directory.read_settings()
-    return show_result(main_job.run(settings, resume=directory, command=command, say=say))
+        saved = directory.read_settings()
+        settings = replace(saved, compute=settings.compute or saved.compute)
+    result = main_job.run(settings, resume=directory, command=command, say=say)
+    return show_result(result) if result is not None else 0
 
 
 def evaluate(run: str, options: EvaluateOptions, *, command: str = "") -> int:
@@ -107,6 +110,39 @@ def posterior(run: str, options: AssessOptions, *, command: str = "") -> int:
     from ppvae.experiments.runs.assess_run import assess_run
 
     return show_result(assess_run(RunDirectory.open(run), options, command=command))
+
+
+def plan(run: str, options: PlanOptions) -> int:
+    """Say what an evaluation of many data would cost, from a pilot on some of an earlier run.
+
+    Args:
+        run: the run directory.
+        options: the evaluation, and the pilot.
+    """
+    from ppvae.experiments.runs.plan_run import plan_run
+
+    found = plan_run(RunDirectory.open(run), options)
+    show(found.table())
+    for remark in found.remarks(options.hours):
+        print(remark)
+    return 0
+
+
+def sweep(config: str, options: SweepOptions) -> int:
+    """Try options of `ppvae run`, and say which are better by log p(x) of the validation data, with the error.
+
+    Args:
+        config: YAML file of options of `ppvae run`, some of them with a range in place of a value, as in
+            `learning_rate: {low: 0.0001, high: 0.01, log: true}`. Several processes may run the same command.
+        options: of the sweep.
+    """
+    from ppvae.experiments.sweep import sweep as run_sweep
+
+    found = run_sweep(config, options, say=say)
+    show(found.table())
+    say(found.summary["conclusion"])
+    print(found.folder)
+    return 0
 
 
 def report(run: str) -> int:
@@ -182,34 +218,6 @@ def experiment(name: str, words: Sequence[str] = ()) -> int:
     return 0
 
 
-def list_(out: str = "runs") -> int:
-    """Show pairs, likelihoods, data sets, experiments and runs.
-
-    Args:
-        out: folder that holds the run directories.
-    """
-    lists = {
-        "pairs": catalogue.pairs(),
-        "likelihoods": catalogue.likelihoods(),
-        "data sets": catalogue.data_sets(),
-        "experiments": catalogue.experiments(),
-    }
-    for title, rows in lists.items():
-        table = Table(title=title, title_justify="left", show_header=False, min_width=60)
-        for name, what in rows.items():
-            table.add_row(name, what)
-        show(table)
-    table = Table(title=f"runs in {out}", title_justify="left")
-    for column in ("run", "pair", "data"):
-        table.add_column(column, overflow="fold")  # a name that is too long goes on in the next line, uncut
-    for column in ("log p(x)", "gap"):
-        table.add_column(column, no_wrap=True)
-    for directory in all_runs(out):
-        table.add_row(directory.path.name, *catalogue.numbers_of(directory))
-    show(table if table.row_count else f"no runs in {out}")
-    return 0
-
-
 COMMANDS: dict[str, Callable[..., int]] = {
     "run": run,
     "evaluate": evaluate,
@@ -217,6 +225,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "gap": gap,
     "mend": mend,
     "posterior": posterior,
+    "plan": plan,
+    "sweep": sweep,
     "report": report,
     "compare": compare,
     "check": check,

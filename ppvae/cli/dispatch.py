@@ -63,5 +63,8 @@ def _dispatch(words: list[str]) -> int:
 
 def _check_alone(own: list[str]) -> None:
     """Raise OptionError where other options are given with --resume, even with their default values."""
-    if [word for word in own if word.startswith("--") and word.partition("=")[0] != "--resume"]:
-        raise OptionError("--resume takes every option from the run's config.yaml: give no other with it.")
+    names = [word.partition("=")[0].partition(".")[0] for word in own if word.startswith("--")]
+    if set(names) - {"--resume", "--compute"}:
+        raise OptionError(
+            "--resume takes every option from the run's config.yaml: give no other with it but --compute."
+        )

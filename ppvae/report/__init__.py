@@ -5,5 +5,6 @@ Everything on it is read from the files of the run directory: neither torch nor 
 
 from .comparison import Comparison, compare
 from .page import write_report
+from .sweep_page import write_sweep_page
 
-__all__ = ["Comparison", "compare", "write_report"]
+__all__ = ["Comparison", "compare", "write_report", "write_sweep_page"]

@@ -49,6 +49,8 @@ class Settings:
         patience: stop after so many epochs without a visible gain in the validation ELBO; null never stops early.
         precision: of the arithmetic in training: 32-true, 64-true, bf16-mixed, and others of Lightning Fabric.
         accelerator: where to compute: auto, cpu, cuda, and others of Lightning Fabric.
+        compute: processes to train on, as in `--compute.devices 2`; num_nodes, strategy, precision, timeout likewise,
+            as `ppvae.inference.Compute` has them.
         method: of estimating log p(x): auto (for each datum the cheapest estimator that reaches the tolerance),
             importance (draws of the guide, too low where it misses much of the posterior), or ais (annealed chains).
         tolerance: of auto, half the width of a datum's 95 % interval, in nats.
@@ -84,6 +86,7 @@ class Settings:
     patience: int | None = 20
     precision: str = "32-true"
     accelerator: str = "auto"
+    compute: dict[str, Any] = field(default_factory=dict)
     method: Method = "auto"
     tolerance: float = 0.1
     eval_minutes: float | None = 2.0

@@ -31,7 +31,7 @@ from ppvae.inference.svi.graph import NoGraph
 from ppvae.inference.svi.loss import Loss
 from ppvae.models import VAE, Binomial
 
-svi_fit = importlib.import_module("ppvae.inference.svi.fit")
+svi_loop = importlib.import_module("ppvae.inference.svi.loop")
 quiet = functools.partial(fit, progress=False, accelerator="cpu")
 
 
@@ -315,7 +315,7 @@ def test_the_optimiser_is_fused_where_the_user_left_it_open(uncompiled):
 
 
 def broken_off(make, path, stop_at, monkeypatch, compile, **options):
-    taken, count = svi_fit.svi_step, 0
+    taken, count = svi_loop.svi_step, 0
 
     def failing(*args):
         nonlocal count
@@ -324,10 +324,10 @@ def broken_off(make, path, stop_at, monkeypatch, compile, **options):
             raise ConnectionAbortedError("the machine goes down")
         return taken(*args)
 
-    monkeypatch.setattr(svi_fit, "svi_step", failing)
+    monkeypatch.setattr(svi_loop, "svi_step", failing)
     with pytest.raises(ConnectionAbortedError):
         train(make, compile, checkpoint=path, checkpoint_seconds=0.0, **options)
-    monkeypatch.setattr(svi_fit, "svi_step", taken)
+    monkeypatch.setattr(svi_loop, "svi_step", taken)
 
 
 @pytest.mark.parametrize("stop_at", [1, 7])

@@ -25,7 +25,7 @@ from ppvae.datasets import Dataset
 from ppvae.errors import CheckpointError, DataError, NonFiniteError, OptionError, PairError
 from ppvae.inference import fit, importance_evidence, log_weights
 
-svi_fit = importlib.import_module("ppvae.inference.svi.fit")  # the room gives its function under this name
+svi_loop = importlib.import_module("ppvae.inference.svi.loop")
 
 quiet = functools.partial(fit, progress=False)
 
@@ -270,7 +270,7 @@ def test_a_resumed_training_ends_with_the_same_bits(stop_at, tmp_path, monkeypat
     straight = noisy_pair()
     expected = quiet(straight.model, straight.guide, grey_data(), **OPTIONS)
 
-    step, count = svi_fit.svi_step, 0
+    step, count = svi_loop.svi_step, 0
 
     def failing(*args):
         nonlocal count
@@ -279,11 +279,11 @@ def test_a_resumed_training_ends_with_the_same_bits(stop_at, tmp_path, monkeypat
             raise ConnectionAbortedError("the machine goes down")
         return step(*args)
 
-    monkeypatch.setattr(svi_fit, "svi_step", failing)
+    monkeypatch.setattr(svi_loop, "svi_step", failing)
     broken = noisy_pair()
     with pytest.raises(ConnectionAbortedError):
         quiet(broken.model, broken.guide, grey_data(), checkpoint=tmp_path / "c.pt", **OPTIONS)
-    monkeypatch.setattr(svi_fit, "svi_step", step)
+    monkeypatch.setattr(svi_loop, "svi_step", step)
 
     torch.manual_seed(1234)  # whatever the generators are when the work is taken up again
     resumed = noisy_pair()
@@ -309,19 +309,19 @@ def test_ctrl_c_keeps_the_state(tmp_path, monkeypatch):
     straight = Module()
     state = {name: value.clone() for name, value in straight.state_dict().items()}
     quiet(straight.model, straight.guide, data(), epochs=5, batch_size=10)
-    step = svi_fit.svi_step
+    step = svi_loop.svi_step
 
     def interrupting(training, batch):
         if training.steps == 6:
             os.kill(os.getpid(), signal.SIGINT)
         return step(training, batch)
 
-    monkeypatch.setattr(svi_fit, "svi_step", interrupting)
+    monkeypatch.setattr(svi_loop, "svi_step", interrupting)
     pair = Module()
     pair.load_state_dict(state)
     first = quiet(pair.model, pair.guide, data(), epochs=5, batch_size=10, checkpoint=tmp_path / "c.pt")
     assert (first.stopped, first.steps) == ("interrupted", 7)
-    monkeypatch.setattr(svi_fit, "svi_step", step)
+    monkeypatch.setattr(svi_loop, "svi_step", step)
     again = Module()
     second = quiet(again.model, again.guide, data(), epochs=5, batch_size=10, checkpoint=tmp_path / "c.pt", resume=True)
     assert (second.stopped, second.steps) == ("finished", 20)
