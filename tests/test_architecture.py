@@ -203,6 +203,7 @@ FLOORS = {
     "posterior": 4,
     "gap": 4,
     "prediction": 5,
+    "shards": 5,
     "svi": 6,
     "mending": 7,
     "scikit_learn": 7,
