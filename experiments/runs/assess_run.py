@@ -156,7 +156,7 @@ def _collapse_reasons(run: SavedRun, units: LatentUnits) -> list[str]:
     pair = run.pair
     if not isinstance(pair, LinearGaussian):
         return []
-    stability = column_stability(pair.weight, (2 * pair.log_noise_scale).exp(), run.data.data.train.to(pair.weight))
+    stability = column_stability(pair.weight, (2 * pair.log_noise_scale).exp(), run.data.data.some().to(pair.weight))
     collapsed = [j for j, verdict in enumerate(units.verdict) if verdict == "collapsed"]
     return [f"{units.label[j]} has collapsed: {stability.reason(j)}" for j in collapsed]
 

@@ -11,13 +11,21 @@ import torch
 from torch import Tensor
 
 from ppvae.datasets import Dataset
+from ppvae.errors import OptionError
 
 from ..pair import Arguments, Batch, Pair, as_batch, finite_batch
+
+# Of data that are read batch by batch, so many show how the programs run.
+NUM_SHOWN = 2000
 
 
 @dataclass(frozen=True)
 class Source:
-    """The data of a training, in an order that depends on the seed and the epoch alone."""
+    """The data of a training, in an order that depends on the seed and the epoch alone.
+
+    Where training rows are read from a file batch by batch, ``rows`` are these, ``data`` holds their numbers in their
+    place, and ``draw`` reads them.
+    """
 
     data: Arguments
     validation: Batch | None
@@ -25,6 +33,7 @@ class Source:
     batch_size: int
     seed: int
     whole: bool = False
+    rows: Any = None
 
     @staticmethod
     def of(data: Any, validation: Any, batch_size: int, seed: int) -> Source:
@@ -32,14 +41,34 @@ class Source:
         draw: Callable[[Tensor], Tensor] = lambda x: x  # noqa: E731
         if isinstance(data, Dataset):
             validation = data.batch("validation") if validation is None and len(data.validation) else validation
+            if data.streams:
+                return _streamed(data, validation, batch_size, seed)
             data, draw = data.batch("train"), data.draw
         batch = finite_batch(as_batch(data, "data"), "data")
         held_out = finite_batch(as_batch(validation, "validation"), "validation") if validation is not None else None
         return Source(Arguments.of(batch), held_out, draw, batch_size, seed)
 
+    @property
+    def shown(self) -> Batch:
+        """All data, or some where they are read from a file batch by batch: what shows how the programs run."""
+        if self.rows is None:
+            return (self.draw(self.data.batch[0]), *self.data.batch[1:])
+        some = self.data.rows(slice(NUM_SHOWN)).batch
+        return (self.draw(some[0]), *some[1:])
+
+    @property
+    def marks(self) -> Batch:
+        """What a checkpoint must agree with: the data, or some of them where they are read batch by batch."""
+        return (*self.data.batch, self.rows[:NUM_SHOWN]) if self.rows is not None else self.data.batch
+
     def cut_as(self, pair: Pair | None) -> Source:
         """The source with its data cut as a pair's are; whole, where the pair runs on all data at once."""
         if pair is None or not pair.divisible:
+            if self.rows is not None:
+                raise OptionError(
+                    "the pair runs on all data at once only, and these are too large to be held in memory: give fewer "
+                    "rows, or a pair that can be run on some of the data."
+                )
             return replace(self, whole=True)
         return replace(self, data=replace(self.data, by_row=pair.arguments.by_row))
 
@@ -65,3 +94,19 @@ class Source:
         else:
             picked = self.data.rows(order[number * self.batch_size : (number + 1) * self.batch_size]).batch
         return (self.draw(picked[0]), *picked[1:])
+
+
+def _streamed(data: Dataset, validation: Any, batch_size: int, seed: int) -> Source:
+    """The source of training rows that are read batch by batch: the numbers of the rows are cut in their place."""
+    own = [one.by_row for one in data.context]
+    numbers = data.rows["train"] if data.rows is not None else torch.arange(len(data.train))
+    values = [one.values[numbers] if mine else one.values for one, mine in zip(data.context, own, strict=True)]
+    held_out = validation if validation is not None else data.batch("validation")
+    return Source(
+        Arguments.of((torch.arange(len(data.train)), *values)),
+        finite_batch(as_batch(held_out, "validation"), "validation"),
+        lambda rows: data.draw(data.train[rows]),
+        batch_size,
+        seed,
+        rows=data.train,
+    )

@@ -18,9 +18,14 @@ def duplicates(train: Tensor, held_out: Tensor) -> int:
         >>> duplicates(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[3.0, 4.0], [3.0, 5.0], [3.0, 4.0]]))
         2
     """
+    return int(which(train, held_out).sum())
+
+
+def which(train: Tensor, held_out: Tensor) -> np.ndarray:
+    """As :func:`duplicates`, for each held-out row: ``(num_held_out,)`` of bool."""
     if not len(train) or not len(held_out):
-        return 0
-    return int(np.isin(_as_bytes(held_out), _as_bytes(train)).sum())
+        return np.zeros(len(held_out), dtype=bool)
+    return np.isin(_as_bytes(held_out), _as_bytes(train))
 
 
 def sentence(num_test: int, num_validation: int, of_test: int) -> str:
