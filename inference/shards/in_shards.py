@@ -67,8 +67,8 @@ def in_shards(
             ``sample_posterior`` or ``certify``.
         model: ``model(x, *context)``, the generative program.
         guide: ``guide(x, *context)``.
-        x: data, first dimension ``num_data``; a tuple ``(x, *context)``; or rows that are read from a file when they
-            are asked for (:class:`ppvae.datasets.Rows`).
+        x: data, first dimension ``num_data``; or a tuple ``(x, *context)``; x may be rows that are read from their file
+            as they are needed, :class:`ppvae.datasets.Rows`.
         directory: a folder for manifest and shards, made if there is none.
         executor: who computes. None: local processes. An object with ``submit()``, such as any
             ``concurrent.futures.Executor``, Dask's ``client.get_executor()`` or submitit's ``AutoExecutor``; a function
@@ -78,8 +78,8 @@ def in_shards(
             computes at once, if it does not say so itself.
         shard_size: data in a shard, at most; another size has other seeds and so other bits.
         seed: of all draws.
-        memory_mb: budget in MiB of each worker for one pass of the pair.
-        progress: show a progress bar over all workers, with the time that remains.
+        memory_mb: budget in MiB for one pass of the pair; each worker has as much.
+        progress: show a progress bar with the time that remains; it counts what all workers do.
         options: of the estimator; for ``certify``, ``like=True`` draws as many data from the model as there are in
             ``x``, and certifies these.
 

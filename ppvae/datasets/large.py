@@ -1,7 +1,8 @@
 """Data that are not read into memory: large ``.npy``, Parquet and Zarr files, and large torch data sets.
 
-Training rows stay in a file and are read batch by batch (:class:`.rows.Rows`). Of the validation and test rows so many are drawn at random that they fit the memory. All rows are looked at once, for values that cannot
-be used and for held-out rows that stand among the training data.
+Training rows stay in a file and are read batch by batch (:class:`.rows.Rows`). Of the validation and test
+rows so many are drawn at random that they fit the memory. All rows are looked at once, for values that cannot be used
+and for held-out rows that stand among the training data.
 """
 
 from __future__ import annotations
@@ -35,8 +36,6 @@ def streamed(found: Large, split: Split, seed: int) -> Dataset:
         DataError: it holds no real numbers, or values that cannot be used.
         DatasetError: its rows cannot be laid out in a temporary file.
     """
-    if split.column is not None or split.stratify is not None:
-        raise DataError(f"{found.what} is too large to be divided by a column: leave split_column and stratify out.")
     stored = found.store()
     if stored.dtype.kind not in "buif" or not stored.width:
         raise DataError(f"{found.what} holds {stored.dtype} of shape {stored.shape}: give rows of real numbers.")

@@ -1,12 +1,14 @@
 """Which sources are too large to be read into memory, and how their rows come to stand in a file.
 
-A ``.npy`` is its own file; what Parquet, Zarr and torch data sets hold is laid out chunk by chunk in a temporary one, so
-that rows can be taken in any order.
+A ``.npy`` is its own file; what Parquet, Zarr and torch data sets hold is laid out chunk by chunk in a temporary one,
+so that rows can be taken in any order.
 """
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,16 +158,18 @@ def _laid_out(chunks: Iterator[np.ndarray], shape: tuple[int, ...], dtype: np.dt
     Raises:
         DatasetError: there is no room.
     """
-    folder = tempfile.TemporaryDirectory(prefix="ppvae-rows-")
-    path = Path(folder.name) / "rows"
+    folder = tempfile.mkdtemp(prefix="ppvae-rows-")
+    path = Path(folder) / "rows"
     try:
         with path.open("wb") as file:
             for chunk in chunks:
                 file.write(np.ascontiguousarray(chunk, dtype=dtype).data)
     except OSError as error:
-        folder.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
         raise DatasetError(
-            f"the rows of {what} could not be laid out in {folder.name} ({error.strerror or error}): name a folder "
+            f"the rows of {what} could not be laid out in {folder} ({error.strerror or error}): name a folder "
             "with room for them by the environment variable TMPDIR, or save them as a .npy."
         ) from error
-    return Stored(path, shape, dtype, owner=folder)
+    stored = Stored(path, shape, dtype)
+    weakref.finalize(stored, shutil.rmtree, folder, ignore_errors=True)
+    return stored

@@ -46,9 +46,9 @@ def load_dataset(
 
     A file is ``.npy``, ``.npz``, ``.csv``, ``.tsv``, ``.parquet`` or ``.zarr`` and holds numbers whose first dimension
     counts the data; more dimensions than two are flattened, and an array of one dimension is N data of one number each.
-    An ``.npz`` holds one array, or ``x``, or the three arrays ``train``, ``validation`` (or ``valid``) and ``test``; what
-    it holds beside ``x`` or these three is context. Of a text table the separator, a decimal comma, the header and an
-    index column are found out. Missing values (NaN; an empty cell or NA in a table) are read as NaN, for a pair that
+    An ``.npz`` holds one array, or ``x``, or the three arrays ``train``, ``validation`` (or ``valid``) and ``test``;
+    what it holds beside ``x`` or these three is context. Of a text table the separator, a decimal comma, the header and
+    an index column are found out. Missing values (NaN; an empty cell or NA in a table) are read as NaN, for a pair that
     leaves them out. Data that are not divided are split by ``seed``, and what has as many rows with them.
 
     A ``.npy``, ``.parquet`` or ``.zarr`` file, an ``np.memmap`` or a torch ``Dataset`` of more than 200 000 rows or

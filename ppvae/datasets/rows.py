@@ -30,14 +30,12 @@ class Stored:
         shape: ``(num_data, ...)``.
         dtype: of its numbers.
         offset: where the first number stands, in bytes.
-        owner: what removes the file when nothing needs it any more; None for a user's own.
     """
 
     path: Path
     shape: tuple[int, ...]
     dtype: np.dtype
     offset: int = 0
-    owner: Any = None
 
     @property
     def width(self) -> int:
