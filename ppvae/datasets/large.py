@@ -74,6 +74,7 @@ def _looked_at(stored: Stored, what: str, held_out: list[Tensor], train: Tensor)
     missing, first, largest = 0, None, -np.inf
     trains = torch.zeros(stored.shape[0], dtype=torch.bool)
     trains[train] = True
+    looked_for = [leakage.HeldOut(part) for part in held_out]
     found = [np.zeros(len(part), dtype=bool) for part in held_out]
     for start, values in stored.portions():
         rows = to_rows(values)
@@ -94,7 +95,7 @@ def _looked_at(stored: Stored, what: str, held_out: list[Tensor], train: Tensor)
             missing += int(nan.sum())
         largest = max(largest, float(rows.nan_to_num(-np.inf).max()))
         others = rows[trains[start : start + len(rows)]]
-        found = [old | leakage.which(others, part) for old, part in zip(found, held_out, strict=True)]
+        found = [old | each.among(others) for old, each in zip(found, looked_for, strict=True)]
     if missing == stored.shape[0] * stored.width:
         raise DataError(f"{what} holds nothing but missing values (NaN): give numbers.")
     told = f"{what} has {missing} missing value{'s' * (missing > 1)}, the first in row {first[0]}, column {first[1]} " \
