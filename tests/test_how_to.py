@@ -14,6 +14,7 @@ PAGES = [
     "mend_a_guide",
     "missing_values",
     "shared_latents",
+    "use_a_cluster",
     "use_a_trained_pair",
     "write_a_pair",
 ]
@@ -22,6 +23,8 @@ PAGES = [
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
 def test_the_blocks_of_a_page_run(repository, name, capsys):
+    if name == "use_a_cluster":
+        pytest.importorskip("distributed")
     torch.set_default_dtype(torch.float32)  # what a reader has; the fixture puts it back
     page = (repository / "docs" / "how_to" / f"{name}.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)

@@ -83,8 +83,8 @@ def _measured(run: SavedRun, how: Estimation) -> Measured:
         evidence: Evidence = computed(run, how.shards, importance_evidence, batch, num_particles=how.num_particles)
         return Measured(evidence, evidence, index)
     if how.method == "ais":
-        sizes = {"num_particles": how.num_chains, "num_distributions": how.num_distributions}
-        evidence = computed(run, how.shards, annealed_evidence, batch, **sizes)
+        chains, steps = how.num_chains, how.num_distributions
+        evidence = computed(run, how.shards, annealed_evidence, batch, num_chains=chains, num_distributions=steps)
     elif how.shards.sharded:
         evidence = computed(run, how.shards, estimate_evidence, batch, tolerance=how.tolerance)
     else:
@@ -102,7 +102,8 @@ def _to_tolerance(run: SavedRun, how: Estimation) -> Measured:
         index = None if run.data.unit == "data set" else torch.arange(len(run.x))
         return Measured(_with_draws(evidence, draws), draws, index)
     limit = None if how.eval_minutes is None else 60 * how.eval_minutes
-    blocks, found, done = [], list[Evidence](), list[Tensor]()
+    blocks: list[tuple[Evidence, Evidence, Tensor]] = []
+    found, done = list[Evidence](), list[Tensor]()
     started, num_done = time.monotonic(), 0
 
     def with_draws() -> None:
@@ -132,9 +133,10 @@ def _to_tolerance(run: SavedRun, how: Estimation) -> Measured:
             bar.advance(len(index), "" if limit is None else f"ends after {how.eval_minutes:g} min at the latest")
     if done:
         with_draws()
-    evidences, draws_of, rows = zip(*blocks, strict=True)
-    order = torch.cat(rows).argsort()
-    return Measured(*(type(b[0]).concatenate(b).rows(order) for b in (evidences, draws_of)), torch.cat(rows)[order])
+    rows = torch.cat([block[2] for block in blocks])
+    order = rows.argsort()
+    whole, drawn = (type(blocks[0][i]).concatenate([b[i] for b in blocks]).rows(order) for i in (0, 1))
+    return Measured(whole, drawn, rows[order])
 
 
 def _portions(num_data: int) -> Iterator[Tensor]:
