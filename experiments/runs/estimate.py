@@ -135,8 +135,9 @@ def _to_tolerance(run: SavedRun, how: Estimation) -> Measured:
         with_draws()
     rows = torch.cat([block[2] for block in blocks])
     order = rows.argsort()
-    whole, drawn = (type(blocks[0][i]).concatenate([b[i] for b in blocks]).rows(order) for i in (0, 1))
-    return Measured(whole, drawn, rows[order])
+    evidences, drawn = [block[0] for block in blocks], [block[1] for block in blocks]
+    whole = type(evidences[0]).concatenate(evidences).rows(order)
+    return Measured(whole, type(drawn[0]).concatenate(drawn).rows(order), rows[order])
 
 
 def _portions(num_data: int) -> Iterator[Tensor]:

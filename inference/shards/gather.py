@@ -55,15 +55,15 @@ def gather(
                         flying[executor.submit(run_task, task(number))] = number
                     for future in first_done(list(flying)):
                         number = flying[future]
-                        error, content = _outcome(future)
+                        outcome = _outcome(future)
                         del flying[future]
-                        if content is not None:
-                            keep(number, content)
+                        if isinstance(outcome, bytes):
+                            keep(number, outcome)
                             kept += 1
                             continue
                         failures[number] += 1
-                        if isinstance(error, PpvaeError) or failures[number] >= ATTEMPTS:
-                            failed[number] = error
+                        if isinstance(outcome, PpvaeError) or failures[number] >= ATTEMPTS:
+                            failed[number] = outcome
                         else:
                             todo.append(number)
             except BrokenExecutor as error:
@@ -82,14 +82,15 @@ def gather(
     return failed
 
 
-def _outcome(future: Any) -> tuple[BaseException, None] | tuple[None, bytes]:
+def _outcome(future: Any) -> BaseException | bytes:
     """The error or the result of a future; that its executor broke is raised."""
     try:
-        return None, future.result()
+        found: bytes = future.result()
+        return found
     except BrokenExecutor:
         raise
     except Exception as error:
-        return error, None
+        return error
 
 
 def _few(numbers: list[int]) -> str:

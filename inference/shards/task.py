@@ -115,7 +115,7 @@ def _own_modules(things: tuple[Any, ...]) -> list[ModuleType]:
     """The modules of programs that are no part of an installed package: a worker may not have them."""
     programs = [thing.program for thing in things if isinstance(thing, Trained)]
     kinds = [kind for program in programs for kind in type(owner(program)).__mro__]
-    names = {getattr(thing, "__module__", None) for thing in (*programs, *kinds)} - {None, "__main__"}
+    names = {str(getattr(thing, "__module__", "")) for thing in (*programs, *kinds)} - {"__main__"}
     installed = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
     found = [sys.modules[name] for name in sorted(names) if name in sys.modules]
     files = {module: getattr(module, "__file__", None) or installed[0] for module in found}

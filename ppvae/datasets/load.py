@@ -223,4 +223,4 @@ def _standardised(data: Dataset, what: str) -> Dataset:
         "ELBO are those of x in its own units, with the Jacobian −Σ log s in them; pictures show x standardised."
     )
     parts = {part: changed(getattr(data, part), units.apply) for part in PARTS}
-    return replace(data, **parts, standardisation=units, notes=(*data.notes, note))  # type: ignore[arg-type]
+    return replace(data, **parts, standardisation=units, notes=(*data.notes, note))

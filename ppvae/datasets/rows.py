@@ -1,10 +1,11 @@
 """Rows that stay in their file, and are read when they are asked for.
 
-A file is mapped for the time of one reading only, so that what was read of it is no part of the memory afterwards.
+Rows are read and not mapped: the pages of a mapped file count as memory, and those around each row with them.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from ppvae.errors import DatasetError
 
 from .arrays import to_rows
 
@@ -43,9 +46,29 @@ class Stored:
         return prod(self.shape[1:])
 
     def read(self, index: slice | np.ndarray) -> np.ndarray:
-        """Some rows, copied into memory."""
-        mapped = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
-        return np.array(mapped[index])
+        """Some rows.
+
+        Raises:
+            DatasetError: the file is gone, or shorter than it was.
+        """
+        size = self.width * self.dtype.itemsize
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                if isinstance(index, slice):
+                    start, stop, step = index.indices(self.shape[0])
+                    if step == 1:
+                        count = max(stop - start, 0)
+                        found = np.fromfile(file, self.dtype, count * self.width, offset=self.offset + start * size)
+                        return found.reshape(count, *self.shape[1:])
+                    index = np.arange(start, stop, step)
+                found = np.empty((len(index), *self.shape[1:]), self.dtype)
+                rows = found.reshape(len(index), self.width).view(np.uint8)
+                for row, number in zip(rows, index.tolist(), strict=True):
+                    if os.preadv(file.fileno(), [row], self.offset + number * size) != size:
+                        raise ValueError("it has ended")
+                return found
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"the rows of {self.path} cannot be read any more ({error}): put it back.") from error
 
     def portions(self) -> Iterator[tuple[int, np.ndarray]]:
         """All rows in their order, so many at a time as fit a small budget, each time with the number of the first."""
@@ -104,6 +127,7 @@ class Rows:
     def __getitem__(self, index: Any) -> Tensor:
         if isinstance(index, Tensor):
             index = index.cpu()
+        found: slice | np.ndarray
         if self.numbers is not None:
             found = self.numbers[index].numpy()
         else:
