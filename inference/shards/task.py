@@ -203,4 +203,5 @@ def _default_type(dtype: torch.dtype) -> Iterator[None]:
 
 def cut(x: Any, context: tuple[Any, ...], by_row: tuple[bool, ...], rows: slice) -> Batch:
     """``(x, *context)`` of some rows; ``x`` may be what gives a tensor for a slice."""
-    return (x[rows], *(value[rows] if mine else value for value, mine in zip(context, by_row, strict=True)))
+    # Copies: a view is pickled with all of the tensor that it shows a part of.
+    return (x[rows].clone(), *(v[rows].clone() if mine else v for v, mine in zip(context, by_row, strict=True)))

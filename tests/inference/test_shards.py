@@ -56,14 +56,15 @@ class Counted(Executor):
     def __init__(self, breaks_at=()):
         self.count, self.breaks_at = 0, breaks_at
 
-    def submit(self, function, *arguments):
+    def submit(self, function, task):
         self.count += 1
+        self.sent = len(task.data)
         future = Future()
         if self.count in self.breaks_at:
             future.set_exception(BrokenExecutor("a worker died"))
             return future
         try:
-            future.set_result(function(*arguments))
+            future.set_result(function(task))
         except Exception as error:
             future.set_exception(error)
         return future
@@ -267,6 +268,15 @@ def test_context_by_row_is_cut_and_what_all_share_is_not(tmp_path):
     lower, upper = found.interval(0.9999)
     truth = dist.Normal(offset, 2**0.5).log_prob(x)
     assert ((lower < truth) & (truth < upper)).all()
+
+
+def test_a_shard_is_sent_its_own_data_alone(tmp_path):
+    pair, _ = pair_and_data()
+    counted = Counted()
+    x = torch.randn(100_000, 3)[:20]
+    options = {"num_particles": 5, "shard_size": 10, "progress": False, "directory": tmp_path}
+    in_shards(importance_evidence, pair.model, pair.guide, x, executor=counted, **options)
+    assert counted.sent < 2000
 
 
 def test_a_data_set_that_is_one_unit_is_one_shard(tmp_path):
