@@ -18,6 +18,7 @@ from .posterior import (
     to_datatree,
 )
 from .prediction import Embedding, Prediction, TrainedPair, decode, embed, impute, interpolate, reconstruct, sample
+from .shards import in_shards
 from .svi import (
     IWAE,
     STL,
@@ -88,6 +89,7 @@ __all__ = [
     "guide_quality",
     "importance_evidence",
     "impute",
+    "in_shards",
     "interpolate",
     "latent_units",
     "log_weights",

@@ -28,10 +28,15 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         RunError: the folder cannot be written.
     """
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(checkpoint_content(state))
+
+
+def checkpoint_content(state: dict[str, Any]) -> bytes:
+    """The content of the file that :func:`write_checkpoint` writes."""
     content = io.BytesIO()  # torch's own writer hides that a disk is full
     torch.save({"format": FORMAT, **state}, content)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
+    return content.getvalue()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -203,6 +203,7 @@ FLOORS = {
     "posterior": 4,
     "gap": 4,
     "prediction": 5,
+    "shards": 5,
     "svi": 6,
     "mending": 7,
     "scikit_learn": 7,
@@ -394,8 +395,13 @@ WORDS = {
     "memory_mb": "budget in MiB for one pass of the pair",
     "progress": "show a progress bar with the time that remains",
 }
-# A training always has a seed; the surgery takes no context; a column's stability is of no pair.
-OTHER_WORDS = {"fit": {"seed"}, "elbo_surgery": {"model", "guide", "x"}, "column_stability": {"x"}}
+# A training always has a seed, and so have shards; the surgery takes no context; a column's stability is of no pair.
+OTHER_WORDS = {
+    "fit": {"seed"},
+    "in_shards": {"seed"},
+    "elbo_surgery": {"model", "guide", "x"},
+    "column_stability": {"x"},
+}
 
 
 def other_words(docstring: str) -> dict[str, str]:

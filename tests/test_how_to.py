@@ -15,6 +15,7 @@ PAGES = [
     "missing_values",
     "shared_latents",
     "train_on_several_processes",
+    "use_a_cluster",
     "use_a_trained_pair",
     "write_a_pair",
 ]
@@ -23,6 +24,8 @@ PAGES = [
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
 def test_the_blocks_of_a_page_run(repository, name, capsys):
+    if name == "use_a_cluster":
+        pytest.importorskip("distributed")
     torch.set_default_dtype(torch.float32)  # what a reader has; the fixture puts it back
     page = (repository / "docs" / "how_to" / f"{name}.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)

@@ -40,6 +40,7 @@ from .command_options import AssessOptions
 from .posterior_draws import draw_sets
 from .saved_run import SavedRun, load_run
 from .section import Section, check_evaluated, write_section
+from .sharded import computed
 
 DOES_NOT_APPLY = "does not apply to this pair"
 WORDS_OF = {
@@ -71,7 +72,7 @@ def assess_run(directory: RunDirectory, options: AssessOptions, *, command: str 
     steps: dict[str, Callable[[], dict[str, Any]]] = {
         "latent_units": lambda: _assess_units(run, common),
         "calibration": lambda: _assess_calibration(run, options.num_simulations, common),
-        "quality": lambda: _assess_quality(run, options.num_data, common, started),
+        "quality": lambda: _assess_quality(run, options, common, started),
     }
     try:
         units, calibration, quality = _all_that_apply(run, steps, common)
@@ -155,7 +156,7 @@ def _collapse_reasons(run: SavedRun, units: LatentUnits) -> list[str]:
     pair = run.pair
     if not isinstance(pair, LinearGaussian):
         return []
-    stability = column_stability(pair.weight, (2 * pair.log_noise_scale).exp(), run.data.data.train.to(pair.weight))
+    stability = column_stability(pair.weight, (2 * pair.log_noise_scale).exp(), run.data.data.some().to(pair.weight))
     collapsed = [j for j, verdict in enumerate(units.verdict) if verdict == "collapsed"]
     return [f"{units.label[j]} has collapsed: {stability.reason(j)}" for j in collapsed]
 
@@ -180,10 +181,10 @@ def _assess_calibration(run: SavedRun, num_simulations: int, common: dict[str, A
     return section
 
 
-def _assess_quality(run: SavedRun, num_data: int, common: dict[str, Any], started: float) -> dict[str, Any]:
+def _assess_quality(run: SavedRun, options: AssessOptions, common: dict[str, Any], started: float) -> dict[str, Any]:
     model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
-    x, numbers = run.some(num_data), _data_numbers(run, num_data)
-    reference = sample_posterior(model, guide, x, seed=seed, progress=True)
+    x, numbers = run.some(options.num_data), _data_numbers(run, options.num_data)
+    reference = computed(run, options, sample_posterior, x)
     quality = guide_quality(model, guide, x, reference, seed=seed, progress=True)
     draws = draw_sets(run, x, reference, numbers)
     run.directory.write_netcdf("reference", draws.reference)

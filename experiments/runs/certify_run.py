@@ -14,6 +14,7 @@ from .command_options import CertifyOptions
 from .own_units import log_jacobian
 from .saved_run import load_run
 from .section import Section, check_evaluated, write_section
+from .sharded import computed
 
 # The value of `split` for which data are drawn from the model.
 MODEL = "model"
@@ -34,19 +35,18 @@ def certify_run(directory: RunDirectory, options: CertifyOptions, *, command: st
     check_evaluated(directory)
     simulated = options.split == MODEL
     run = load_run(directory, split=None if simulated else options.split, max_eval=options.num_data, seed=options.seed)
-    data: dict[str, Any] = {"like": run.batch} if simulated else {"x": run.batch}
     started = time.monotonic()
-    certificate = certify(
-        run.pair.model,
-        run.pair.guide,
-        **data,
+    certificate: Certificate = computed(
+        run,
+        options,
+        certify,
+        run.batch,
+        like=simulated,
         confidence=options.confidence,
         width=options.width,
         sampling=Sampling(
             start=options.start, num_chains=options.num_chains, max_distributions=options.max_distributions
         ),
-        seed=run.settings.seed,
-        progress=True,
     )
     certificate = certificate.shifted(log_jacobian(run.data, run.x if run.data.unit == "data set" else certificate.x))
     split = MODEL if simulated else run.split

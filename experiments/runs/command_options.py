@@ -18,7 +18,35 @@ Split = Literal["test", "validation"]  # None takes the test data, or all where 
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
+class ShardOptions:
+    """Who computes: this process, or several by shards that are kept in the run directory.
+
+    Args:
+        workers: processes that compute shards of the data; null computes all at once in this process. The result has
+            the same bits with any number of them, and the same command goes on where it was interrupted.
+        executor: who computes the shards instead: tcp://host:8786, the address of a Dask scheduler; slurm; or
+            module:function, which returns a concurrent.futures.Executor.
+        shard_size: data in a shard.
+    """
+
+    workers: int | None = None
+    executor: str | None = None
+    shard_size: int = 100
+
+    @property
+    def sharded(self) -> bool:
+        """Whether shards were asked for."""
+        return self.workers is not None or self.executor is not None
+
+    def check(self) -> None:
+        """Raise OptionError where a count cannot be used."""
+        check_count("shard_size", self.shard_size)
+        if self.workers is not None:
+            check_count("workers", self.workers)
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(ShardOptions):
     """How log p(x) of an earlier run is estimated again.
 
     Args:
@@ -47,12 +75,15 @@ class EvaluateOptions:
 
     def check(self) -> None:
         """Raise OptionError where a number cannot be used; the others are checked with the settings of the run."""
+        super().check()
         check_count("num_chains", self.num_chains)
         check_count("num_distributions", self.num_distributions)
+        if self.sharded and self.eval_minutes is not None:
+            raise OptionError("eval_minutes has no meaning for shards, all of which are computed: give max_eval.")
 
 
 @dataclass(frozen=True)
-class CertifyOptions:
+class CertifyOptions(ShardOptions):
     """How log p(x) of an earlier run is bounded from both sides.
 
     Args:
@@ -78,6 +109,7 @@ class CertifyOptions:
 
     def check(self) -> None:
         """Raise OptionError where a count cannot be used; inference checks the others."""
+        super().check()
         check_count("num_data", self.num_data)
 
 
@@ -132,7 +164,7 @@ class MendOptions:
 
 
 @dataclass(frozen=True)
-class AssessOptions:
+class AssessOptions(ShardOptions):
     """How the guide of an earlier run is assessed as a posterior.
 
     Args:
@@ -149,6 +181,7 @@ class AssessOptions:
 
     def check(self) -> None:
         """Raise OptionError where a count cannot be used."""
+        super().check()
         check_count("num_data", self.num_data)
         check_count("num_simulations", self.num_simulations, least=20)
 

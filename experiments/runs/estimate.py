@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -19,12 +19,16 @@ from ppvae.inference.evidence import with_elbo
 from ppvae.progress import Progress
 from ppvae.storage import Method
 
+from .command_options import ShardOptions
 from .own_units import of_evidence
 from .run_data import Batch
 from .saved_run import SavedRun
+from .sharded import computed
 
 # Data of the first portions, which tell how long the others take, and of the others.
 FIRST_PORTIONS, PORTION = (5, 45), 100
+# Data that get their draws of the guide together.
+BLOCK = 2000
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Estimation:
         eval_minutes: of auto, after which no further data are measured; None measures all.
         num_chains: of ais, per datum.
         num_distributions: of ais, from the guide to the posterior.
+        shards: who computes; in shards all data are measured, whatever the time.
     """
 
     method: Method
@@ -46,6 +51,7 @@ class Estimation:
     eval_minutes: float | None
     num_chains: int = 32
     num_distributions: int = 200
+    shards: ShardOptions = field(default_factory=ShardOptions)
 
 
 @dataclass(frozen=True)
@@ -72,45 +78,66 @@ def measure(run: SavedRun, how: Estimation) -> Measured:
 
 
 def _measured(run: SavedRun, how: Estimation) -> Measured:
-    model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
     batch, index = run.batch, None if run.data.unit == "data set" else torch.arange(len(run.x))
     if how.method == "importance":
-        evidence: Evidence = importance_evidence(model, guide, batch, how.num_particles, seed=seed, progress=True)
+        evidence: Evidence = computed(run, how.shards, importance_evidence, batch, num_particles=how.num_particles)
         return Measured(evidence, evidence, index)
     if how.method == "ais":
-        evidence = annealed_evidence(
-            model, guide, batch, how.num_chains, how.num_distributions, seed=seed, progress=True
-        )
+        chains, steps = how.num_chains, how.num_distributions
+        evidence = computed(run, how.shards, annealed_evidence, batch, num_chains=chains, num_distributions=steps)
+    elif how.shards.sharded:
+        evidence = computed(run, how.shards, estimate_evidence, batch, tolerance=how.tolerance)
     else:
-        evidence, index = _to_tolerance(run, how)
-        batch = batch if index is None else run.data.rows(batch, index)
-    draws = importance_evidence(model, guide, batch, how.num_particles, seed=seed)
+        return _to_tolerance(run, how)
+    draws: Evidence = computed(run, how.shards, importance_evidence, batch, num_particles=how.num_particles)
     return Measured(_with_draws(evidence, draws), draws, index)
 
 
-def _to_tolerance(run: SavedRun, how: Estimation) -> tuple[Evidence, Tensor | None]:
-    """The evidence to a tolerance of as many data as there is time for, and which they are."""
+def _to_tolerance(run: SavedRun, how: Estimation) -> Measured:
+    """The evidence to a tolerance of as many data as there is time for, and draws of the guide for the same data."""
     model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
     if not run.data.data.divided:
         evidence = estimate_evidence(model, guide, run.batch, tolerance=how.tolerance, seed=seed, progress=True)
-        return evidence, None if run.data.unit == "data set" else torch.arange(len(run.x))
+        draws = importance_evidence(model, guide, run.batch, how.num_particles, seed=seed)
+        index = None if run.data.unit == "data set" else torch.arange(len(run.x))
+        return Measured(_with_draws(evidence, draws), draws, index)
     limit = None if how.eval_minutes is None else 60 * how.eval_minutes
-    found: list[Evidence] = []
-    done: list[Tensor] = []
-    started = time.monotonic()
+    blocks: list[tuple[Evidence, Evidence, Tensor]] = []
+    found, done = list[Evidence](), list[Tensor]()
+    started, num_done = time.monotonic(), 0
+
+    def with_draws() -> None:
+        """Give the data of a block, in the order of their rows, their draws of the guide."""
+        index = torch.cat(done)
+        order = index.argsort()
+        batch = run.data.rows(run.batch, index[order])
+        draws = importance_evidence(model, guide, batch, how.num_particles, seed=(seed + len(blocks)) % 2**32)
+        evidence = type(found[0]).concatenate(found).rows(order)
+        blocks.append((_with_draws(evidence, draws), draws, index[order]))
+        found.clear()
+        done.clear()
+
     with Progress("log p(x)", len(run.x), "data") as bar:
         for number, index in enumerate(_portions(len(run.x))):
-            used, measured = time.monotonic() - started, sum(len(i) for i in done)
-            if limit is not None and done and used * (1 + len(index) / measured) > limit:
+            used = time.monotonic() - started
+            if limit is not None and num_done and used * (1 + len(index) / num_done) > limit:
                 break
             portion: Batch = run.data.rows(run.batch, index)
             found.append(
                 estimate_evidence(model, guide, portion, tolerance=how.tolerance, seed=(seed + number) % 2**32)
             )
             done.append(index)
+            num_done += len(index)
+            if sum(map(len, done)) >= BLOCK:  # so that the time of their draws is counted too
+                with_draws()
             bar.advance(len(index), "" if limit is None else f"ends after {how.eval_minutes:g} min at the latest")
-    order = torch.cat(done).argsort()
-    return type(found[0]).concatenate(found).rows(order), torch.cat(done)[order]
+    if done:
+        with_draws()
+    rows = torch.cat([block[2] for block in blocks])
+    order = rows.argsort()
+    evidences, drawn = [block[0] for block in blocks], [block[1] for block in blocks]
+    whole = type(evidences[0]).concatenate(evidences).rows(order)
+    return Measured(whole, type(drawn[0]).concatenate(drawn).rows(order), rows[order])
 
 
 def _portions(num_data: int) -> Iterator[Tensor]:

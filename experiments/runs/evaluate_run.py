@@ -117,6 +117,7 @@ def evaluate_run(directory: RunDirectory, options: EvaluateOptions, *, command: 
         options.eval_minutes,
         options.num_chains,
         options.num_distributions,
+        options,
     )
     return write_evaluation(run, how, command)
 

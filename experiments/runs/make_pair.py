@@ -79,7 +79,7 @@ def _as_given(target: Any, settings: Settings) -> Any:
 
 
 def _instance(target: type, settings: Settings, data: Dataset) -> Any:
-    x = data.draw(data.train)
+    x = data.draw(data.some())
     for_data = getattr(target, "for_data", None)
     accepted = _parameters(target) | (_parameters(for_data) if for_data else {})
     args = dict(settings.pair_args)
@@ -131,9 +131,10 @@ def _check_support(likelihood: Any, x: Tensor, data: Dataset) -> None:
     """All data, in training form, must lie in the likelihood's support, but for missing values."""
     if not hasattr(likelihood, "check"):
         return
-    for part, rows in (("training", x), ("validation", data.validation), ("test", data.test)):
+    parts = (("training", data.portions("train") if data.streams else [x]), ("validation", [data.validation]))
+    for part, rows in ((part, rows) for part, each in (*parts, ("test", [data.test])) for rows in each):
         try:
-            likelihood.check(without_missing(rows))
+            likelihood.check(without_missing(data.draw(rows) if data.streams and part == "training" else rows))
         except DataError as error:
             raise DataError(f"in the {part} part of {data.name}, {error}") from error
 

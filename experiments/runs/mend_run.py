@@ -64,6 +64,8 @@ def mend_run(directory: RunDirectory, options: MendOptions, *, command: str = ""
 def _typed(data: Dataset, dtype: torch.dtype) -> Dataset:
     """The data in the type of the trained parameters; whole numbers stay what they are."""
 
+    data = data.sampled()
+
     def cast(values: Tensor) -> Tensor:
         return values.to(dtype) if values.is_floating_point() else values
 

@@ -31,6 +31,7 @@ def made_pair(settings: Settings, data: Dataset) -> Any:
         return make_pair(settings, data)
     except DataError as error:
         if data.missing:
+            data = data.sampled()
             filled: dict[str, Any] = {part: without_missing(getattr(data, part)) for part in PARTS}
             make_pair(settings, replace(data, **filled))
             raise refusal(data, settings.pair) from error
@@ -39,12 +40,14 @@ def made_pair(settings: Settings, data: Dataset) -> Any:
 
 def remark(data: Dataset, pair: Pair) -> str:
     """What log p(x) is of where values are missing, a sentence; empty where none are."""
-    values = torch.cat([getattr(data, part).flatten() for part in PARTS])
-    missing = int(values.isnan().sum())
+    if data.streams and not data.missing:  # all rows were looked at when they were found
+        return ""
+    rows = [rows for part in PARTS for rows in data.portions(part)]
+    missing, count = sum(int(one.isnan().sum()) for one in rows), sum(one.numel() for one in rows)
     if not missing or any(finding.code == "missing-scored" for finding in pair.structure.otherwise):  # says it itself
         return ""
     return (
-        f"{missing} of the {len(values)} values of {data.name} are missing: the pair leaves them out, and log p(x) is "
+        f"{missing} of the {count} values of {data.name} are missing: the pair leaves them out, and log p(x) is "
         "that of the values that are there."
     )
 

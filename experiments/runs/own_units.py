@@ -47,6 +47,6 @@ def of_history(run_data: RunData, history: list[dict[str, float]]) -> list[dict[
     data = run_data.data
     if data.standardisation is None:
         return history
-    parts = {"elbo": data.train, "validation_elbo": data.validation}
+    parts = {"elbo": data.some(), "validation_elbo": data.validation}
     added = {name: float(log_jacobian(run_data, x).mean()) for name, x in parts.items() if len(x)}
     return [{name: value + added.get(name, 0.0) for name, value in row.items()} for row in history]

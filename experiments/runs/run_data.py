@@ -35,6 +35,8 @@ Unit = Literal["datum", "data set"]
 TRAINING = "training"
 # So many data are not divided before the check of a pair that fails: it may run on all of them only.
 FEW_DATA = 1000
+# Of data that are not held in memory, so many show what is cut.
+NUM_SHOWN = 2000
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,10 @@ class RunData:
         """The labels of :meth:`batch` in words; None where there are none."""
         return self.data.label_words(*self._place(part, most))
 
+    def example(self) -> Batch:
+        """``(x, *context)`` of the training data; of some of them where they are not held in memory."""
+        return self.data.batch("train", slice(NUM_SHOWN) if self.data.streams else slice(None))
+
     def some(self, batch: Batch, most: int) -> Batch:
         """So many at most of the data of a batch, evenly spaced, where they can be cut."""
         if not self.data.divided:
@@ -151,7 +157,7 @@ def _takes_rows(pair: Any) -> bool:
 
 def _arranged(pair: Any, data: Dataset, settings: Settings) -> RunData:
     """The data cut as the pair allows; a pair that fails is left to the check of its contract."""
-    whole = data.undivided()
+    whole = _shown(data)
     x, *context = whole.batch("train")
     # What an earlier pair has left in Pyro's store is none of this one's.
     with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope():
@@ -164,7 +170,12 @@ def _arranged(pair: Any, data: Dataset, settings: Settings) -> RunData:
             missing_values.check_cause(pair, (x, *context), data, settings.pair, error)
             if isinstance(error, FailedRun):
                 _check_rows(data, error)
-            return RunData(whole if len(x) <= FEW_DATA else data, understood=False)
+            return RunData(whole if len(x) <= FEW_DATA and not data.streams else data, understood=False)
+    if not divisible and data.streams:
+        raise OptionError(
+            f"{settings.pair} runs on all data at once only, and {data.name} is too large to be held in memory: give "
+            "fewer rows, or a pair that can be run on some of the data."
+        )
     if not divisible:
         return RunData(whole, unit, missing=missing)
     parts = []
@@ -176,6 +187,19 @@ def _arranged(pair: Any, data: Dataset, settings: Settings) -> RunData:
             )
         parts.append(replace(one, by_row=own))
     return RunData(replace(data, context=tuple(parts)), missing=missing)
+
+
+def _shown(data: Dataset) -> Dataset:
+    """All data as the training part; of data that stream some, as if there were no others."""
+    if not data.streams:
+        return data.undivided()
+    some = data.sampled(NUM_SHOWN)
+    (x, *context), rows = some.batch("train"), torch.arange(len(some.train))
+    of_rows = [replace(one, values=values) for one, values in zip(some.context, context, strict=True)]
+    none = {"validation": rows[:0], "test": rows[:0]}
+    return replace(
+        some, context=tuple(of_rows), train=x, validation=x[:0], test=x[:0], rows={"train": rows, **none}, labels=None
+    )
 
 
 def _check_rows(data: Dataset, error: FailedRun) -> None:

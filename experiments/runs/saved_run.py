@@ -87,7 +87,7 @@ def load_run(directory: RunDirectory, *, split: str | None = None, **overrides: 
     part = data.part(split)
     if isinstance(pair, torch.nn.Module):
         pair.to(device)
-    checkpoint = load_parameters(directory.checkpoint, pair.model, pair.guide, _moved(data.batch("train"), device))
+    checkpoint = load_parameters(directory.checkpoint, pair.model, pair.guide, _moved(data.example(), device))
     stopped = saved_summary(directory).get("training", {}).get("stopped", "unfinished")
     training = training_summary(
         of_history(data, checkpoint["history"]), checkpoint["steps"], checkpoint["seconds"], stopped

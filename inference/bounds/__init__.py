@@ -2,5 +2,6 @@
 
 from .certificate import Certificate
 from .certify import certify
+from .pooling import pooled
 
-__all__ = ["Certificate", "certify"]
+__all__ = ["Certificate", "certify", "pooled"]

@@ -59,6 +59,9 @@ class Certificate(Summarised):
         num_chains: chains per datum, or draws where there is one distribution.
         num_distributions: from the start to the posterior; 1 is plain importance sampling.
         transitions: of all chains, those by which the settings were chosen among them.
+        num_groups: into how many groups the weights of a datum are split for ``mean_lower``.
+        tangents: of real data, what ``mean_upper`` is made of: ``(3, num_data)``, see
+            :func:`ppvae.inference.bounds.tangent.mean_parts`; else empty.
         notes: what a reader of any number of the pair must be told.
     """
 
@@ -83,6 +86,8 @@ class Certificate(Summarised):
     num_chains: int = 0
     num_distributions: int = 0
     transitions: int = 0
+    num_groups: int = 1
+    tangents: Tensor = field(default_factory=lambda: torch.empty(3, 0, dtype=torch.float64))
     notes: tuple[str, ...] = ()
 
     @property

@@ -44,7 +44,7 @@ from .certificate import Certificate
 from .chosen_effort import TAIL_LIMIT, Certification, Choice, chosen_for_drawn, chosen_for_given, doubt_of_own
 from .markov import Sandwich, margin, sandwich
 from .second_looks import look_at_twins, look_from_the_prior
-from .tangent import mean_upper, upper
+from .tangent import end_of_mean, mean_parts, upper
 
 
 def certify(
@@ -207,10 +207,12 @@ def _real(job: Certification, pair: Pair) -> Certificate:
         spent += more
     known = (k_hat < TAIL_LIMIT) if not doubt else torch.zeros_like(k_hat, dtype=torch.bool)
     missed = 0 if found is None else int(found.in_modes.sum())
+    parts = mean_parts(log_w, k_hat)
     return Certificate(
         kind="real",
         upper=torch.where(known, upper(log_w, job.risk, k_hat), math.inf),
-        mean_upper=math.inf if doubt else mean_upper(log_w, job.risk, k_hat),
+        mean_upper=math.inf if doubt else end_of_mean(parts, job.risk),
+        tangents=parts,
         pareto_k=k_hat,
         least_width=job.least_width(num_data, real=True),
         num_twins=num_twins,
@@ -242,4 +244,5 @@ def _common(job: Certification, sides: Sandwich, x: Tensor, settings: Choice) ->
         "start": job.bridge.start,
         "num_chains": settings.effort.num_chains,
         "num_distributions": settings.effort.num_distributions,
+        "num_groups": settings.groups.mean,
     }

@@ -84,14 +84,25 @@ def mean_upper(log_w: Tensor, risk: float, pareto_k: Tensor) -> float:
         risk: with which it may be exceeded, where the error holds.
         pareto_k: k̂ of each datum's weights, which enters where the data are few.
     """
+    return end_of_mean(mean_parts(log_w, pareto_k), risk)
+
+
+def mean_parts(log_w: Tensor, pareto_k: Tensor) -> Tensor:
+    """U, s² and the degrees of freedom of s² of every datum, ``(3, num_data)``, as they enter the mean's upper end."""
     few = log_w.shape[1] < ENOUGH_DATA
     batches = BATCHES_OF_ONE if few else HALVES
     variance = _variance(log_w, batches) * (_factor(pareto_k).square() if few else 1.0)
+    return torch.stack([tangent(log_w), variance, torch.full_like(variance, batches - 1)])
+
+
+def end_of_mean(parts: Tensor, risk: float) -> float:
+    """U + t SE of the mean over the data, from :func:`mean_parts`; +inf where it is not known."""
+    values, variance, freedoms = parts
     total = float(variance.sum())
     if not math.isfinite(total):
         return math.inf
-    freedom = total**2 / float((variance.square() / (batches - 1)).sum()) if total > 0 else math.inf
-    found = float(tangent(log_w).mean()) + _quantile(risk, freedom) * math.sqrt(total) / log_w.shape[1]
+    freedom = total**2 / float((variance.square() / freedoms).sum()) if total > 0 else math.inf
+    found = float(values.mean()) + _quantile(risk, freedom) * math.sqrt(total) / len(values)
     return math.inf if math.isnan(found) else found
 
 

@@ -2,7 +2,16 @@
 
 from .datatree import to_datatree
 from .quality import Quality, guide_quality
-from .reference import Posterior, sample_posterior
+from .reference import PER_DATUM, Posterior, sample_posterior
 from .surgery import Surgery, elbo_surgery
 
-__all__ = ["Posterior", "Quality", "Surgery", "elbo_surgery", "guide_quality", "sample_posterior", "to_datatree"]
+__all__ = [
+    "PER_DATUM",
+    "Posterior",
+    "Quality",
+    "Surgery",
+    "elbo_surgery",
+    "guide_quality",
+    "sample_posterior",
+    "to_datatree",
+]

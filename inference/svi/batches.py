@@ -15,10 +15,16 @@ from ppvae.errors import OptionError
 
 from ..pair import Arguments, Batch, Pair, as_batch, finite_batch
 
+# Of data that are read batch by batch, so many show how the programs run.
+NUM_SHOWN = 2000
+
 
 @dataclass(frozen=True)
 class Source:
     """The data of a training, in an order that depends on the seed and the epoch alone.
+
+    Where training rows are read from a file batch by batch, ``rows`` are these, ``data`` holds their numbers in their
+    place, and ``draw`` reads them.
 
     Attributes:
         data: all of them.
@@ -37,6 +43,7 @@ class Source:
     seed: int
     whole: bool = False
     share: slice = field(default_factory=lambda: slice(None))
+    rows: Any = None
 
     @staticmethod
     def of(data: Any, validation: Any, batch_size: int, seed: int) -> Source:
@@ -44,10 +51,25 @@ class Source:
         draw: Callable[[Tensor], Tensor] = lambda x: x  # noqa: E731
         if isinstance(data, Dataset):
             validation = data.batch("validation") if validation is None and len(data.validation) else validation
+            if data.streams:
+                return _streamed(data, validation, batch_size, seed)
             data, draw = data.batch("train"), data.draw
         batch = finite_batch(as_batch(data, "data"), "data")
         held_out = finite_batch(as_batch(validation, "validation"), "validation") if validation is not None else None
         return Source(Arguments.of(batch), held_out, draw, batch_size, seed)
+
+    @property
+    def shown(self) -> Batch:
+        """All data, or some where they are read from a file batch by batch: what shows how the programs run."""
+        if self.rows is None:
+            return (self.draw(self.data.batch[0]), *self.data.batch[1:])
+        some = self.data.rows(slice(NUM_SHOWN)).batch
+        return (self.draw(some[0]), *some[1:])
+
+    @property
+    def marks(self) -> Batch:
+        """What a checkpoint must agree with: the data, or some of them where they are read batch by batch."""
+        return (*self.data.batch, self.rows[:NUM_SHOWN]) if self.rows is not None else self.data.batch
 
     def cut_as(self, pair: Pair | None, share: slice) -> Source:
         """The source with its data cut as a pair's are; whole, where the pair runs on all data at once.
@@ -57,9 +79,14 @@ class Source:
             share: the rows of each batch that this process takes.
 
         Raises:
-            OptionError: there are several processes, and nothing to divide among them.
+            OptionError: there are several processes, and nothing to divide among them; or the data cannot be held.
         """
         if pair is None or not pair.divisible:
+            if self.rows is not None:
+                raise OptionError(
+                    "the pair runs on all data at once only, and these are too large to be held in memory: give fewer "
+                    "rows, or a pair that can be run on some of the data."
+                )
             if share != slice(None):
                 raise OptionError(
                     "compute asks for several processes, and this pair runs on all data at once: there is nothing to "
@@ -105,3 +132,19 @@ class Source:
         rows = order[number * self.batch_size : (number + 1) * self.batch_size][self.share]
         picked = self.data.batch if self.whole else self.data.rows(rows).batch
         return (self.draw(picked[0]), *picked[1:])
+
+
+def _streamed(data: Dataset, validation: Any, batch_size: int, seed: int) -> Source:
+    """The source of training rows that are read batch by batch: the numbers of the rows are cut in their place."""
+    own = [one.by_row for one in data.context]
+    numbers = data.rows["train"] if data.rows is not None else torch.arange(len(data.train))
+    values = [one.values[numbers] if mine else one.values for one, mine in zip(data.context, own, strict=True)]
+    held_out = validation if validation is not None else data.batch("validation")
+    return Source(
+        Arguments.of((torch.arange(len(data.train)), *values)),
+        finite_batch(as_batch(held_out, "validation"), "validation"),
+        lambda rows: data.draw(data.train[rows]),
+        batch_size,
+        seed,
+        rows=data.train,
+    )

@@ -81,8 +81,7 @@ class Training:
         for module in self.modules:
             place_module(fabric, module)
         with torch.no_grad(), buffers_kept(model, guide), generator_kept(), evaluation_mode(model, guide):
-            x, *context = source.data.batch
-            self.pair = trainable(model, guide, Arguments.of(self.to_device((source.draw(x), *context))))
+            self.pair = trainable(model, guide, Arguments.of(self.to_device(source.shown)))
         self.source = source.cut_as(self.pair, self.team.share)
         first = self.first_batch()
         with buffers_kept(model, guide):
@@ -211,7 +210,7 @@ class Training:
 
     def fingerprint(self, **options: Any) -> dict[str, str]:
         """What a checkpoint of this training must agree with."""
-        return fingerprint(self.parameters, self.source.data.batch, **options)
+        return fingerprint(self.parameters, self.source.marks, **options)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on."""

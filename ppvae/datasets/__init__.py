@@ -7,6 +7,7 @@ from .dataset import Dataset
 from .known import DATASETS
 from .load import BYTES, load_dataset
 from .program_arguments import column_names, program_arguments
+from .rows import Rows
 from .splits import FRACTIONS, Split
 from .standardise import Standardisation
 
@@ -17,6 +18,7 @@ __all__ = [
     "PARTS",
     "Context",
     "Dataset",
+    "Rows",
     "Split",
     "Standardisation",
     "column_names",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,10 +14,13 @@ from ppvae.errors import DataError
 from . import leakage
 from .arrangement import PARTS
 from .context import Context
+from .rows import Rows
 from .standardise import Standardisation
 
 # Grey validation and test pictures are binarised with this seed whatever the run's own, so that runs can be compared.
 BINARISATION_SEED = 20110411
+# Of training rows that stream, so many stand for all where all would have to be read.
+SHOWN = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +29,8 @@ class Dataset:
 
     Attributes:
         name: the data set's name, or the file's.
-        train: ``(num_train, num_features)``; for ``mnist`` the grey values in [0, 1] that :meth:`draw` binarises.
+        train: ``(num_train, num_features)``; for ``mnist`` the grey values in [0, 1] that :meth:`draw` binarises. Of
+            large data :class:`.rows.Rows`, which reads them from their file as they are asked for.
         validation: ``(num_validation, num_features)``, as the likelihood sees them.
         test: ``(num_test, num_features)``, as the likelihood sees them.
         event_shape: the shape of one datum before it was flattened, (8, 8) for the digits.
@@ -66,6 +72,30 @@ class Dataset:
     def divided(self) -> bool:
         """Whether there are data that are not trained on."""
         return len(self.test) > 0
+
+    @property
+    def streams(self) -> bool:
+        """Whether the training rows are read from a file as they are needed."""
+        return isinstance(self.train, Rows)
+
+    def some(self, most: int = SHOWN) -> Tensor:
+        """The training rows; of data that stream at most so many, evenly spaced."""
+        train: Any = self.train
+        return train.some(most) if self.streams else train
+
+    def portions(self, part: str) -> Iterator[Tensor]:
+        """All rows of a part, in pieces that fit a small memory where they stream."""
+        rows: Any = getattr(self, part)
+        yield from rows.portions() if isinstance(rows, Rows) else (rows,)
+
+    def sampled(self, most: int = SHOWN) -> Dataset:
+        """The data set itself, or one of some of its training rows in memory where they stream."""
+        if not self.streams:
+            return self
+        index = torch.linspace(0, len(self.train) - 1, min(most, len(self.train))).round().long()
+        rows = {**self._row_numbers(), "train": self._row_numbers()["train"][index]}
+        note = f"of the training data, which are not held in memory, {len(index)} are used here, evenly spaced."
+        return replace(self, train=self.train[index], rows=rows, notes=(*self.notes, note))
 
     @property
     def leakage(self) -> str:
@@ -120,7 +150,8 @@ class Dataset:
         """
         if self.total_count != 255 or self.missing:
             raise DataError(f"{self.name} holds no bytes 0 … 255: zeros and ones are drawn from such only.")
-        parts = {part: getattr(self, part) / self.total_count for part in PARTS}
+        largest = self.total_count
+        parts = {part: changed(getattr(self, part), lambda rows: rows / largest) for part in PARTS}
         for i, part in enumerate(PARTS[1:]):
             parts[part] = drawn_once(parts[part], BINARISATION_SEED + i)
         return replace(self, **parts, total_count=None, binarise=True)
@@ -147,6 +178,11 @@ class Dataset:
             The rows as the likelihood sees them, same shape; fresh draws use torch's global generator.
         """
         return torch.bernoulli(rows) if self.binarise else rows
+
+
+def changed(rows: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Rows with something done to each, now or when they are read."""
+    return rows.changed(change) if isinstance(rows, Rows) else change(rows)
 
 
 def drawn_once(grey: Tensor, seed: int) -> Tensor:

@@ -20,7 +20,29 @@ def duplicates(train: Tensor, held_out: Tensor) -> int:
     """
     if not len(train) or not len(held_out):
         return 0
-    return int(np.isin(_as_bytes(held_out), _as_bytes(train)).sum())
+    return int(HeldOut(held_out).among(train).sum())
+
+
+class HeldOut:
+    """Held-out rows that are looked for among training rows, which may come piece by piece.
+
+    Args:
+        rows: ``(num_held_out, ...)``.
+    """
+
+    def __init__(self, rows: Tensor) -> None:
+        self._rows = _comparable(rows)
+        self._keys = _keys(self._rows)
+
+    def among(self, train: Tensor) -> np.ndarray:
+        """For each held-out row whether some training row is equal to it, ``(num_held_out,)`` of bool."""
+        rows = _comparable(train)
+        keys = _keys(rows)
+        found: np.ndarray = np.isin(self._keys, keys)
+        if found.any():  # rows of one key may still differ
+            there = rows[np.isin(keys, self._keys)]
+            found[found] = np.isin(_as_bytes(self._rows[found]), _as_bytes(there))
+        return found
 
 
 def sentence(num_test: int, num_validation: int, of_test: int) -> str:
@@ -41,9 +63,21 @@ def sentence(num_test: int, num_validation: int, of_test: int) -> str:
     )
 
 
-def _as_bytes(rows: Tensor) -> np.ndarray:
-    """Each row as one value that can be compared."""
+def _comparable(rows: Tensor) -> np.ndarray:
+    """Rows whose bits are equal where they are."""
     flat = rows.reshape(len(rows), -1).cpu().numpy() + 0.0  # −0 is 0
     flat[np.isnan(flat)] = np.nan  # of which there are many kinds
-    flat = np.ascontiguousarray(flat)
+    return np.ascontiguousarray(flat)
+
+
+def _keys(flat: np.ndarray) -> np.ndarray:
+    """A whole number for each row, the same for equal rows: a sum of its bits with odd weights, modulo 2⁶⁴."""
+    bits = flat.view(np.uint32 if flat.dtype.itemsize == 4 else np.uint64)
+    weights = np.random.default_rng(0).integers(0, 2**63, bits.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    keys: np.ndarray = bits.astype(np.uint64) @ weights
+    return keys
+
+
+def _as_bytes(flat: np.ndarray) -> np.ndarray:
+    """Each row as one value that can be compared."""
     return flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1]))).reshape(-1)

@@ -14,15 +14,20 @@ from ppvae.errors import DataError
 from . import leakage
 from .arrangement import PARTS, Arranged, Roles, arrange
 from .context import contexts, of_columns
-from .dataset import Dataset
+from .dataset import Dataset, changed
 from .found import Found
 from .known import DATASETS, beside, by_name
+from .label_columns import NO_LABEL
+from .large import streamed
+from .large_sources import Large, large
 from .sources import find
 from .splits import Split, demand_three, parts_by_column, random_parts, stratified_parts, with_validation
 from .standardise import Standardisation
 
 # Counts that unsigned bytes hold, as pictures do; so large a value shows that they are no zeros and ones.
 BYTES, LEAST_OF_PICTURES = 255, 128
+# Training rows by which data that are not in memory are standardised; whichever they are, log p(x) has its Jacobian.
+STANDARDISED_BY = 100_000
 
 
 def load_dataset(
@@ -39,12 +44,16 @@ def load_dataset(
 ) -> Dataset:
     """A data set as rows in three parts, from a name, a file, or an object in memory.
 
-    A file is ``.npy``, ``.npz``, ``.csv``, ``.tsv`` or ``.parquet`` and holds numbers whose first dimension counts the
-    data; more dimensions than two are flattened, and an array of one dimension is N data of one number each. An
-    ``.npz`` holds one array, or ``x``, or the three arrays ``train``, ``validation`` (or ``valid``) and ``test``; what
-    it holds beside ``x`` or these three is context. Of a text table the separator, a decimal comma, the header and an
-    index column are found out. Missing values (NaN; an empty cell or NA in a table) are read as NaN, for a pair that
+    A file is ``.npy``, ``.npz``, ``.csv``, ``.tsv``, ``.parquet`` or ``.zarr`` and holds numbers whose first dimension
+    counts the data; more dimensions than two are flattened, and an array of one dimension is N data of one number each.
+    An ``.npz`` holds one array, or ``x``, or the three arrays ``train``, ``validation`` (or ``valid``) and ``test``;
+    what it holds beside ``x`` or these three is context. Of a text table the separator, a decimal comma, the header and
+    an index column are found out. Missing values (NaN; an empty cell or NA in a table) are read as NaN, for a pair that
     leaves them out. Data that are not divided are split by ``seed``, and what has as many rows with them.
+
+    A ``.npy``, ``.parquet`` or ``.zarr`` file, an ``np.memmap`` or a torch ``Dataset`` of more than 200 000 rows or
+    128 MiB is not read into memory: ``train`` is then :class:`Rows`, and 10 000 validation and test rows at most are
+    used.
 
     An object is a tensor, an array of numpy, a list of rows, a table of pandas or polars, a tuple ``(x, *context)``, a
     mapping with the keys of an ``.npz``, or ``train`` and ``test`` (and ``validation``), each any source; a torch
@@ -89,6 +98,8 @@ def load_dataset(
     roles = Roles(label_column, _names(drop_columns), _names(context_columns), division.column, division.stratify)
     if isinstance(source, str) and source in DATASETS:
         return _known(source, data_dir, context, roles, standardise, seed)
+    if (many := large(source, roles.drop)) is not None:
+        return _large(many, roles, division, context, standardise, seed)
     found = find(source)
     arranged = arrange(found, roles)
     num_data = sum(len(part) for part in arranged.parts)
@@ -120,6 +131,23 @@ def _known(
     num_data = sum(len(getattr(data, part)) for part in PARTS)
     data = replace(data, context=tuple(contexts(context, beside(name, data), num_data, name)))
     return _standardised(data, name) if standardise else data
+
+
+def _large(
+    found: Large, roles: Roles, split: Split, context: Sequence[str | Path], standardise: bool, seed: int
+) -> Dataset:
+    """A data set that is not read into memory."""
+    named = next(iter({k: v for k, v in roles.asked.items() if k != NO_LABEL and k not in roles.drop}), None)
+    if named is not None:
+        raise DataError(
+            f"{found.what} is too large to be read whole, and {roles.asked[named]} names {named!r}: leave it out; only "
+            "drop_columns can be given of large files."
+        )
+    data = streamed(found, split, seed)
+    total = data.train.stored.shape[0]  # type: ignore[attr-defined]
+    given = contexts(context, {}, total, found.what)
+    data = replace(data, context=tuple(given), notes=(*data.notes, *_bytes(data)))
+    return _standardised(data, found.what) if standardise else data
 
 
 def _divided(found: Found, arranged: Arranged, split: Split, seed: int) -> Dataset:
@@ -186,12 +214,13 @@ def _bytes(data: Dataset) -> list[str]:
 def _standardised(data: Dataset, what: str) -> Dataset:
     if data.total_count is not None or data.binarise:
         raise DataError(f"{what} holds counts, or zeros and ones, which have no units: leave --standardise out.")
-    units = Standardisation.of(data.train, what, data.columns)
+    units = Standardisation.of(data.some(STANDARDISED_BY), what, data.columns)
     kept = int((units.scale == 1).logical_and(units.mean == 0).sum())
     zeros = f", but for {kept} columns of zeros and ones" if kept else ""
+    of_some = f" ({STANDARDISED_BY} of them, evenly spaced)" if data.streams else ""
     note = (
-        f"x was standardised by the means and standard deviations of the training data{zeros}; log p(x) and ELBO are "
-        "those of x in its own units, with the Jacobian −Σ log s in them; pictures show x standardised."
+        f"x was standardised by the means and standard deviations of the training data{of_some}{zeros}; log p(x) and "
+        "ELBO are those of x in its own units, with the Jacobian −Σ log s in them; pictures show x standardised."
     )
-    parts = {part: units.apply(getattr(data, part)) for part in PARTS}
-    return replace(data, **parts, standardisation=units, notes=(*data.notes, note))  # type: ignore[arg-type]
+    parts = {part: changed(getattr(data, part), units.apply) for part in PARTS}
+    return replace(data, **parts, standardisation=units, notes=(*data.notes, note))

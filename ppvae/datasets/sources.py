@@ -42,7 +42,7 @@ def find(source: Any) -> Found:
 
 def _checked_path(path: Path) -> Path:
     suffix = path.suffix.lower()
-    if path.is_dir():
+    if path.is_dir() and suffix != ".zarr":
         raise DatasetError(
             f"there is no file {path}, which is a folder: name a file in it; a folder of pictures goes through "
             "torchvision's ImageFolder, which load_dataset takes."
@@ -52,7 +52,7 @@ def _checked_path(path: Path) -> Path:
         more = f"; what ends in {suffix} is not read: {OTHER_KINDS[suffix]}" if suffix in OTHER_KINDS else ""
         known = f"give one of {', '.join(DATASETS)}, or a path that ends in {', '.join(SUFFIXES)}"
         raise DatasetError(f"{what}: {known}{more}.")
-    if not path.is_file():
+    if not path.exists():
         raise DatasetError(f"there is no file {path}: correct the path, or give one of {', '.join(DATASETS)}.")
     return path
 

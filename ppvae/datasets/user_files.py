@@ -106,11 +106,33 @@ def _read_parquet(path: Path) -> dict[str, Any]:
     return {ONE: to_frame(pd.read_parquet(path), str(path))}
 
 
+def _read_zarr(path: Path) -> dict[str, Any]:
+    return {ONE: np.asarray(open_zarr(path))}
+
+
+def open_zarr(path: Path) -> Any:
+    """The array of a Zarr folder, of which nothing is read yet.
+
+    Raises:
+        DatasetError: zarr is not installed, or the folder holds no array.
+    """
+    try:
+        import zarr
+    except ImportError as error:
+        raise DatasetError(f"{path} needs zarr: install it with `pip install zarr`, or write a .npy.") from error
+    try:
+        return zarr.open_array(path, mode="r")
+    except Exception as error:  # zarr has a type of its own for each kind of damage
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise DatasetError(f"{path} holds no Zarr array ({reason}): name the folder of one array.") from error
+
+
 _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     ".npy": _read_npy,
     ".npz": _read_archive,
     ".csv": _read_text,
     ".tsv": _read_text,
     ".parquet": _read_parquet,
+    ".zarr": _read_zarr,
 }
 SUFFIXES = tuple(_READERS)

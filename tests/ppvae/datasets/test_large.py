@@ -1,0 +1,208 @@
+"""Large data stay in their file: the same rows, the same training to the bit, and bounded memory."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ppvae.datasets import Rows, large_sources, load_dataset
+from ppvae.errors import DataError, DatasetError, OptionError
+from ppvae.inference import fit, importance_evidence, in_shards
+from ppvae.models import LinearGaussian
+from ppvae.storage import data_hash
+
+NUM, WIDTH = 600, 4
+
+
+@pytest.fixture
+def x():
+    values = np.random.default_rng(0).standard_normal((NUM, WIDTH)).astype(np.float32)
+    return values @ np.random.default_rng(1).standard_normal((WIDTH, WIDTH)).astype(np.float32)
+
+
+@pytest.fixture
+def many(monkeypatch):
+    """Data of more than 100 rows are large."""
+    monkeypatch.setattr(large_sources, "MANY_ROWS", 100)
+
+
+class Items(torch.utils.data.Dataset):
+    def __init__(self, x):
+        self.x = x
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, i):
+        return torch.from_numpy(self.x[i]), i
+
+
+def sources(x, folder):
+    zarr = pytest.importorskip("zarr")
+    np.save(folder / "x.npy", x)
+    pd.DataFrame(x, columns=list("abcd")).to_parquet(folder / "x.parquet", row_group_size=70)
+    zarr.open_array(folder / "x.zarr", mode="w", shape=x.shape, chunks=(90, 3), dtype="float32")[:] = x
+    files = [folder / f"x.{kind}" for kind in ("npy", "parquet", "zarr")]
+    return [*files, Items(x), np.load(files[0], mmap_mode="r")]
+
+
+def test_all_kinds_of_sources_give_the_rows_that_are_read_at_once(tmp_path, x, monkeypatch):
+    whole = load_dataset(x)
+    assert not whole.streams
+    small = load_dataset(sources(x, tmp_path)[2])
+    assert torch.equal(small.train, whole.train)
+    monkeypatch.setattr(large_sources, "MANY_ROWS", 100)
+    for source in sources(x, tmp_path):
+        data = load_dataset(source)
+        assert data.streams
+        assert data.train.shape == whole.train.shape
+        train = whole.train[whole.rows["train"].argsort()]
+        assert torch.equal(data.train[:], train)
+        index = torch.tensor([5, 400, 3])
+        assert torch.equal(data.train[index], train[index])
+        assert torch.equal(data.train[-3:], train[-3:])
+        assert torch.equal(data.train[10:100:7], train[10:100:7])
+        assert torch.equal(data.test, whole.test[whole.rows["test"].argsort()])
+        assert torch.equal(torch.cat([*data.portions("train")]), train)
+
+
+def test_a_training_has_the_bits_of_one_in_memory(tmp_path, x, many):
+    np.save(tmp_path / "x.npy", x)
+    data, ends = load_dataset(tmp_path / "x.npy"), []
+    assert data.streams
+    for name, train, more in (("file", data, {}), ("memory", data.train[:], {"validation": data.validation})):
+        torch.manual_seed(0)
+        pair = LinearGaussian(num_features=WIDTH, latent_dim=2)
+        kept = {"checkpoint": tmp_path / f"{name}.pt", "progress": False}
+        fit(pair.model, pair.guide, train, epochs=2, **kept, **more)
+        ends.append(pair.weight.detach().clone())
+    assert torch.equal(*ends)
+    go_on = {"epochs": 3, "checkpoint": tmp_path / "file.pt", "resume": True, "progress": False}
+    assert len(fit(pair.model, pair.guide, data, **go_on).history) == 3
+
+
+def test_context_by_row_goes_with_the_rows(tmp_path, x, many):
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "number.npy", np.arange(NUM))
+    data = load_dataset(tmp_path / "x.npy", context=[tmp_path / "number.npy"])
+    rows, numbers = data.batch("train", torch.tensor([0, 7, 100]))
+    assert torch.equal(rows, torch.from_numpy(x)[numbers].to(rows))
+    rows, numbers = data.batch("test")
+    assert torch.equal(rows, torch.from_numpy(x)[numbers].to(rows))
+
+
+def test_standardised_rows_have_the_map_and_its_jacobian(tmp_path, x, many):
+    np.save(tmp_path / "x.npy", 10 * x + 3)
+    data, whole = (load_dataset(source, standardise=True) for source in (tmp_path / "x.npy", 10 * x + 3))
+    assert data.streams
+    # All 480 training rows are fewer than the 100 000 by which rows that stream are standardised.
+    assert torch.allclose(data.train[:], whole.train[whole.rows["train"].argsort()])
+    assert torch.allclose(data.standardisation.scale, whole.standardisation.scale)
+    assert data_hash(data)
+
+
+def test_held_out_rows_that_are_trained_on_are_counted(tmp_path, x, many):
+    order = load_dataset(x).rows
+    x[order["test"][:3]] = x[order["train"][:3]]
+    np.save(tmp_path / "x.npy", x)
+    assert load_dataset(tmp_path / "x.npy").duplicates == load_dataset(x).duplicates == {"validation": 0, "test": 3}
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(np.inf, r"infinite or overlarge value in row 7, column 2"), (np.nan, "1 missing value, ")]
+)
+def test_values_that_cannot_be_used_are_found(tmp_path, x, many, value, told):
+    x[7, 2] = value
+    np.save(tmp_path / "x.npy", x)
+    if np.isinf(value):
+        with pytest.raises(DataError, match=told):
+            load_dataset(tmp_path / "x.npy")
+    else:
+        assert f"{told}the first in row 7, column 2" in load_dataset(tmp_path / "x.npy").missing
+
+
+def test_what_needs_all_rows_is_refused_in_a_sentence(tmp_path, x, many, monkeypatch):
+    table = pd.DataFrame(x, columns=list("abcd")).assign(name="me")
+    table.to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=r"column 'name' of .* holds .*: leave the column out with --drop_columns name"):
+        load_dataset(tmp_path / "x.parquet")
+    assert load_dataset(tmp_path / "x.parquet", drop_columns="name").columns == tuple("abcd")
+    with pytest.raises(DataError, match="only drop_columns can be given of large files"):
+        load_dataset(tmp_path / "x.parquet", drop_columns="name", label_column="a")
+    with pytest.raises(DataError, match="split_column names 'a': leave it out"):
+        load_dataset(Items(x), split="a")
+    (tmp_path / "no.zarr").mkdir()
+    with pytest.raises(DatasetError, match=r"no.zarr holds no Zarr array"):
+        load_dataset(tmp_path / "no.zarr")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(large_sources.tempfile, "tempdir", None)
+    monkeypatch.setattr(np, "ascontiguousarray", full_disk)
+    with pytest.raises(DatasetError, match=r"could not be laid out in .* \(No space left on device\): name a folder"):
+        load_dataset(Items(x))
+
+
+def full_disk(*_, **__):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_pair_that_runs_on_all_data_only_is_refused(tmp_path, x, many):
+    import pyro
+    import pyro.distributions as dist
+
+    def model(y):
+        weight = pyro.sample("weight", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(y)):
+            pyro.sample("x", dist.Normal(weight, 1.0).expand([len(y), WIDTH]).to_event(1), obs=y)
+
+    def guide(y):
+        pyro.sample("weight", dist.Normal(pyro.param("loc", torch.tensor(0.0)), 1.0))
+
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(OptionError, match="too large to be held in memory"):
+        fit(model, guide, load_dataset(tmp_path / "x.npy"), epochs=1, progress=False)
+
+
+def test_shards_read_their_rows_from_the_file(tmp_path, x):
+    np.save(tmp_path / "x.npy", x[:50])
+    torch.manual_seed(0)
+    pair = LinearGaussian(num_features=WIDTH, latent_dim=2)
+    options = {"num_particles": 20, "shard_size": 25, "progress": False}
+    found = [
+        in_shards(importance_evidence, pair.model, pair.guide, rows, directory=tmp_path / name, **options)
+        for name, rows in (("file", Rows.of(tmp_path / "x.npy")), ("memory", torch.from_numpy(x[:50]).double()))
+    ]
+    assert torch.equal(found[0].log_evidence, found[1].log_evidence)
+
+
+MEASURED = """
+import resource, sys, numpy as np, torch
+from ppvae.datasets import load_dataset, large_sources
+from ppvae.inference import fit
+from ppvae.models import LinearGaussian
+large_sources.MANY_ROWS = 1000
+data = load_dataset(sys.argv[1])
+pair = LinearGaussian(num_features=64, latent_dim=2)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for epoch in range(len(data.train) // 2000):
+    data.draw(data.train[torch.randint(len(data.train), (2000,))])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_the_peak_of_memory_does_not_grow_with_the_file(tmp_path):
+    """A file of 10 MB and one of 1 GB: the peaks differ by less than 100 MB, of which numbers of rows are 40."""
+    peaks = []
+    for number in (40_000, 4_000_000):
+        stored = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (number, 64))
+        for start in range(0, number, 100_000):
+            stored[start : start + 100_000] = np.random.default_rng(start).standard_normal((1, 64))
+        del stored
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURED, str(tmp_path / "x.npy")], capture_output=True, text=True, check=True
+        )
+        peaks.append(int(done.stdout))
+    assert peaks[1] - peaks[0] < 200, peaks
