@@ -4,5 +4,15 @@ from .datatree import to_datatree
 from .quality import Quality, guide_quality
 from .reference import Posterior, sample_posterior
 from .surgery import Surgery, elbo_surgery
+from .tree_units import in_own_units
 
-__all__ = ["Posterior", "Quality", "Surgery", "elbo_surgery", "guide_quality", "sample_posterior", "to_datatree"]
+__all__ = [
+    "Posterior",
+    "Quality",
+    "Surgery",
+    "elbo_surgery",
+    "guide_quality",
+    "in_own_units",
+    "sample_posterior",
+    "to_datatree",
+]

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from ppvae.errors import RunError
 from ppvae.storage import RunDirectory, write_text
+from ppvae.with_errors import with_error
 
 from .claims import verdict_of
 from .numbers import WRITTEN_BY, Numbers, shown
@@ -73,9 +74,9 @@ class Comparison:
         for column in columns[:-1] if self.shared else columns:
             table.add_column(column, justify="right" if column else "left")
         for name, label in QUANTITIES.items():
-            means = [record.numbers().text(f"evidence.{name}", ".2f") for record in (self.a, self.b)]
+            means = [with_error(record.summary["evidence"], name) for record in (self.a, self.b)]
             d = Numbers({"d": self.difference})
-            paired = f"{d.text(f'd.{name}', '.3f')} ± {d.text(f'd.{name}_standard_error', '.3f')}"
+            paired = with_error(self.difference, name, "+")
             share = [] if self.shared else [d.text(f"d.{name}_share_higher", ".0%")]
             table.add_row(label, *means, paired, *share)
         return table
