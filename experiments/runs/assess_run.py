@@ -72,7 +72,7 @@ def assess_run(directory: RunDirectory, options: AssessOptions, *, command: str 
     steps: dict[str, Callable[[], dict[str, Any]]] = {
         "latent_units": lambda: _assess_units(run, common),
         "calibration": lambda: _assess_calibration(run, options.num_simulations, common),
-        "quality": lambda: _assess_quality(run, options.num_data, common, started),
+        "quality": lambda: _assess_quality(run, options, common, started),
     }
     try:
         units, calibration, quality = _all_that_apply(run, steps, common)
@@ -181,10 +181,12 @@ def _assess_calibration(run: SavedRun, num_simulations: int, common: dict[str, A
     return section
 
 
-def _assess_quality(run: SavedRun, num_data: int, common: dict[str, Any], started: float) -> dict[str, Any]:
+def _assess_quality(run: SavedRun, options: AssessOptions, common: dict[str, Any], started: float) -> dict[str, Any]:
     model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
-    x, numbers = run.some(num_data), _data_numbers(run, num_data)
-    reference = sample_posterior(model, guide, x, seed=seed, progress=True)
+    x, numbers = run.some(options.num_data), _data_numbers(run, options.num_data)
+    reference = sample_posterior(
+        model, guide, x, num_draws=options.num_draws, warm_up=options.warm_up, seed=seed, progress=True
+    )
     quality = guide_quality(model, guide, x, reference, seed=seed, progress=True)
     draws = draw_sets(run, x, reference, numbers)
     run.directory.write_netcdf("reference", draws.reference)

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from ppvae.inference import Evidence
+from ppvae.printed import Printed, table_in_lines
 from ppvae.report import write_report
 from ppvae.storage import RunDirectory, write_json
 from ppvae.with_errors import with_error
@@ -34,8 +35,8 @@ from .saved_run import SavedRun, load_run
 METHODS = {"adaptive": "to tolerance", "importance": "draws of q(z|x)", "annealing": "annealed chains"}
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Printed):
     """The result of an evaluation.
 
     Attributes:
@@ -47,6 +48,9 @@ class Evaluation:
     directory: RunDirectory
     evidence: Evidence
     summary: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return table_in_lines(self.table(), [f"{self.summary['conclusion']}.", str(self.directory.path)])
 
     def table(self) -> Table:
         """The numbers, to be printed by rich."""

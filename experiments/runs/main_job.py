@@ -22,6 +22,7 @@ from .make_pair import with_data
 from .own_units import of_history
 from .preparation import Say, check_pair, device_of, report
 from .run_data import RunData, load_pair_and_data
+from .run_loggers import finish, loggers_of
 from .saved_run import SavedRun, like_parameters, training_summary
 
 
@@ -69,6 +70,7 @@ def run(settings: Settings, *, resume: RunDirectory | None = None, command: str 
 
 def _train(pair: Any, data: RunData, settings: Settings, directory: RunDirectory) -> Fit:
     """Train with a checkpoint in the run directory; an interruption is raised once the metrics are written."""
+    loggers = loggers_of(settings.loggers, directory.path)
     trained = fit(
         pair.model,
         pair.guide,
@@ -81,10 +83,12 @@ def _train(pair: Any, data: RunData, settings: Settings, directory: RunDirectory
         seed=settings.seed,
         checkpoint=directory.checkpoint,
         resume=directory.checkpoint.is_file(),
+        loggers=loggers,
         accelerator=settings.accelerator,
         precision=settings.precision,
     )
     directory.write_metrics(of_history(data, trained.history))
+    finish(loggers)
     if trained.stopped == "interrupted":
         raise KeyboardInterrupt
     return trained

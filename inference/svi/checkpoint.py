@@ -190,6 +190,16 @@ def _told(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def training_ended(path: str | Path) -> str | None:
+    """Why the training of a checkpoint ended, ``"finished"`` or ``"plateau"``; None where it has not ended.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    ended = read_checkpoint(Path(path)).get("ended")
+    return None if ended is None else str(ended)
+
+
 class Keeper:
     """Writes the checkpoint every so often."""
 

@@ -212,7 +212,11 @@ def _train(
                 break
             for logger in loggers:
                 logger.log_metrics(dict(training.history[-1]), step=training.epoch)
+    training.ended = None if stopped == "interrupted" else stopped
     keeper.now()
+    for logger in loggers:
+        if callable(save := getattr(logger, "save", None)):
+            save()
     if stopped != "interrupted":
         training.restore_best()
     return stopped

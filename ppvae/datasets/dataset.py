@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ppvae.errors import DataError
+from ppvae.printed import Printed
 
 from . import leakage
 from .arrangement import PARTS
@@ -16,10 +17,12 @@ from .standardise import Standardisation
 
 # Grey validation and test pictures are binarised with this seed whatever the run's own, so that runs can be compared.
 BINARISATION_SEED = 20110411
+# Columns that are named where a data set is printed.
+MOST_SHOWN = 10
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset(Printed):
     """Rows of data in three parts, in torch's default floating-point type.
 
     Attributes:
@@ -61,6 +64,21 @@ class Dataset:
     standardisation: Standardisation | None = None
     duplicates: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{len(getattr(self, part))} {part}" for part in PARTS)
+        shape = " × ".join(map(str, self.event_shape)) or "1"
+        lines = [f"Dataset {self.name}: {counts} data of shape {shape}"]
+        if self.columns:
+            lines.append(f"columns: {', '.join(self.columns[:MOST_SHOWN])}" + ", …" * (len(self.columns) > MOST_SHOWN))
+        if self.labels is not None:
+            lines.append(f"{len(torch.cat(list(self.labels.values())).unique())} classes of labels")
+        if self.context:
+            lines.append(f"context: {', '.join(one.name for one in self.context)}")
+        if self.standardisation is not None:
+            lines.append("standardised; log p(x) of a run is in the units of the file")
+        missing = [f"missing values: {self.missing}"] if self.missing else []
+        return "\n".join([*lines, *missing, *([self.leakage] if self.leakage else []), *self.notes])
 
     @property
     def divided(self) -> bool:

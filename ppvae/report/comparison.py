@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ppvae.errors import RunError
+from ppvae.printed import Printed, table_in_lines
 from ppvae.storage import RunDirectory, write_text
 from ppvae.with_errors import with_error
 
@@ -36,8 +37,8 @@ PAIRED = {
 SAME = {"data_sha256": "other data", "split": "another part of the data"}
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Printed):
     """Two runs on the same data.
 
     Attributes:
@@ -65,6 +66,9 @@ class Comparison:
     @property
     def _rows(self) -> int:
         return int(self.a.summary.get("num_rows", 0))
+
+    def __repr__(self) -> str:
+        return table_in_lines(self.table(), [self.conclusion()])
 
     def table(self) -> Table:
         """The numbers, to be printed by rich."""
