@@ -25,8 +25,8 @@ from __future__ import annotations
 
 import math
 
+import scipy
 import torch
-from scipy import special
 from torch import Tensor
 
 from ..evidence import tail_shape
@@ -126,4 +126,4 @@ def _factor(pareto_k: Tensor) -> Tensor:
 
 def _quantile(risk: float, freedom: float) -> float:
     """t, Student's quantile."""
-    return -float(special.stdtrit(freedom, risk))
+    return -float(scipy.special.stdtrit(freedom, risk))
