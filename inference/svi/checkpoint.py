@@ -207,10 +207,11 @@ class Keeper:
         self._training, self._path, self._marks, self._every = training, path, marks, every
         self._last = time.monotonic()
 
-    def now(self) -> None:
-        """Write it."""
+    def now(self, ended: str | None = None) -> None:
+        """Write it; with why the training has ended, where it has."""
         if self._path is not None:
-            write_checkpoint(self._path, {"fingerprint": self._marks, **self._training.state_dict()})
+            marks = {"fingerprint": self._marks, "ended": ended}
+            write_checkpoint(self._path, {**marks, **self._training.state_dict()})
         self._last = time.monotonic()
 
     def if_due(self) -> None:

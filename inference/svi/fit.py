@@ -58,7 +58,7 @@ from .choice import Compile, choose_step
 from .fitted import Fit, record
 from .interruption import interruption
 from .loss import fabric_of
-from .parts import check_parts, checked_loggers
+from .parts import check_parts, checked_loggers, save_logs
 from .state import Training
 from .step import NotFinite, svi_step
 
@@ -212,11 +212,8 @@ def _train(
                 break
             for logger in loggers:
                 logger.log_metrics(dict(training.history[-1]), step=training.epoch)
-    training.ended = None if stopped == "interrupted" else stopped
-    keeper.now()
-    for logger in loggers:
-        if callable(save := getattr(logger, "save", None)):
-            save()
+    keeper.now(None if stopped == "interrupted" else stopped)
+    save_logs(loggers)
     if stopped != "interrupted":
         training.restore_best()
     return stopped

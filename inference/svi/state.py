@@ -97,7 +97,6 @@ class Training:
         self.plateau = Plateau(patience) if patience is not None else None
         self.best: dict[str, Any] | None = None
         self.history: list[dict[str, float]] = []
-        self.ended: str | None = None
         self.epoch = self.batch_number = self.steps = 0
         self.epoch_sum = self.seconds = 0.0
         self._validation: Validation | None = None
@@ -218,7 +217,6 @@ class Training:
             "step": {"name": self.step.name, "sizes": self.step.sizes, "loss": self.loss.name},
             "generators": generator_state(),
             "history": self.history,
-            "ended": self.ended,
             "place": [self.epoch, self.batch_number, self.steps],
             "sums": [self.epoch_sum, self.seconds],
         }

@@ -77,7 +77,7 @@ def test_a_run_gives_each_epoch_to_fabrics_csv_logger_and_to_ones_own(tmp_path, 
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("cvs", "there is no logger 'cvs': did you mean 'csv'"),
+        ("cvs", "there is no logger 'cvs' .did you mean 'csv'"),
         ("no_such_package.loggers:Logger", "there is no module"),
         ("OWN:Nothing", "nothing of the name"),
         ("OWN:number", "neither a logger nor a class"),
@@ -94,7 +94,11 @@ def test_what_is_no_logger_is_named(own, tmp_path, spec, said):
 def test_a_logger_with_no_package_is_refused_before_the_training(tmp_path, own):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(30, 3)))
     settings = Settings(
-        pair="LinearGaussian", data=str(tmp_path / "x.npy"), loggers=[f"{own}:Missing"], out=str(tmp_path / "runs")
+        pair="LinearGaussian",
+        pair_args={"latent_dim": 1},
+        data=str(tmp_path / "x.npy"),
+        loggers=[f"{own}:Missing"],
+        out=str(tmp_path / "runs"),
     )
     with pytest.raises(OptionError, match="not installed"):
         main_job.run(settings, say=lambda line: None)
