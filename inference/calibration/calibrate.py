@@ -1,4 +1,4 @@
-"""Can the guide be trusted as a posterior? It is held to exact draws, on data that the model makes.
+"""Calibration: the guide's draws against exact draws of the posterior, on data drawn from the model.
 
 A pair of draws u* ~ p(u), x' ~ p(x|u*) is at the same time u* ~ p(u|x'). If the guide is the posterior, u* is one more
 draw of it, and its rank among draws u_k ~ q(u|x') is uniform. One amortised guide serves all simulations; nothing is

@@ -1,4 +1,4 @@
-"""Can a classifier tell the model's latents from the guide's draws? On data simulated from the model.
+"""Calibration by a classifier between the model's latents and the guide's draws, on data drawn from the model.
 
 A simulation is u* ~ p(u), x' ~ p(x|u*), so that u* is a draw of the posterior p(u|x'). Beside it stand u_1 … u_L ~
 q(u|x'). A classifier gives each of the 1 + L a score s(u, x'), linear in features φ, and says which is u*: by
