@@ -52,8 +52,8 @@ CAPTIONS = {
     ),
     "mended": Caption(
         "Steps from the ELBO up to log p(x), one for each cause of the gap, before and after the guide was mended.",
-        "The same blocks before and after, on the same data and scale. A block that is shorter after mending shows what "
-        "mending removed. The black bars are two standard errors.",
+        "The same blocks before and after, on the same data and scale. A block that is shorter after mending shows "
+        "what mending removed. The black bars are two standard errors.",
     ),
     "latent_units": Caption(
         "Bars of the KL divergence of every latent unit, the largest first.",
