@@ -150,7 +150,7 @@ class Calibration(Summarised):
         source = {"prior": "simulations from the prior", "data": "simulations near the data"}[view.anchor]
         (ours, error), (given, given_error) = mean_and_error(view.gap), mean_and_error(self.given_gap)
         figures = (
-            f"as {view.num_draws} draws see it, the gap is {ours:.2g} ± {error:.1g} nats on them, {given:.2g} ± "
+            f"by {view.num_draws} draws, the gap is {ours:.2g} ± {error:.1g} nats on them, {given:.2g} ± "
             f"{given_error:.1g} at the data"
         )
         if ratio > FARTHER:
