@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from ppvae.errors import OptionError, RunError, suggestion
+from ppvae.printed import Printed, table_in_lines
 from ppvae.storage import atomic_path, write_json, write_text
 
 EXPERIMENTS: tuple[str, ...] = (
@@ -41,8 +42,8 @@ EXPERIMENTS: tuple[str, ...] = (
 )
 
 
-@dataclass(frozen=True)
-class Result:
+@dataclass(frozen=True, repr=False)
+class Result(Printed):
     """The results of an experiment.
 
     Attributes:
@@ -56,6 +57,9 @@ class Result:
     rows: Sequence[Mapping[str, Any]]
     conclusions: Sequence[str] = ()
     figures: Mapping[str, Figure] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return table_in_lines(self.table(), self.conclusions)
 
     def table(self) -> Table:
         """The rows, to be printed by rich."""

@@ -1,4 +1,4 @@
-"""Is log p(x) believed where the guide misses modes of the posterior?
+"""Is log p(x) trusted where the guide misses modes of the posterior?
 
 Eleven pairs of 1 to 10 latents whose guide covers one mode: a sign that x does not tell, clusters that change places, a
 narrow and a wide part, two decoders. Truth by closed form or quadrature. An error is *silent* if the estimate is called

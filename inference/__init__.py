@@ -1,4 +1,4 @@
-"""One question a room, over ``(model, guide, x, ...)``: any pair of Pyro programs, never a class of ours."""
+"""Functions of a pair of Pyro programs, ``(model, guide, x, ...)``: training, log p(x), bounds, gap, posterior."""
 
 from .bounds import Certificate, certify
 from .calibration import Calibration, Discrimination, Simulation, calibrate, discriminative_calibration, simulate

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from typing import Any, ClassVar
 
 from ppvae.errors import OptionError
-
-
-class Printed:
-    """A result that prints itself in a few lines; a notebook shows the same lines."""
-
-    def _repr_html_(self) -> str:
-        return f'<pre style="white-space: pre-wrap">{html.escape(str(self))}</pre>'
+from ppvae.printed import Printed
 
 
 class Summarised(Printed):

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, DensityMixin, TransformerMixin
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, validate_data
 from torch import Tensor
 
 from ppvae.errors import OptionError
@@ -30,7 +30,7 @@ TYPES = (np.float64, np.float32)
 
 
 class PairEstimator(TransformerMixin, DensityMixin, BaseEstimator):
-    """A pair that is trained, asked and cloned as scikit-learn does it; without context.
+    """A pair as an estimator of scikit-learn; ``y`` is the context of pairs that take one.
 
     Args:
         pair: what makes the pair anew at each :meth:`fit`: a function of the data, ``(num_data, num_features)``, that
@@ -44,9 +44,14 @@ class PairEstimator(TransformerMixin, DensityMixin, BaseEstimator):
         num_particles: draws of the guide where its own means are not known, of :meth:`transform`.
         seed: of the pair's first values, of the training, and of whatever is drawn later.
 
+    A pair whose programs take an argument after x, as ``ConditionalVAE`` takes labels, is given ``y`` there, in
+    :meth:`fit`, :meth:`transform`, :meth:`score_samples`, :meth:`score`, :meth:`sample` and :meth:`inverse_transform`.
+    Other pairs ignore ``y``.
+
     Attributes:
         fit_: what :func:`ppvae.inference.fit` returned.
         pair_: the pair that was trained.
+        takes_context_: whether its programs take ``y`` after x.
         n_features_in_: how many features X had.
         evidence_: what :meth:`score_samples` last found, with the error and k-hat of each datum.
         score_error_: the standard error of what :meth:`score` last gave, in nats.
@@ -83,11 +88,11 @@ class PairEstimator(TransformerMixin, DensityMixin, BaseEstimator):
         self.seed = seed
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Make the pair and train it; ``y`` is ignored.
+        """Make the pair and train it.
 
         Args:
             X: data, ``(num_data, num_features)``, of two rows or more.
-            y: nothing.
+            y: the context, ``(num_data, ...)``, where the programs take one; else ignored.
 
         Raises:
             PpvaeError: the pair cannot be made or trained on these data.
@@ -97,11 +102,12 @@ class PairEstimator(TransformerMixin, DensityMixin, BaseEstimator):
         seed = valid_seed(self.seed)
         with seeded(seed):
             pair = _made(self.pair, x)
+        self.takes_context_ = _takes_context(pair)
         options = {"progress": False, **(self.fit_options or {})}
         self.fit_ = fit(
             pair.model,
             pair.guide,
-            x,
+            self._batch(x, y),
             epochs=self.epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
@@ -111,36 +117,41 @@ class PairEstimator(TransformerMixin, DensityMixin, BaseEstimator):
         self.pair_ = pair
         return self
 
-    def transform(self, X: Any) -> np.ndarray:
+    def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> np.ndarray:
+        """:meth:`fit`, then :meth:`transform` of the same data."""
+        return self.fit(X, y, **fit_params).transform(X, y)
+
+    def transform(self, X: Any, y: Any = None) -> np.ndarray:
         """Means of the latents under the guide, ``(num_data, total_dim)``."""
         X = self._checked(X)
-        means = self.fit_.embed(_tensor(X), num_particles=self.num_particles, seed=self.seed).matrix
+        batch = self._batch(_tensor(X), y)
+        means = self.fit_.embed(batch, num_particles=self.num_particles, seed=self.seed).matrix
         return means.cpu().numpy().astype(X.dtype)
 
-    def inverse_transform(self, Z: Any) -> np.ndarray:
+    def inverse_transform(self, Z: Any, y: Any = None) -> np.ndarray:
         """E[x|z] at latents, ``(num, total_dim)`` to ``(num, num_features)``."""
         check_is_fitted(self)
         Z = check_array(Z, dtype=TYPES)
-        return self.fit_.decode(_tensor(Z), seed=self.seed).cpu().numpy().astype(Z.dtype)
+        return self.fit_.decode(_tensor(Z), like=self._like(len(Z), y), seed=self.seed).cpu().numpy().astype(Z.dtype)
 
-    def score_samples(self, X: Any) -> np.ndarray:
+    def score_samples(self, X: Any, y: Any = None) -> np.ndarray:
         """log p(x) of every datum, ``(num_data,)``, in nats; ``evidence_`` has the errors."""
-        x = _tensor(self._checked(X))
-        self.evidence_: AdaptiveEvidence = self.fit_.log_prob(x, tolerance=self.tolerance, seed=self.seed)
+        batch = self._batch(_tensor(self._checked(X)), y)
+        self.evidence_: AdaptiveEvidence = self.fit_.log_prob(batch, tolerance=self.tolerance, seed=self.seed)
         return self.evidence_.log_evidence.cpu().numpy()
 
     def score(self, X: Any, y: Any = None) -> float:
         """The mean of log p(x), in nats per datum; ``score_error_`` is its standard error."""
-        self.score_samples(X)
+        self.score_samples(X, y)
         summary = self.evidence_.summary()
         self.score_error_ = float(summary["log_evidence_standard_error"])
         return float(summary["log_evidence"])
 
-    def sample(self, n_samples: int = 1, random_state: int | None = None) -> np.ndarray:
+    def sample(self, n_samples: int = 1, random_state: int | None = None, y: Any = None) -> np.ndarray:
         """Draws from the model, ``(n_samples, num_features)``; from the seed of the estimator unless one is given."""
         check_is_fitted(self)
         seed = self.seed if random_state is None else random_state
-        return self.fit_.sample(n_samples, seed=seed).cpu().numpy()
+        return self.fit_.sample(n_samples, like=self._like(n_samples, y), seed=seed).cpu().numpy()
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the columns of :meth:`transform`: the site, and the place in it."""
@@ -151,6 +162,26 @@ class PairEstimator(TransformerMixin, DensityMixin, BaseEstimator):
         """X, if it has the features that were trained on."""
         check_is_fitted(self)
         return validate_data(self, X, reset=False, dtype=TYPES)
+
+    def _batch(self, x: Tensor, y: Any) -> Any:
+        """What the programs take: x, or ``(x, context)``.
+
+        Raises:
+            OptionError: the context is missing, or holds no numbers.
+        """
+        if not self.takes_context_:
+            return x
+        if y is None:
+            raise OptionError("y is missing: the pair takes a context after x, such as labels; give it as y.")
+        y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
+        check_consistent_length(x, y)
+        if y.dtype.kind not in "biuf":
+            raise OptionError("y holds words: give numbers, such as those of sklearn.preprocessing.LabelEncoder.")
+        return (x, torch.tensor(y) if y.dtype.kind in "biu" else _tensor(y))
+
+    def _like(self, num: int, y: Any) -> Any:
+        """Data of the shape of draws, with their context; None where the pair takes none."""
+        return self._batch(torch.zeros(num, self.n_features_in_), y) if self.takes_context_ else None
 
 
 def _tensor(X: np.ndarray) -> Tensor:
@@ -176,6 +207,13 @@ def _made(pair: Any, x: Tensor) -> Any:
             f"{shown(pair)}."
         )
     return made
+
+
+def _takes_context(pair: Any) -> bool:
+    """Whether the model takes an argument after x."""
+    kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL
+    taken = [one for one in inspect.signature(pair.model).parameters.values() if one.kind in kinds]
+    return len(taken) > 1
 
 
 def _is_pair(one: Any) -> bool:

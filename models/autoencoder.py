@@ -1,4 +1,4 @@
-"""The autoencoder: a code z for each datum, and nothing said about how codes are distributed.
+"""The autoencoder: a code z for each datum, without a distribution of codes.
 
     encoder   z = f_φ(x)
     decoder   x̂ = g_θ(z) = g_θ(f_φ(x))

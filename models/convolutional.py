@@ -1,4 +1,4 @@
-"""The convolutional VAE: a VAE of pictures whose networks know that neighbouring pixels belong together.
+"""The convolutional VAE: a VAE of images with convolutional networks.
 
 model   z ~ N(0, I),   x ~ p(x | f(z))        f: a layer, then two transposed convolutions that double the picture
 guide   q(z | x) = N(μ(x), diag σ(x)²)        two convolutions that halve the picture, then an affine map

@@ -1,4 +1,4 @@
-"""A VAE of counts: how much there is of everything, and in which proportions, told apart.
+"""A VAE of counts, which separates their total from their proportions.
 
     model   ℓ ~ LogNormal(m, s²),   z ~ N(0, I),   x_j ~ NB(mean ℓ · softmax(f(z))_j, dispersion r_j)
     guide   q(ℓ | x) = LogNormal(a(x), b(x)²),   q(z | x) = N(μ(x), diag σ(x)²)

@@ -1,4 +1,4 @@
-"""Likelihoods: what a network's outputs say about x.
+"""Likelihoods: the distribution of x given the outputs of a network.
 
 A likelihood is a module that maps the outputs of a decoder, `(..., D·k)`, to a Pyro distribution over x with batch
 shape `(...)` and event shape `(D,)`:

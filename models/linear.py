@@ -1,4 +1,4 @@
-"""The linear-Gaussian pair: the one deep latent-variable model whose every answer is known.
+"""The linear-Gaussian pair: its evidence and its posterior are known in closed form.
 
     model   z ~ N(0, I_d),   x ~ N(W z + b, Ψ)        Ψ = σ² I: probabilistic PCA;  Ψ diagonal: factor analysis
     guide   q(z | x) = N(V x + c, S)                  S = L Lᵀ, the same for every datum

@@ -1,4 +1,4 @@
-"""The variational autoencoder: a nonlinear generative model, and a network that proposes what was hidden.
+"""The variational autoencoder: a nonlinear generative model, and a network that gives q(z|x).
 
     model   z ~ N(0, I),   x ~ p(x | f(z))            f the decoder, p the likelihood
     guide   q(z | x) = N(μ(x), diag σ(x)²)            (μ, ρ) the encoder's outputs, σ = log(1 + e^ρ) + ε

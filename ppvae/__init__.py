@@ -1,7 +1,7 @@
-"""ppvae: deep latent-variable models as Pyro model/guide pairs, and an honest account of how good they are.
+"""ppvae: deep latent-variable models as Pyro model/guide pairs, and measures of how good they are.
 
-A model is a *pair* of Pyro programs: ``model(x)`` says how data come about, p(z) p(x|z); ``guide(x)`` proposes
-what was hidden, q(z|x). Everything else in this package is a function of a pair.
+A model is a *pair* of Pyro programs: ``model(x)`` defines how data are generated, p(z) p(x|z); ``guide(x)``
+approximates the posterior of the latent variables, q(z|x). Everything else in this package is a function of a pair.
 """
 
 from pathlib import Path as _Path

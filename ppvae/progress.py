@@ -6,11 +6,13 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 # Without a terminal a line is written this often, in seconds.
 LINE_EVERY = 15.0
+# Characters of a bar, and of all beside title and text: bar, per cent, time that remains, and what separates them.
+BAR, BESIDE = 12, 33
 
 
 class Progress:
@@ -38,17 +40,16 @@ class Progress:
         if self._enabled and self._console.is_terminal:
             self._bar = RichProgress(
                 TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(bar_width=BAR),
                 TextColumn("{task.percentage:3.0f} %"),
-                TextColumn("{task.fields[speed]} · {task.fields[note]}"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
+                TextColumn("{task.fields[text]}", markup=False),
                 TimeRemainingColumn(),
+                TextColumn("left"),
                 console=self._console,
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task(self._title, total=self._total, speed="", note="")
+            self._task = self._bar.add_task(self._title, total=self._total, text="")
         return self
 
     def begin_at(self, done: int) -> None:
@@ -71,13 +72,19 @@ class Progress:
         rate = (self._done - self._start_done) / max(now - self._start, 1e-9)
         speed = f"{rate:,.0f} {self._unit}/s" if rate >= 1 else f"{60 * rate:,.0f} {self._unit}/min"
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, speed=speed, note=note)
+            text = self._fitting(f"{speed} · {note}" if note else speed)
+            self._bar.update(self._task, completed=self._done, text=text)
         elif now - self._last_line > LINE_EVERY and rate > 0:
             self._last_line = now
             left = time.strftime("%H:%M:%S", time.gmtime((self._total - self._done) / rate))
             parts = [f"{self._done / self._total:.0%}", speed, *([note] if note else []), f"{left} left"]
             line = f"{self._title}: {' · '.join(parts)}"
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)  # a line of a log stays one
+
+    def _fitting(self, text: str) -> str:
+        """The text, cut where the line would be wider than the terminal."""
+        room = max(self._console.width - len(self._title) - BESIDE, 1)
+        return text if len(text) <= room else text[: room - 1] + "…"
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar is not None:

@@ -465,6 +465,7 @@ def test_importing_the_functions_loads_no_library_of_tables_or_figures():
     heavy = [
         "xarray",
         "pandas",
+        "scipy.special",
         "scipy.stats",
         "arviz_stats",
         "arviz_base",

@@ -11,6 +11,7 @@ PAGES = [
     "choose_an_estimator",
     "choose_an_objective",
     "fix_collapse",
+    "follow_a_training",
     "mend_a_guide",
     "missing_values",
     "shared_latents",

@@ -32,6 +32,7 @@ from ppvae.inference.pair import Pair
 from ppvae.inference.posterior.faults import CANNOT_TELL, GOOD, WORDS
 from ppvae.models import LinearGaussian
 from ppvae.storage import RunDirectory
+from ppvae.with_errors import with_error
 
 from ..figures import calibration_figures, latent_space, posterior_figures
 from ..figures.guide_quality import latent_unit_bars
@@ -88,8 +89,8 @@ def assess_run(directory: RunDirectory, options: AssessOptions, *, command: str 
         ("latent units", active, "active" if active else units["verdict"]),
         ("calibration", "", str(calibration["verdict"])),
         ("guide against reference", "" if shared else judged, quality["verdict"]),
-        ("  KL(q ‖ p), the gap", _with_error(quality, "kl_guide"), nats),
-        ("  KL(p ‖ q)", _with_error(quality, "kl_posterior"), nats),
+        ("  KL(q ‖ p), the gap", with_error(quality, "kl_guide"), nats),
+        ("  KL(p ‖ q)", with_error(quality, "kl_posterior"), nats),
     ]
     remarks = [
         *run.remarks("num_data", options.num_data),
@@ -184,7 +185,8 @@ def _assess_calibration(run: SavedRun, num_simulations: int, common: dict[str, A
 def _assess_quality(run: SavedRun, options: AssessOptions, common: dict[str, Any], started: float) -> dict[str, Any]:
     model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
     x, numbers = run.some(options.num_data), _data_numbers(run, options.num_data)
-    reference = computed(run, options, sample_posterior, x)
+    steps: dict[str, Any] = {"num_draws": options.num_draws, "warm_up": options.warm_up}
+    reference = computed(run, options, sample_posterior, x, **steps)
     quality = guide_quality(model, guide, x, reference, seed=seed, progress=True)
     draws = draw_sets(run, x, reference, numbers)
     run.directory.write_netcdf("reference", draws.reference)
@@ -237,9 +239,3 @@ def _verdict_sentence(verdicts: tuple[tuple[str, ...], ...], unit: str = "datum"
     if unclear:
         found.append(f"cannot tell for {unclear} of {len(verdicts)} data")
     return "; ".join(found)
-
-
-def _with_error(numbers: dict[str, Any], name: str) -> str:
-    if name not in numbers or not torch.tensor(numbers[name]).isfinite():
-        return "not known"
-    return f"{numbers[name]:.2f} ± {numbers[name + '_standard_error']:.2f}"

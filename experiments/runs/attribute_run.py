@@ -7,6 +7,7 @@ from typing import Any
 
 from ppvae.inference import Optimiser, attribute_gap, estimate_evidence
 from ppvae.storage import RunDirectory
+from ppvae.with_errors import with_error
 
 from ..figures.waterfall import gap_waterfall
 from .command_options import AttributeOptions
@@ -18,10 +19,10 @@ LABELS = {
     "elbo": "ELBO",
     "log_evidence": "log p(x)",
     "total": "gap",
-    "amortisation": "  amortisation: what a better network could remove",
-    "family": "  family: what a richer guide could remove",
-    "covariance": "    of which full covariance",
-    "flow": "    of which a flow, beyond that",
+    "amortisation": "  amortisation (better network)",
+    "family": "  family (richer guide)",
+    "covariance": "    by full covariance",
+    "flow": "    by a flow, beyond that",
     "rest": "    the rest",
 }
 
@@ -54,10 +55,7 @@ def attribute_run(directory: RunDirectory, options: AttributeOptions, *, command
         "command": command,
     }
     write_section(run, "gap_attribution", gap.to_dataset(), section, {"waterfall": gap_waterfall(section)})
-    rows = [
-        (label, f"{section[name]:.2f} ± {section[name + '_standard_error']:.2f}", _resolved(section, name))
-        for name, label in LABELS.items()
-    ]
+    rows = [(label, with_error(section, name), _resolved(section, name)) for name, label in LABELS.items()]
     over = f"mean over {section['num_data']} {run.split} data ± standard error"
     title = f"the causes of the gap: {over if run.data.unit == 'datum' else 'of the data set ± Monte Carlo error'}"
     return Section(directory, title, rows, section)

@@ -50,17 +50,17 @@ class EvaluateOptions(ShardOptions):
     """How log p(x) of an earlier run is estimated again.
 
     Args:
-        method: auto (for each datum the cheapest estimator that reaches the tolerance), importance (draws of the
-            guide), or ais (annealed chains from the guide to the posterior).
-        tolerance: of auto, half the width of a datum's 95 % interval, in nats.
-        eval_minutes: of auto, evaluate on as many data, drawn at random, as so many minutes allow; null takes all.
-        num_particles: draws of the guide per datum, for the ELBO, the K-sample bounds and k-hat; with importance for
-            log p(x) too. null takes those of the run.
-        num_chains: of ais, per datum.
-        num_distributions: of ais, from the guide to the posterior.
-        max_eval: evaluate on so many data only, evenly spaced over all; null takes those of the run.
-        split: the data to evaluate on; null takes the test data, or all where none are held out.
-        seed: of the draws; null takes that of the run.
+        method: auto uses, for each datum, the cheapest estimator that reaches the tolerance. importance uses draws of
+            the guide. ais uses annealed chains from the guide to the posterior.
+        tolerance: half the width of a datum's 95 % interval, in nats. For auto.
+        eval_minutes: stop after so many minutes. The data are taken in random order. null evaluates all data. For auto.
+        num_particles: draws of the guide per datum, for the ELBO, the K-sample bounds and k-hat, and for log p(x) with
+            importance. null takes the number of the run.
+        num_chains: chains per datum. For ais.
+        num_distributions: distributions between the guide and the posterior. For ais.
+        max_eval: evaluate on so many data only, evenly spaced. null takes the number of the run.
+        split: the part of the data. null takes the test data, or all data if none are held out.
+        seed: the seed of the draws. null takes the seed of the run.
     """
 
     method: Method = "auto"
@@ -87,15 +87,15 @@ class CertifyOptions(ShardOptions):
     """How log p(x) of an earlier run is bounded from both sides.
 
     Args:
-        split: the data; on model, data drawn from the model, the upper bound is certified too; null takes the test
-            data, or all where none are held out.
-        num_data: how many data, evenly spaced over all.
-        confidence: with which the bounds of the mean hold.
-        width: of the mean's interval, in nats; no more is computed once it is reached.
-        start: of the annealed chains.
-        num_chains: per datum; null takes 16 on data drawn from the model, and at least 32 on others.
+        split: the part of the data. model takes data drawn from the model, for which the upper bound is certified too.
+            null takes the test data, or all data if none are held out.
+        num_data: the number of data, evenly spaced.
+        confidence: the confidence of the bounds of the mean.
+        width: the width of the mean's interval at which the computation stops, in nats.
+        start: where the annealed chains start.
+        num_chains: chains per datum. null takes 16 for data drawn from the model, and at least 32 for others.
         max_distributions: the largest number of distributions between the start and the posterior.
-        seed: of all draws; null takes that of the run.
+        seed: the seed of all draws. null takes the seed of the run.
     """
 
     split: Literal["test", "validation", "model"] | None = None
@@ -118,11 +118,11 @@ class AttributeOptions:
     """How the gap of an earlier run is split into its causes.
 
     Args:
-        split: the data; null takes the test data, or all where none are held out.
-        num_data: how many data, evenly spaced over all.
-        tolerance: to which log p(x) is estimated, in nats.
-        steps: the largest number of steps of a datum's local optimisation, in each family of guides.
-        seed: of all draws; null takes that of the run.
+        split: the part of the data. null takes the test data, or all data if none are held out.
+        num_data: the number of data, evenly spaced.
+        tolerance: the tolerance of log p(x), in nats.
+        steps: the largest number of steps in the optimisation of a datum's own guide, for each family of guides.
+        seed: the seed of all draws. null takes the seed of the run.
     """
 
     split: Split | None = None
@@ -141,13 +141,14 @@ class MendOptions:
     """How the guide of an earlier run is mended, and how the gap is measured before and after.
 
     Args:
-        num_data: test data that the gap is measured on, evenly spaced over all.
-        tolerance: to which log p(x) is estimated, in nats.
+        num_data: the number of test data on which the gap is measured, evenly spaced.
+        tolerance: the tolerance of log p(x), in nats.
         steps: gradient steps of each attempt at a better guide.
-        attribution_steps: the largest number of steps of a datum's local optimisation, in each family of guides.
-        train_model: whether the model may be trained on too, with a KL term that is let in slowly, as where latents
-            have collapsed; log p(x) is then that of another model.
-        seed: of all draws; null takes that of the run.
+        attribution_steps: the largest number of steps in the optimisation of a datum's own guide, for each family of
+            guides.
+        train_model: train the model too, with a KL term whose weight rises slowly. This helps where latent units have
+            collapsed. log p(x) is then that of another model.
+        seed: the seed of all draws. null takes the seed of the run.
     """
 
     num_data: int = 100
@@ -168,14 +169,18 @@ class AssessOptions(ShardOptions):
     """How the guide of an earlier run is assessed as a posterior.
 
     Args:
-        split: the data; null takes the test data, or all where none are held out.
-        num_data: data for which reference draws of the posterior are made, evenly spaced over all.
-        num_simulations: data drawn from the model, for calibration.
-        seed: of all draws; null takes that of the run.
+        split: the part of the data. null takes the test data, or all data if none are held out.
+        num_data: the number of data that get reference draws of the posterior, evenly spaced.
+        num_draws: reference draws of each of the 16 chains of a datum.
+        warm_up: transitions of each chain before its draws are kept.
+        num_simulations: data drawn from the model, for the test of calibration.
+        seed: the seed of all draws. null takes the seed of the run.
     """
 
     split: Split | None = None
     num_data: int = 20
+    num_draws: int = 500
+    warm_up: int = 300
     num_simulations: int = 1000
     seed: int | None = None
 
@@ -183,7 +188,8 @@ class AssessOptions(ShardOptions):
         """Raise OptionError where a count cannot be used."""
         super().check()
         check_count("num_data", self.num_data)
-        check_count("num_simulations", self.num_simulations, least=20)
+        for name in ("num_draws", "warm_up", "num_simulations"):
+            check_count(name, getattr(self, name), least=20)
 
 
 @dataclass(frozen=True)
@@ -236,15 +242,15 @@ class CheckOptions:
     """What a pair is checked on, and how it is made; the words of :class:`ppvae.storage.Settings`.
 
     Args:
-        data: what to run it on, as `ppvae run --data` takes it; auto takes what the pair names as its example.
+        data: the data to check the pair on, as `ppvae run --data` takes them. auto takes the example data of the pair.
         context: files of what the programs take after x, as `ppvae run --context` takes them.
-        label_column: column of the table that is no datum.
-        drop_columns: columns to be left out, as in `--drop_columns id,date`.
+        label_column: the column of the table that holds labels. It is not given to the programs.
+        drop_columns: columns to leave out, as in `--drop_columns id,date`.
         context_columns: columns that the programs take after x, as in `--context_columns age,sex`.
-        split_column: column that says train, validation or test.
+        split_column: the column that says train, validation or test for each row.
         standardise: bring each feature to mean 0 and standard deviation 1.
         pair_args: arguments of the pair.
-        data_dir: folder that already holds the files of mnist and binarized_mnist.
+        data_dir: the folder that holds the files of mnist and binarized_mnist.
         likelihood: p(x|z), for a pair that takes one.
         likelihood_args: arguments of the likelihood.
     """

@@ -11,17 +11,21 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 from rich.table import Table
 
 from ppvae.inference import Evidence
+from ppvae.printed import Printed, table_in_lines
 from ppvae.report import write_report
 from ppvae.storage import RunDirectory, write_json
+from ppvae.with_errors import with_error
 
 from ..figures import evidence_figures, galleries
 from ..figures.latent_plane import latent_plane
 from .command_options import EvaluateOptions
 from .estimate import Estimation, Measured, measure
+from .own_units import of_draws
 from .run_data import Unit
 from .run_summary import summary_of
 from .samples import TRAVERSAL_VALUES, Samples, draw_samples
@@ -31,8 +35,8 @@ from .saved_run import SavedRun, load_run
 METHODS = {"adaptive": "to tolerance", "importance": "draws of q(z|x)", "annealing": "annealed chains"}
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Printed):
     """The result of an evaluation.
 
     Attributes:
@@ -45,6 +49,9 @@ class Evaluation:
     evidence: Evidence
     summary: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return table_in_lines(self.table(), [f"{self.summary['conclusion']}.", str(self.directory.path)])
+
     def table(self) -> Table:
         """The numbers, to be printed by rich."""
         numbers, training, shared = self.summary["evidence"], self.summary["training"], self._shared
@@ -53,10 +60,8 @@ class Evaluation:
         for i, column in enumerate(columns):
             table.add_column(column, justify="right" if i else "left")
         for name, label in (("log_evidence", "log p(x)"), ("elbo", "ELBO"), ("gap", "gap")):
-            error, monte_carlo = numbers[f"{name}_standard_error"], numbers[f"{name}_monte_carlo_error"]
-            digits = 3 if shared else 2
-            last = "" if shared else f"{monte_carlo:.3f}"
-            table.add_row(label, f"{numbers[name]:.2f} ± {error:.{digits}f}", last)
+            monte_carlo = "" if shared else f"{numbers[f'{name}_monte_carlo_error']:.2g}"
+            table.add_row(label, with_error(numbers, name), monte_carlo)
         table.add_section()
         for label, share, what in self._shares():
             table.add_row(label, ("yes" if share == 1 else "no") if shared else f"{share:.0%}", what)
@@ -135,9 +140,11 @@ def write_evaluation(run: SavedRun, how: Estimation, command: str) -> Evaluation
         dataset = dataset.assign_coords(row=("datum", numbers.numpy()))
     dataset.attrs |= {**names, "seed": settings.seed}
     directory.write_netcdf("evidence", dataset)
-    samples.draws.attrs |= names
-    directory.write_netcdf("posterior", samples.draws)
     shared = run.data.unit == "data set"
+    drawn = run.x if shared else run.x[torch.tensor(samples.posterior["datum"].to_numpy())]
+    draws = of_draws(run.data, drawn, samples.draws)
+    draws.attrs |= names
+    directory.write_netcdf("posterior", draws)
     plane = None if shared else latent_plane(run.pair, samples.posterior, run.x, data.event_shape, run.labels())
     if plane is not None:
         write_json(directory.decoder, plane)

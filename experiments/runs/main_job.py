@@ -7,6 +7,7 @@ with errors, figures and draws, all in one run directory.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from .make_pair import with_data
 from .own_units import of_history
 from .preparation import Say, check_pair, compute_of, device_of, report
 from .run_data import RunData, load_pair_and_data
+from .run_loggers import finish, loggers_of
 from .saved_run import SavedRun, like_parameters, training_summary
 
 # The exit code of a process that has helped with what cannot be done, as that of the command line.
@@ -59,8 +61,10 @@ def run(
     directory = team.of_first(lambda: resume or _new_directory(settings))
     say(f"run directory: {directory.path}")
     try:
-        trained = _train(pair, data, settings, directory, compute)
+        loggers = loggers_of(settings.loggers, directory.path)
+        trained = _train(pair, data, settings, directory, compute, loggers)
         directory.write_metrics(of_history(data, trained.history))
+        finish(loggers)
         if trained.stopped == "interrupted":
             raise KeyboardInterrupt
         training = training_summary(of_history(data, trained.history), trained.steps, trained.seconds, trained.stopped)
@@ -97,14 +101,16 @@ def _help(pair: Any, data: RunData, settings: Settings, compute: Compute) -> Non
     team = team_of(settings.accelerator, settings.precision, compute)
     try:
         directory = team.of_first(lambda: RunDirectory(Path(settings.out)))  # process 0 knows it
-        _train(pair, data, settings, directory, compute)
+        _train(pair, data, settings, directory, compute, ())
     except ProcessError:
         raise
     except PpvaeError as error:
         raise SystemExit(BAD_INPUT) from error
 
 
-def _train(pair: Any, data: RunData, settings: Settings, directory: RunDirectory, compute: Compute) -> Fit:
+def _train(
+    pair: Any, data: RunData, settings: Settings, directory: RunDirectory, compute: Compute, loggers: Sequence[Any]
+) -> Fit:
     """Train with a checkpoint in the run directory."""
     return fit(
         pair.model,
@@ -118,6 +124,7 @@ def _train(pair: Any, data: RunData, settings: Settings, directory: RunDirectory
         seed=settings.seed,
         checkpoint=directory.checkpoint,
         resume=directory.checkpoint.is_file(),
+        loggers=loggers,
         accelerator=settings.accelerator,
         precision=settings.precision,
         compute=compute,

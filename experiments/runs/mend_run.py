@@ -14,6 +14,7 @@ from torch import Tensor
 from ppvae.datasets import Dataset
 from ppvae.inference import GapAttribution, Mended, Optimiser, attribute_gap, estimate_evidence, mend
 from ppvae.storage import RunDirectory
+from ppvae.with_errors import with_error
 
 from ..figures.mended_waterfall import mended_waterfall
 from .command_options import MendOptions
@@ -147,21 +148,17 @@ def _dataset(sides: dict[str, GapAttribution]) -> xr.Dataset:
 
 def _rows(section: dict[str, Any], mended: Mended) -> list[tuple[str, str, str]]:
     """The table that is printed."""
-
-    def number(name: str) -> str:
-        return f"{section[name]:.2f} ± {section[name + '_standard_error']:.2f}"
-
     steps = [
-        (f"  {s.name}", "not tried" if s.note else f"{s.gain:+.2f} ± {s.standard_error:.2f}", _word(s))
-        for s in mended.steps
+        (f"  {step.name}", "not tried" if step.note else with_error(_step(step), "gain", "+"), _word(step))
+        for step in mended.steps
     ]
-    difference = f"{section['log_evidence_difference']:+.3f} ± {section['log_evidence_difference_standard_error']:.3f}"
+    of_model = "of another model" if mended.model_changed else "of the same model"
     return [
         *steps,
-        ("gap before", number("gap_before"), ""),
-        ("gap after", number("gap_after"), ""),
-        ("ELBO, after − before", number("elbo_gain"), "paired"),
-        ("log p(x), after − before", difference, "of another model" if mended.model_changed else "of the same model"),
+        ("gap before", with_error(section, "gap_before"), ""),
+        ("gap after", with_error(section, "gap_after"), ""),
+        ("ELBO, after − before", with_error(section, "elbo_gain", "+"), "paired"),
+        ("log p(x), after − before", with_error(section, "log_evidence_difference", "+"), of_model),
     ]
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+import xarray as xr
 from torch import Tensor
 
 from ppvae.inference import Evidence, GapAttribution, Refinement
 from ppvae.inference.evidence import shifted
+from ppvae.inference.posterior import in_own_units
 
 from .run_data import RunData
 
@@ -35,6 +37,12 @@ def of_gap(run_data: RunData, x: Tensor, gap: GapAttribution) -> GapAttribution:
         return gap
     by = log_jacobian(run_data, x).to(gap.log_evidence)
     return replace(gap, log_evidence=gap.log_evidence + by, refinement=_moved(gap.refinement, by))
+
+
+def of_draws(run_data: RunData, x: Tensor, draws: xr.DataTree) -> xr.DataTree:
+    """Draws for ArviZ from standardised data as draws of the data in their own units."""
+    units = run_data.data.standardisation
+    return draws if units is None else in_own_units(draws, units, x)
 
 
 def _moved(member: Refinement, by: Tensor) -> Refinement:

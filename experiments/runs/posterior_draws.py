@@ -10,6 +10,7 @@ import xarray as xr
 
 from ppvae.inference import DrawsFrom, Posterior, to_datatree
 
+from .own_units import of_draws
 from .run_data import Batch
 from .saved_run import SavedRun
 
@@ -46,8 +47,9 @@ def draw_sets(run: SavedRun, x: Batch, reference: Posterior, numbers: Sequence[i
     model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
     size: dict[str, Any] = {"num_chains": num_chains, "num_draws": next(iter(kept.values())).shape[1]}
     shared: dict[str, Any] = {"seed": seed, "coords": None if numbers is None else {"datum": numbers}}
-    return DrawSets(
-        guide=to_datatree(model, guide, x, draws=DrawsFrom("guide", **size), **shared),
-        reweighted=to_datatree(model, guide, x, draws=DrawsFrom("psis", **size), predictive=False, **shared),
-        reference=to_datatree(model, guide, x, draws=replace(reference, draws=kept), predictive=False, **shared),
-    )
+    trees = {
+        "guide": to_datatree(model, guide, x, draws=DrawsFrom("guide", **size), **shared),
+        "reweighted": to_datatree(model, guide, x, draws=DrawsFrom("psis", **size), predictive=False, **shared),
+        "reference": to_datatree(model, guide, x, draws=replace(reference, draws=kept), predictive=False, **shared),
+    }
+    return DrawSets(**{name: of_draws(run.data, x[0], tree) for name, tree in trees.items()})

@@ -15,7 +15,7 @@ from ppvae.storage import RunDirectory, Settings
 from .own_units import of_history
 from .preparation import device_of
 from .run_data import load_pair_and_data
-from .saved_run import like_parameters, saved_summary
+from .saved_run import like_parameters, why_stopped
 
 # Data that show what the programs take.
 NUM_SHOWN = 100
@@ -46,11 +46,10 @@ def reopened(run: str | Path, pair: Any = None, run_code: bool = False, mended: 
         found = Mended.load(directory.path / "mended.pt", pair.model, pair.guide, batch)
         return replace(found, example=like_parameters(batch, found.guide.values.leaves, device))  # type: ignore[attr-defined]
     fit = Fit.load(directory.checkpoint, pair.model, pair.guide, batch)
-    stopped = saved_summary(directory).get("training", {}).get("stopped", "unfinished")
     return replace(
         fit,
         history=of_history(data, fit.history),
-        stopped=stopped,
+        stopped=why_stopped(directory),
         units=data.data.standardisation,
         example=like_parameters(batch, fit.parameters, device),
     )

@@ -8,7 +8,7 @@ from ppvae.inference import Evidence
 from ppvae.storage import data_hash, device_name, versions
 
 from .estimate import Estimation, Measured
-from .saved_run import SavedRun, saved_summary
+from .saved_run import UNFINISHED, SavedRun, saved_summary
 
 # The sections that other commands add to a summary: a new evaluation leaves them there.
 ADDED = ("certificate", "gap_attribution", "mended", "latent_units", "calibration", "quality")
@@ -35,6 +35,7 @@ def summary_of(run: SavedRun, measured: Measured, how: Estimation, seconds: floa
         "draws": _of_draws(measured.draws),
         "remarks": [
             *run.remarks("max_eval", run.settings.max_eval),
+            *_unfinished(run),
             *_few_steps(run),
             *_part(run, measured, how),
             *remarks,
@@ -80,6 +81,16 @@ def _part(run: SavedRun, measured: Measured, how: Estimation) -> list[str]:
     return [
         f"log p(x) was estimated for {len(measured.index)} of {len(run.x)} {run.split} data, drawn at random, as many "
         f"as {how.eval_minutes:g} minutes allow: `ppvae evaluate {run.directory.path}` takes all of them."
+    ]
+
+
+def _unfinished(run: SavedRun) -> list[str]:
+    """That the training has not ended."""
+    if run.training["stopped"] != UNFINISHED:
+        return []
+    return [
+        f"the training is not finished: {run.training['epochs']} of at most {run.settings.epochs} epochs are done, and "
+        f"these numbers are of the pair as it is now. `ppvae run --resume {run.directory.path}` goes on with it."
     ]
 
 

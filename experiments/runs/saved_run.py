@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from ppvae.errors import OptionError, RunError
-from ppvae.inference.svi.checkpoint import load_parameters
+from ppvae.inference.svi.checkpoint import load_parameters, training_ended
 from ppvae.storage import RunDirectory, Settings
 
 from .own_units import of_history
 from .preparation import device_of
 from .run_data import Batch, RunData, load_pair_and_data
+
+# What a summary says of a training that has not ended.
+UNFINISHED = "unfinished"
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,8 @@ def load_run(directory: RunDirectory, *, split: str | None = None, **overrides: 
     if isinstance(pair, torch.nn.Module):
         pair.to(device)
     checkpoint = load_parameters(directory.checkpoint, pair.model, pair.guide, _moved(data.example(), device))
-    stopped = saved_summary(directory).get("training", {}).get("stopped", "unfinished")
-    training = training_summary(
-        of_history(data, checkpoint["history"]), checkpoint["steps"], checkpoint["seconds"], stopped
-    )
+    history = of_history(data, checkpoint["history"])
+    training = training_summary(history, checkpoint["steps"], checkpoint["seconds"], why_stopped(directory))
     batch = like_parameters(data.batch(part, settings.max_eval), checkpoint["parameters"], device)
     return SavedRun(directory, settings, data, pair, part, batch, training)
 
@@ -102,6 +103,12 @@ def saved_summary(directory: RunDirectory) -> dict[str, Any]:
         return directory.read_summary() or {}
     except RunError:
         return {}
+
+
+def why_stopped(directory: RunDirectory) -> str:
+    """Why the training of a run ended; ``"unfinished"`` where it has not ended."""
+    said = saved_summary(directory).get("training", {}).get("stopped", UNFINISHED)
+    return training_ended(directory.checkpoint) or UNFINISHED if said in (UNFINISHED, "interrupted") else str(said)
 
 
 def like_parameters(batch: Batch, parameters: dict[str, Tensor], device: torch.device) -> Batch:

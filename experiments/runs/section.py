@@ -14,14 +14,15 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from ppvae.errors import RunError
+from ppvae.printed import Printed, table_in_lines
 from ppvae.report import write_report
 from ppvae.storage import RunDirectory
 
 from .saved_run import SavedRun, saved_summary
 
 
-@dataclass(frozen=True)
-class Section:
+@dataclass(frozen=True, repr=False)
+class Section(Printed):
     """The result of a command that adds a section to a run.
 
     Attributes:
@@ -37,6 +38,9 @@ class Section:
     rows: list[tuple[str, str, str]]
     summary: dict[str, Any]
     heading: str | None = None
+
+    def __repr__(self) -> str:
+        return table_in_lines(self.table(), [str(self.directory.path)])
 
     def table(self) -> Table:
         """The numbers, to be printed by rich."""

@@ -1,4 +1,4 @@
-"""Between which numbers log p(x) lies."""
+"""Lower and upper bounds of log p(x)."""
 
 from .certificate import Certificate
 from .certify import certify

@@ -1,4 +1,4 @@
-"""Between which numbers log p(x) lies, with what confidence, and on what ground: the record that certify returns."""
+"""The record that certify returns: lower and upper bounds of log p(x), their confidence, and what they assume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bounds on log p(x) from both sides, with a confidence that asks nothing of the guide or the chains where one exists.
+"""Lower and upper bounds of log p(x), with a confidence that, where there is one, assumes nothing of guide and chains.
 
 Where a pair knows log p(x), that is the certificate. Else it is read off weights with the mean p(x), those of
 importance sampling or of annealed chains, whose settings are chosen beforehand (:mod:`.pilot`).

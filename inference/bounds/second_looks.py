@@ -14,7 +14,7 @@ seem.
 
 from __future__ import annotations
 
-from scipy import special
+import scipy
 from torch import Tensor
 
 from ..evidence import tail_shape
@@ -65,7 +65,7 @@ def contradiction(log_w: Tensor, log_w_exact: Tensor) -> str:
     """A sentence if exact draws exceed the chains' weights ``(num_chains, num_data)`` too often, else nothing."""
     count, exceeds = len(log_w_exact), int((log_w_exact > log_w.amax(0)).sum())
     share = float(log_w.softmax(0).amax(0).nan_to_num(1.0).mean())
-    if special.bdtrc(exceeds - 1, count, min(TOLERANCE * share, 1.0)) >= ALARM:
+    if scipy.special.bdtrc(exceeds - 1, count, min(TOLERANCE * share, 1.0)) >= ALARM:
         return ""
     return (
         f"there is no upper end: the chains miss a part of the posterior. At {exceeds} of {count} data drawn from the "

@@ -1,4 +1,4 @@
-"""An upper end for log p(x) of any data, given or drawn, from weights alone.
+"""An upper end for log p(x) of any data, from importance weights.
 
 Let w_1 … w_n be independent, w_i ≥ 0, E[w_i] = p(x), and let A_{-i} be the mean of the others. The logarithm lies below
 its tangents, log p ≤ log A + p/A − 1 for every A > 0, and w_i is independent of A_{-i}, so that
@@ -25,8 +25,8 @@ from __future__ import annotations
 
 import math
 
+import scipy
 import torch
-from scipy import special
 from torch import Tensor
 
 from ..evidence import tail_shape
@@ -137,4 +137,4 @@ def _factor(pareto_k: Tensor) -> Tensor:
 
 def _quantile(risk: float, freedom: float) -> float:
     """t, Student's quantile."""
-    return -float(special.stdtrit(freedom, risk))
+    return -float(scipy.special.stdtrit(freedom, risk))

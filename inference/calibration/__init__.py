@@ -1,4 +1,4 @@
-"""Whether the guide is right on data of the model's own."""
+"""Tests of the guide on data drawn from the model."""
 
 from .calibrate import Calibration, calibrate
 from .discriminative import Discrimination, discriminative_calibration

@@ -1,4 +1,4 @@
-"""Can the guide be trusted as a posterior? It is held to exact draws, on data that the model makes.
+"""Calibration: the guide's draws against exact draws of the posterior, on data drawn from the model.
 
 A pair of draws u* ~ p(u), x' ~ p(x|u*) is at the same time u* ~ p(u|x'). If the guide is the posterior, u* is one more
 draw of it, and its rank among draws u_k ~ q(u|x') is uniform. One amortised guide serves all simulations; nothing is
@@ -150,7 +150,7 @@ class Calibration(Summarised):
         source = {"prior": "simulations from the prior", "data": "simulations near the data"}[view.anchor]
         (ours, error), (given, given_error) = mean_and_error(view.gap), mean_and_error(self.given_gap)
         figures = (
-            f"as {view.num_draws} draws see it, the gap is {ours:.2g} ± {error:.1g} nats on them, {given:.2g} ± "
+            f"by {view.num_draws} draws, the gap is {ours:.2g} ± {error:.1g} nats on them, {given:.2g} ± "
             f"{given_error:.1g} at the data"
         )
         if ratio > FARTHER:

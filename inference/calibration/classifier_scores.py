@@ -9,9 +9,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy import special
 from torch import Tensor
 
 from ppvae.errors import NonFiniteError
@@ -82,13 +82,13 @@ def scored(features: Array, generator: np.random.Generator) -> tuple[Array, floa
         before = features[: parts[k][0]]
         score, tail = known(features[parts[k]] @ _weights(before), generator)
         scores.append(score)
-        normal += special.ndtri(tail)
-    return np.concatenate(scores), float(special.ndtr(normal / math.sqrt(PARTS - 1)))
+        normal += scipy.special.ndtri(tail)
+    return np.concatenate(scores), float(scipy.special.ndtr(normal / math.sqrt(PARTS - 1)))
 
 
 def known(s: Array, generator: np.random.Generator) -> tuple[Array, float]:
     """Λ with scores s that were fitted on none of these simulations, ``(num_simulations, 1 + num_draws)``, and p."""
-    log_p = special.log_softmax(s, axis=-1) + math.log(s.shape[1])
+    log_p = scipy.special.log_softmax(s, axis=-1) + math.log(s.shape[1])
     return log_p[:, 0], _upper_tail(log_p, generator)
 
 

@@ -1,4 +1,4 @@
-"""Can a classifier tell the model's latents from the guide's draws? On data simulated from the model.
+"""Calibration by a classifier between the model's latents and the guide's draws, on data drawn from the model.
 
 A simulation is u* ~ p(u), x' ~ p(x|u*), so that u* is a draw of the posterior p(u|x'). Beside it stand u_1 … u_L ~
 q(u|x'). A classifier gives each of the 1 + L a score s(u, x'), linear in features φ, and says which is u*: by
@@ -154,7 +154,9 @@ class Discrimination(Summarised):
         if self.units_faulty:
             scores = self.unit_score.mean(-1)
             worst = sorted(self.units_faulty, key=lambda name: -float(scores[self.unit.index(name)]))
-            out.append(f"by themselves at fault: {', '.join(worst[:6])}{' and others' if len(worst) > 6 else ''}.")
+            out.append(
+                f"units with a fault of their own: {', '.join(worst[:6])}{' and others' if len(worst) > 6 else ''}."
+            )
         else:
             out.append("no unit is at fault by itself: a correlation is wrong or missing, or faults change with x.")
         found = self.by_region()

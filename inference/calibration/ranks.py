@@ -31,9 +31,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy import special
 from torch import Tensor
 
 Array = NDArray[np.float64]
@@ -79,10 +79,10 @@ def weighted_pit(exact: Tensor, draws: Tensor, weights: Tensor) -> Tensor:
 def p_values(pit: Array) -> Array:
     """p-values of shape, mean and spread of every unit, ``(num_units, 3)``, from U ``(num_simulations, num_units)``."""
     m = len(pit)
-    s = special.ndtri(pit)
+    s = scipy.special.ndtri(pit)
     square = ((s - s.mean(0)) ** 2).sum(0)
-    mean = 2 * special.stdtr(m - 1, -np.abs(s.mean(0)) * np.sqrt(m * (m - 1) / square))
-    spread = 2 * np.minimum(special.chdtr(m - 1, square), special.chdtrc(m - 1, square))
+    mean = 2 * scipy.special.stdtr(m - 1, -np.abs(s.mean(0)) * np.sqrt(m * (m - 1) / square))
+    spread = 2 * np.minimum(scipy.special.chdtr(m - 1, square), scipy.special.chdtrc(m - 1, square))
     return np.stack([shape_p_value(pit), mean, np.minimum(spread, 1.0)], -1)
 
 
@@ -139,7 +139,7 @@ def points(num_simulations: int) -> Array:
 def _tails(m: int) -> tuple[Array, Array]:
     """P(B_i ≤ n) and P(B_i ≥ n), each ``(m + 1, num_points)``."""
     n, z = np.arange(m + 1)[:, None], points(m)
-    return special.bdtr(n, m, z), special.bdtrc(n - 1, m, z)
+    return scipy.special.bdtr(n, m, z), scipy.special.bdtrc(n - 1, m, z)
 
 
 @lru_cache(maxsize=8)
@@ -152,7 +152,7 @@ def _table(m: int) -> Array:
 def _stays_inside(m: int, tail: float) -> float:
     """P(T > t): no count has a tail of t or less."""
     lower, upper = _tails(m)
-    log_factorial = special.gammaln(np.arange(m + 1) + 1)
+    log_factorial = scipy.special.gammaln(np.arange(m + 1) + 1)
     before, first, z_before = np.ones(1), 0, 0.0
     for i, z in enumerate(points(m)):
         inside = np.flatnonzero((lower[:, i] > tail) & (upper[:, i] > tail))

@@ -36,8 +36,8 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import scipy
 import torch
-from scipy import special
 from torch import Tensor
 
 from ..records import Summarised
@@ -119,7 +119,7 @@ class View(Summarised):
     @property
     def scores(self) -> Tensor:
         """s = Φ⁻¹(U), ``(num_simulations, num_units)``."""
-        return torch.from_numpy(special.ndtri(self.pit.numpy()))
+        return torch.from_numpy(scipy.special.ndtri(self.pit.numpy()))
 
     @property
     def bias(self) -> Tensor:

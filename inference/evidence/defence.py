@@ -1,4 +1,4 @@
-"""The defence of every estimator against a guide that misses modes: search, draw from what was found, say what it was.
+"""Protection against a guide that misses modes: search for modes, draw from those that are found, and report them.
 
 The search comes first and draws by itself, and what it finds fixes the proposal before a weighted draw is made. So
 E[p̂(x)] = p(x) holds for any outcome of the search, and with it on the whole. Where nothing is found the estimator and

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import scipy
 import torch
-from scipy import special
 from torch import Tensor
 
 from ..options import number_between
@@ -180,7 +180,7 @@ class Evidence(Printed):
         half = z * self.delta_standard_error
         widened = half * (1 - self.pareto_k.clamp(0, 0.99)) ** -1.5
         freedom = (self.num_draws - 1).clamp(min=1).numpy()
-        t = torch.from_numpy(special.stdtrit(freedom, (1 + confidence) / 2))
+        t = torch.from_numpy(scipy.special.stdtrit(freedom, (1 + confidence) / 2))
         log_normal = (self.spread.square().expm1() / self.num_draws).sqrt()
         chains = t * torch.maximum(self.standard_error, log_normal)
         half = torch.where(self.by_chains, chains, half).nan_to_num(math.inf)

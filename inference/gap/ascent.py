@@ -1,4 +1,4 @@
-"""Climb an ELBO for every datum at once, and say for each whether it has arrived.
+"""Maximise an ELBO for every datum at once, and say for each whether it has converged.
 
 Each datum has parameters θ of its own, and its ELBO does not depend on those of the others. They are climbed together
 by Adam, in rounds: within a round the step falls from its full length to zero by a cosine, so that the noise of the

@@ -1,4 +1,4 @@
-"""Whose fault the ELBO's gap is: the guide's family, or its amortisation.
+"""The causes of the ELBO's gap: the guide's family, and its amortisation.
 
 With q* the best member of the guide's family for a datum,
 

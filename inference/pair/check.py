@@ -1,4 +1,4 @@
-"""Does a pair keep the contract? Run it a few times and say, a sentence each, how it does not.
+"""Check a pair: run it a few times, and list in a sentence each how it breaks the contract.
 
 The contract: two callables of one signature; the guide proposes what the model hides, with a density; the likelihood is
 a normalised distribution over the data as given; the programs draw every random number by ``pyro.sample``; a gradient

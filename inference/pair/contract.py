@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pyro.poutine import Trace
 
 from ppvae.errors import PairError
+from ppvae.printed import Printed
 
 from .distributions import is_discrete, is_improper, is_point_mass, masked, masked_more
 from .traces import enumerated, is_factor, latents, sample_sites
 
 
 @dataclass(frozen=True)
-class Finding:
+class Finding(Printed):
     """One way in which a pair breaks the contract.
 
     Attributes:

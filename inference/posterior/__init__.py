@@ -4,6 +4,7 @@ from .datatree import to_datatree
 from .quality import Quality, guide_quality
 from .reference import PER_DATUM, Posterior, sample_posterior
 from .surgery import Surgery, elbo_surgery
+from .tree_units import in_own_units
 
 __all__ = [
     "PER_DATUM",
@@ -12,6 +13,7 @@ __all__ = [
     "Surgery",
     "elbo_surgery",
     "guide_quality",
+    "in_own_units",
     "sample_posterior",
     "to_datatree",
 ]

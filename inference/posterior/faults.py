@@ -31,7 +31,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
+import scipy
 
 BIAS_LIMIT, RATIO_LIMIT, CORRELATION_LIMIT, VARIATION_LIMIT = 0.25, 0.9, 0.3, 0.25
 # Least share of the posterior that counts as a mode, how high the valley may be, and what share of it q may have.
@@ -83,7 +83,7 @@ class Measures(NamedTuple):
 def verdict(measures: Measures) -> tuple[str, ...]:
     """The faults of a guide on one datum, the primary one first; or ``("good",)``, or ``("cannot tell",)``."""
     m = measures
-    z = -special.ndtri(FALSE_ALARM / 2 / (2 * m.bias.size + m.correlation.size + 1))
+    z = -scipy.special.ndtri(FALSE_ALARM / 2 / (2 * m.bias.size + m.correlation.size + 1))
     limit = -np.log(RATIO_LIMIT)
     shift, scale, correlation = m.causes
     tests = {

@@ -13,7 +13,7 @@ from ppvae.errors import OptionError
 
 from ..evidence import AdaptiveEvidence, estimate_evidence, shifted
 from ..pair import Batch, Program, as_batch
-from ..posterior import to_datatree
+from ..posterior import in_own_units, to_datatree
 from ..records import Printed
 from .decoding import decode
 from .embedding import Embedding, embed
@@ -37,7 +37,7 @@ class TrainedPair(Printed):
         guide: ``guide(x, *context)``.
         example: some data, ``(x, *context)``, that show what the programs take; :meth:`sample` draws like them.
         units: where the pair was trained on standardised data, the map from their own units. All methods then take and
-            give x in these, and log p(x) has the Jacobian; :meth:`to_datatree` shows x standardised, and says so.
+            give x in these, and log p(x) has the Jacobian.
 
     Example:
         >>> import torch
@@ -159,10 +159,9 @@ class TrainedPair(Printed):
 
     def to_datatree(self, x: Tensor | Batch, **options: Any) -> xr.DataTree:
         """Draws of the latents for ArviZ: :func:`ppvae.inference.to_datatree`, whose options these are."""
-        tree = to_datatree(self.model, self.guide, self._in(x), **options)
-        if self.units is not None:
-            tree.attrs["x"] = "standardised"
-        return tree
+        given = self._in(x)
+        tree = to_datatree(self.model, self.guide, given, **options)
+        return tree if self.units is None else in_own_units(tree, self.units, as_batch(given)[0])
 
     def _in(self, x: Any) -> Any:
         """Data in their own units as the programs take them."""

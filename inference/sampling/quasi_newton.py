@@ -1,4 +1,4 @@
-"""Climb log p(x, u) from several places of every datum at once, by the BFGS method.
+"""Maximise log p(x, u) from several places of every datum at once, by the BFGS method.
 
 Each climber has a matrix H, an estimate of the inverse of −∇∇ log p(x, u), and moves along H∇ log p. A move that does
 not raise log p is undone and tried again at a quarter of its length. From the change s of u and the change −y of the

@@ -190,6 +190,16 @@ def _told(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def training_ended(path: str | Path) -> str | None:
+    """Why the training of a checkpoint ended, ``"finished"`` or ``"plateau"``; None where it has not ended.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    ended = read_checkpoint(Path(path)).get("ended")
+    return None if ended is None else str(ended)
+
+
 class Keeper:
     """Writes the checkpoint every so often."""
 
@@ -197,10 +207,11 @@ class Keeper:
         self._training, self._path, self._marks, self._every = training, path, marks, every
         self._last = time.monotonic()
 
-    def now(self) -> None:
-        """Write it."""
+    def now(self, ended: str | None = None) -> None:
+        """Write it; with why the training has ended, where it has."""
         if self._path is not None:
-            write_checkpoint(self._path, {"fingerprint": self._marks, **self._training.state_dict()})
+            marks = {"fingerprint": self._marks, "ended": ended}
+            write_checkpoint(self._path, {**marks, **self._training.state_dict()})
         self._last = time.monotonic()
 
     def if_due(self) -> None:

@@ -13,6 +13,7 @@ from ppvae.progress import Progress
 from ..pair import Batch, failed_run, in_a_program, raised_by_a_program
 from .checkpoint import Keeper
 from .choice import Compile, choose_step
+from .parts import save_logs
 from .state import Training
 from .step import NotFinite, svi_step
 
@@ -45,7 +46,8 @@ def train(
                 break
             for logger in loggers if speaks else ():
                 logger.log_metrics(dict(training.history[-1]), step=training.epoch)
-    keeper.now()
+    keeper.now(None if stopped == "interrupted" else stopped)
+    save_logs(loggers if speaks else ())
     if stopped != "interrupted":
         training.restore_best()
     return stopped

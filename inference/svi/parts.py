@@ -23,6 +23,13 @@ def check_parts(model: Any, guide: Any, loss: Any, optimizer: Any, scheduler: An
         callable_of("scheduler", scheduler, "a function of the optimiser, or None")
 
 
+def save_logs(loggers: Sequence[Any]) -> None:
+    """Let the loggers that keep rows back write them."""
+    for logger in loggers:
+        if callable(save := getattr(logger, "save", None)):
+            save()
+
+
 def checked_loggers(loggers: Any) -> tuple[Any, ...]:
     """The loggers; OptionError where one cannot log."""
     if hasattr(loggers, "log_metrics"):

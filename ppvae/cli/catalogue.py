@@ -9,6 +9,7 @@ from typing import Any
 
 from ppvae.errors import PpvaeError
 from ppvae.storage import RunDirectory
+from ppvae.with_errors import with_error
 
 
 def pairs() -> dict[str, str]:
@@ -99,5 +100,5 @@ def numbers_of(directory: RunDirectory) -> list[str]:
     if summary is None:
         return [settings.pair, settings.data, "not evaluated", ""]
     numbers = summary["evidence"]
-    values = [f"{numbers[k]:.2f} ± {numbers[k + '_standard_error']:.2f}" for k in ("log_evidence", "gap")]
+    values = [with_error(numbers, name) for name in ("log_evidence", "gap")]
     return [summary["pair"], summary["data"], *values]

@@ -29,11 +29,11 @@ FINDINGS = 1  # the exit code of `ppvae check` where it has any
 
 
 def run(settings: Settings, resume: str | None = None, *, command: str = "") -> int:
-    """Train a pair, estimate log p(x) on the test data, show the gap, and write the run directory.
+    """Train a pair, estimate log p(x) of the test data, and write a run directory with a page.
 
     Args:
         settings: of the run.
-        resume: go on with an earlier run, by its directory.
+        resume: the directory of an earlier run to go on with.
         command: the command line, for the summary.
     """
     from ppvae.experiments.runs import main_job
@@ -48,7 +48,7 @@ def run(settings: Settings, resume: str | None = None, *, command: str = "") -> 
 
 
 def evaluate(run: str, options: EvaluateOptions, *, command: str = "") -> int:
-    """Estimate log p(x) of an earlier run again, with other settings, in the same run directory.
+    """Estimate log p(x) of an earlier run again, with other settings.
 
     Args:
         run: the run directory.
@@ -61,7 +61,7 @@ def evaluate(run: str, options: EvaluateOptions, *, command: str = "") -> int:
 
 
 def certify(run: str, options: CertifyOptions, *, command: str = "") -> int:
-    """Compute a lower and an upper bound of log p(x) of an earlier run, with their confidence.
+    """Compute a lower and an upper bound of log p(x), with their confidence.
 
     Args:
         run: the run directory.
@@ -74,7 +74,7 @@ def certify(run: str, options: CertifyOptions, *, command: str = "") -> int:
 
 
 def gap(run: str, options: AttributeOptions, *, command: str = "") -> int:
-    """Split the gap of an earlier run into its causes: the guide's family, and its amortisation.
+    """Split the gap of a run into its causes: the guide's family and its amortisation.
 
     Args:
         run: the run directory.
@@ -87,7 +87,7 @@ def gap(run: str, options: AttributeOptions, *, command: str = "") -> int:
 
 
 def mend(run: str, options: MendOptions, *, command: str = "") -> int:
-    """Find a better guide for an earlier run, keeping what gains on held-out data, and measure the gap again.
+    """Improve the guide of a run, keep what gains on held-out data, and measure the gap again.
 
     Args:
         run: the run directory.
@@ -100,7 +100,7 @@ def mend(run: str, options: MendOptions, *, command: str = "") -> int:
 
 
 def posterior(run: str, options: AssessOptions, *, command: str = "") -> int:
-    """Assess q(z|x) of an earlier run as a posterior: collapse, calibration, quality.
+    """Test q(z|x) of a run as a posterior: collapse, calibration, reference draws.
 
     Args:
         run: the run directory.
@@ -146,7 +146,7 @@ def sweep(config: str, options: SweepOptions) -> int:
 
 
 def report(run: str) -> int:
-    """Write the page of a run, for readers without Python: report.html in its directory.
+    """Write the page of a run, report.html, again.
 
     Args:
         run: the run directory.
@@ -158,12 +158,12 @@ def report(run: str) -> int:
 
 
 def compare(a: str, b: str, out: str | None = None) -> int:
-    """Compare two runs on the same data, datum by datum: a table here, and a page.
+    """Compare two runs on the same data, datum by datum, in a table and on a page.
 
     Args:
         a: a run directory.
-        b: another.
-        out: the file of the page; null makes compare-A-B.html in this folder.
+        b: another run directory.
+        out: the file of the page. null makes compare-A-B.html in this folder.
     """
     from ppvae.report import compare
 
@@ -176,7 +176,7 @@ def compare(a: str, b: str, out: str | None = None) -> int:
 
 
 def check(pair: str, options: CheckOptions) -> int:
-    """List in which ways a pair breaks the contract; exit with 1 if there is one.
+    """List what is wrong with a pair; exit with 1 if anything is.
 
     Args:
         pair: the model/guide pair, as `ppvae run --pair` takes it.
@@ -198,10 +198,10 @@ def check(pair: str, options: CheckOptions) -> int:
 
 
 def experiment(name: str, words: Sequence[str] = ()) -> int:
-    """Run an experiment, one question each; see `ppvae list` and `ppvae experiment NAME --help`.
+    """Run an experiment; `ppvae list` shows them, `ppvae experiment NAME --help` its options.
 
     Args:
-        name: of an experiment, whose own options follow it.
+        name: the name of an experiment; its own options follow.
         words: its own options.
     """
     from ppvae.experiments.experiment import find, folder_of

@@ -71,8 +71,9 @@ def parse(parser: ArgumentParser, words: Sequence[str], own: Sequence[str], usag
         raise OptionError(usage.sentence(error, own)) from error
 
 
-# Options whose value is a list: one may be given several times, and names of columns are set apart by commas.
-LISTS, OF_COLUMNS = ("context", "drop_columns", "context_columns"), ("drop_columns", "context_columns")
+# Options whose value is a list: one may be given several times; names are separated by commas.
+LISTS = ("context", "drop_columns", "context_columns", "loggers")
+WITH_COMMAS = ("drop_columns", "context_columns", "loggers")
 
 
 def with_lists(words: Sequence[str]) -> list[str]:
@@ -102,7 +103,7 @@ def _with_one_list(words: Sequence[str], name: str) -> list[str]:
             continue
         place = len(out) if place is None else place
         value = value if equals else rest.pop(0)
-        several = value.split(",") if name in OF_COLUMNS else [value]
+        several = value.split(",") if name in WITH_COMMAS else [value]
         values += yaml.safe_load(value) if value.startswith("[") else [one for one in several if one]
     return out if place is None else [*out[:place], f"--{name}={json.dumps(values)}", *out[place:]]
 

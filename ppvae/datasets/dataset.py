@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ppvae.errors import DataError
+from ppvae.printed import Printed
 
 from . import leakage
 from .arrangement import PARTS
@@ -21,10 +22,12 @@ from .standardise import Standardisation
 BINARISATION_SEED = 20110411
 # Of training rows that stream, so many stand for all where all would have to be read.
 SHOWN = 10_000
+# Columns that are named where a data set is printed.
+MOST_SHOWN = 10
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset(Printed):
     """Rows of data in three parts, in torch's default floating-point type.
 
     Attributes:
@@ -67,6 +70,21 @@ class Dataset:
     standardisation: Standardisation | None = None
     duplicates: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{len(getattr(self, part))} {part}" for part in PARTS)
+        shape = " × ".join(map(str, self.event_shape)) or "1"
+        lines = [f"Dataset {self.name}: {counts} data of shape {shape}"]
+        if self.columns:
+            lines.append(f"columns: {', '.join(self.columns[:MOST_SHOWN])}" + ", …" * (len(self.columns) > MOST_SHOWN))
+        if self.labels is not None:
+            lines.append(f"{len(torch.cat(list(self.labels.values())).unique())} classes of labels")
+        if self.context:
+            lines.append(f"context: {', '.join(one.name for one in self.context)}")
+        if self.standardisation is not None:
+            lines.append("standardised; log p(x) of a run is in the units of the file")
+        missing = [f"missing values: {self.missing}"] if self.missing else []
+        return "\n".join([*lines, *missing, *([self.leakage] if self.leakage else []), *self.notes])
 
     @property
     def divided(self) -> bool:

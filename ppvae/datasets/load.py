@@ -1,4 +1,4 @@
-"""The one door for data: whatever holds them becomes a :class:`.Dataset` of rows in three parts."""
+"""load_dataset: any source of data as a :class:`.Dataset` of rows in three parts."""
 
 from __future__ import annotations
 

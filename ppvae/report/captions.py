@@ -28,7 +28,7 @@ CAPTIONS = {
     "bound": Caption(
         "The K-sample bound against the number of particles K, climbing from the ELBO towards log p(x).",
         "Draws of the guide alone give a bound that rises from the ELBO (K = 1) towards log p(x), the broken line. "
-        "What is missing at the right end is what so many draws do not find.",
+        "Where the curve ends below the line, so many draws are not enough.",
     ),
     "gap": Caption(
         "A histogram of the gap, log p(x) minus ELBO, over the data; data whose log p(x) is doubtful are hatched.",
@@ -52,8 +52,8 @@ CAPTIONS = {
     ),
     "mended": Caption(
         "Steps from the ELBO up to log p(x), one for each cause of the gap, before and after the guide was mended.",
-        "The same blocks, for the guide as it came and for the mended one, on the same data and scale: what has become "
-        "shorter is what mending removed. The black bars are two standard errors.",
+        "The same blocks before and after, on the same data and scale. A block that is shorter after mending shows "
+        "what mending removed. The black bars are two standard errors.",
     ),
     "latent_units": Caption(
         "Bars of the KL divergence of every latent unit, the largest first.",
@@ -62,8 +62,8 @@ CAPTIONS = {
     "latent_units_map": Caption(
         "Points and ellipses of the guide at the data, over grey draws of the prior, in two latent coordinates.",
         "Each blue point is the guide's mean for one datum, in the two latent coordinates that differ most between "
-        "data. Grey dots are draws of the prior: where they lie without blue points, the model generates what no "
-        "datum looks like.",
+        "data. Grey dots are draws of the prior: where there are no blue points near them, the model generates "
+        "data unlike all of these.",
     ),
     "calibration_prior": Caption(
         "Three panels of ECDFs of ranks minus even ones, with bands, on data drawn from the model.",

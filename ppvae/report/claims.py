@@ -124,12 +124,12 @@ def _bounds(summary: dict[str, Any], numbers: Numbers, run: str) -> Claim:
         what = "The mean over {certificate.num_data} simulated data sets" if simulated else "That of the data set"
     if not numbers.known("certificate.mean_upper"):
         answer = what + (
-            " is at least {certificate.mean_lower:.2f} nats, with {certificate.confidence:.0%} confidence. There is no "
+            " is at least {certificate.mean_lower:.3f} nats, with {certificate.confidence:.0%} confidence. There is no "
             "upper end; the remarks say why, and what to do."
         )
         return Claim(question, "caution", "from below only", numbers.fill(answer))
     answer = what + (
-        " lies between {certificate.mean_lower:.2f} and {certificate.mean_upper:.2f} nats, with "
+        " lies between {certificate.mean_lower:.3f} and {certificate.mean_upper:.3f} nats, with "
         "{certificate.confidence:.0%} confidence"
     )
     reached = numbers.value("certificate.reached")
@@ -146,9 +146,8 @@ def _causes(summary: dict[str, Any], numbers: Numbers, run: str) -> Claim:
     of_all = "" if _shared(summary) else ", the mean over {gap_attribution.num_data} data"
     better = "a longer training" if trained_whole(summary) else "a better encoder network"
     answer = (
-        f"Of {{gap_attribution.total:.2f}} ± {{gap_attribution.total_standard_error:.2f}} nats{of_all}, {better} could "
-        "remove {gap_attribution.amortisation:.2f} ± {gap_attribution.amortisation_standard_error:.2f} (amortisation), "
-        "a richer family of guides {gap_attribution.family:.2f} ± {gap_attribution.family_standard_error:.2f}."
+        f"Of {{gap_attribution.total:±}} nats{of_all}, {better} could remove {{gap_attribution.amortisation:±}} "
+        "(amortisation), a richer family of guides {gap_attribution.family:±}."
     )
     network = "mostly the training" if trained_whole(summary) else "mostly the encoder network"
     word = network if amortisation > family else "mostly the guide's family"

@@ -14,7 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from ppvae.errors import RunError
+from ppvae.printed import Printed, table_in_lines
 from ppvae.storage import RunDirectory, write_text
+from ppvae.with_errors import with_error
 
 from .claims import verdict_of
 from .numbers import WRITTEN_BY, Numbers, shown
@@ -35,8 +37,8 @@ PAIRED = {
 SAME = {"data_sha256": "other data", "split": "another part of the data"}
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Printed):
     """Two runs on the same data.
 
     Attributes:
@@ -65,6 +67,9 @@ class Comparison:
     def _rows(self) -> int:
         return int(self.a.summary.get("num_rows", 0))
 
+    def __repr__(self) -> str:
+        return table_in_lines(self.table(), [self.conclusion()])
+
     def table(self) -> Table:
         """The numbers, to be printed by rich."""
         over = f"b − a, paired by datum: nats per datum, mean over {self.difference['num_data']} data"
@@ -73,9 +78,9 @@ class Comparison:
         for column in columns[:-1] if self.shared else columns:
             table.add_column(column, justify="right" if column else "left")
         for name, label in QUANTITIES.items():
-            means = [record.numbers().text(f"evidence.{name}", ".2f") for record in (self.a, self.b)]
+            means = [with_error(record.summary["evidence"], name) for record in (self.a, self.b)]
             d = Numbers({"d": self.difference})
-            paired = f"{d.text(f'd.{name}', '.3f')} ± {d.text(f'd.{name}_standard_error', '.3f')}"
+            paired = with_error(self.difference, name, "+")
             share = [] if self.shared else [d.text(f"d.{name}_share_higher", ".0%")]
             table.add_row(label, *means, paired, *share)
         return table

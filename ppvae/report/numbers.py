@@ -14,6 +14,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from ppvae.errors import RunError
+from ppvae.with_errors import decimals
 
 # Which command writes a section of the summary; everything else is written by `ppvae evaluate`.
 WRITTEN_BY = {"certificate": "certify", "gap_attribution": "gap", "mended": "mend"} | dict.fromkeys(
@@ -68,16 +69,23 @@ class Numbers:
         """A number as text: a true minus sign, thousands apart, per cent after a space."""
         return shown(self.value(key), spec)
 
-    def spec(self, key: str) -> str:
-        """The format that shows two digits of a number's standard error: two or three decimals.
+    def spec(self, key: str, error: str | None = None) -> str:
+        """The format of a number that has a standard error, by :func:`decimals`.
+
+        Args:
+            key: of the number.
+            error: the key of its error; None takes ``<key>_standard_error``.
 
         Example:
             >>> Numbers({"gap": 5.265, "gap_standard_error": 0.026}).spec("gap")
             '.3f'
         """
-        error = self.value(f"{key}_standard_error")
-        digits = 1 - math.floor(math.log10(error)) if error else 2
-        return f".{min(max(digits, 2), 3)}f"
+        return f".{decimals(self.value(error or f'{key}_standard_error'))}f"
+
+    def with_error(self, key: str) -> Markup:
+        """A number and its standard error as elements of the page, with the same decimals."""
+        spec = self.spec(key)
+        return Markup("{} ± {}").format(self(key, spec), self(f"{key}_standard_error", spec))
 
     def __call__(self, key: str, spec: str = "") -> Markup:
         """A number as an element of the page."""
@@ -87,7 +95,7 @@ class Numbers:
         )
 
     def fill(self, sentence: str) -> Markup:
-        """A sentence with ``{key:format}`` in it, the numbers put in.
+        """A sentence with ``{key:format}`` in it, the numbers put in; ``{key:±}`` is a number with its standard error.
 
         Args:
             sentence: written by this program; text from elsewhere would be read as a format.
@@ -96,7 +104,7 @@ class Numbers:
         for literal, key, spec, _ in Formatter().parse(sentence):
             parts.append(escape(literal))
             if key is not None:
-                parts.append(self(key, spec or ""))
+                parts.append(self.with_error(key) if spec == "±" else self(key, spec or ""))
         return Markup("").join(parts)
 
     def _find(self, key: str) -> tuple[Any] | None:

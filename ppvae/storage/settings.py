@@ -22,45 +22,49 @@ class Settings:
     Args:
         pair: the model/guide pair: a name from `ppvae list`, `my_file.py:MyPair`, `my_file.py`, or
             `package.module:MyPair`.
-        pair_args: arguments of the pair, as in `--pair_args.latent_dim 10`; a class is named as in `torch.nn:ReLU`.
-        data: a name from `ppvae list`, or a .npy, .npz, .csv, .tsv or .parquet file, one datum a row; auto takes the
-            data that a pair of the package names as its example, else digits.
-        validation_data: a file to validate on; null takes some of data.
-        test_data: a file to test on; null takes some of data.
-        label_column: column of the table that is no datum and colours pictures; none says that no column is a label.
-        drop_columns: columns to be left out, as in `--drop_columns id,date`.
+        pair_args: arguments of the pair, as in `--pair_args.latent_dim 10`. Write a class as `torch.nn:ReLU`.
+        data: a name from `ppvae list`, or a .npy, .npz, .csv, .tsv or .parquet file with one datum a row. auto takes
+            the example data of the pair, or digits.
+        validation_data: a file of validation data. null takes part of data.
+        test_data: a file of test data. null takes part of data.
+        label_column: the column of the table that holds labels. It is not trained on; it colours pictures. none says
+            that no column is a label.
+        drop_columns: columns to leave out, as in `--drop_columns id,date`.
         context_columns: columns that the programs take after x, as in `--context_columns age,sex`.
-        split: fractions to train, validate and test on, as in `--split 0.8,0.1,0.1`, which is the default.
-        split_column: column that says train, validation or test.
-        stratify: column of classes, each of which is divided by the fractions.
-        standardise: bring each feature to mean 0 and standard deviation 1; log p(x) is then still that of x in its own
-            units, with the Jacobian.
+        split: fractions of the data for training, validation and test. null is 0.8,0.1,0.1.
+        split_column: the column that says train, validation or test for each row.
+        stratify: a column of classes. Each class is split by the same fractions.
+        standardise: bring each feature to mean 0 and standard deviation 1. log p(x) stays in the units of the file; the
+            Jacobian is included.
         context: files of what the programs take after x, in their order, as in `--context labels.npy --context
-            lengths.npy`; or let the .npz of --data hold x and the others under the names of the programs' arguments.
-            What has a row for each datum, and what all data share, is found out from the programs.
-        data_dir: folder that already holds the files of mnist and binarized_mnist.
-        likelihood: p(x|z), for a pair that takes one: a name from `ppvae list`, or a class of yours, named as for pair.
-            The data sets of known kind have a default: Binomial for digits, Bernoulli for mnist.
+            lengths.npy`. Or let the .npz of --data hold x and the other arrays under the names of the programs'
+            arguments. ppvae finds out which arrays have a row for each datum and which all data share.
+        data_dir: the folder that holds the files of mnist and binarized_mnist.
+        likelihood: p(x|z), for a pair that takes one: a name from `ppvae list`, or a class of your own, written as for
+            pair. Known data sets have a default, such as Binomial for digits and Bernoulli for mnist.
         likelihood_args: arguments of the likelihood, as in `--likelihood_args.total_count 16`.
-        epochs: passes over the training data, at most.
+        epochs: the largest number of passes over the training data.
         batch_size: data per gradient step.
-        learning_rate: of Adam.
-        cosine: let the learning rate fall to 0 along half a cosine over the epochs.
-        patience: stop after so many epochs without a visible gain in the validation ELBO; null never stops early.
-        precision: of the arithmetic in training: 32-true, 64-true, bf16-mixed, and others of Lightning Fabric.
-        accelerator: where to compute: auto, cpu, cuda, and others of Lightning Fabric.
+        learning_rate: the learning rate of Adam.
+        cosine: decrease the learning rate to 0 along half a cosine.
+        patience: stop after so many epochs without a clear gain of the validation ELBO. null never stops early.
+        precision: the arithmetic of the training: 32-true, 64-true, bf16-mixed, or another of Lightning Fabric.
+        accelerator: where to compute: auto, cpu, cuda, or another of Lightning Fabric.
         compute: processes to train on, as in `--compute.devices 2`; num_nodes, strategy, precision, timeout likewise,
             as `ppvae.inference.Compute` has them.
-        method: of estimating log p(x): auto (for each datum the cheapest estimator that reaches the tolerance),
-            importance (draws of the guide, too low where it misses much of the posterior), or ais (annealed chains).
-        tolerance: of auto, half the width of a datum's 95 % interval, in nats.
-        eval_minutes: of auto, evaluate on as many data, drawn at random, as so many minutes allow; null takes all.
-        num_particles: draws of the guide per datum, K, for the ELBO, the K-sample bounds and k-hat; with importance for
-            log p(x) too.
-        max_eval: evaluate on so many data only, evenly spaced over all, which may be sorted; null takes all.
-        seed: of all randomness in training and evaluation. The split of the data does not depend on it.
-        out: folder that holds the run directories.
-        name: of the run directory; null makes one of date, time, pair and data.
+        loggers: what else receives the ELBOs of each epoch, as in `--loggers csv,tensorboard`, or by import path, as in
+            `--loggers lightning.pytorch.loggers:MLFlowLogger`. metrics.csv is always written.
+        method: how log p(x) is estimated. auto uses, for each datum, the cheapest estimator that reaches the tolerance.
+            importance uses draws of the guide. ais uses annealed chains.
+        tolerance: half the width of a datum's 95 % interval, in nats. For auto.
+        eval_minutes: stop the evaluation after so many minutes. The data are taken in random order. null evaluates all
+            data. For auto.
+        num_particles: draws of the guide per datum, for the ELBO, the K-sample bounds and k-hat, and for log p(x) with
+            importance.
+        max_eval: evaluate on so many data only, evenly spaced. null takes all.
+        seed: the seed of training and evaluation. The split of the data does not depend on it.
+        out: the folder that holds the run directories.
+        name: the name of the run directory. null makes one of date, time, pair and data.
     """
 
     pair: str = "VAE"
@@ -87,6 +91,7 @@ class Settings:
     precision: str = "32-true"
     accelerator: str = "auto"
     compute: dict[str, Any] = field(default_factory=dict)
+    loggers: list[str] = field(default_factory=list)
     method: Method = "auto"
     tolerance: float = 0.1
     eval_minutes: float | None = 2.0
@@ -145,14 +150,14 @@ class Settings:
 
     def absolute(self) -> Settings:
         """The same settings with the paths that they name made absolute, so that they hold from any folder."""
-        file, colon, attribute = self.pair.partition(":")
-        pair = f"{_absolute(file)}{colon}{attribute}" if file.endswith(".py") else self.pair
+        pair = _absolute_spec(self.pair)
+        loggers = [_absolute_spec(spec) for spec in self.loggers]
         data = _absolute(self.data) if Path(self.data).suffix else self.data
         data_dir = _absolute(self.data_dir) if self.data_dir else None
         more = {name: getattr(self, name) for name in ("validation_data", "test_data")}
         files: dict[str, Any] = {name: _absolute(file) for name, file in more.items() if file is not None}
         context = [_absolute(file) for file in self.context]
-        return replace(self, pair=pair, data=data, context=context, data_dir=data_dir, **files)
+        return replace(self, pair=pair, loggers=loggers, data=data, context=context, data_dir=data_dir, **files)
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain values."""
@@ -181,3 +186,9 @@ def _check_seed(seed: int) -> None:
 
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
+
+
+def _absolute_spec(spec: str) -> str:
+    """A name or an import path, with the path of a file made absolute."""
+    file, colon, attribute = spec.partition(":")
+    return f"{_absolute(file)}{colon}{attribute}" if file.endswith(".py") else spec

@@ -150,3 +150,50 @@ def test_what_makes_no_pair_is_refused(X):
     for pair in (3, lambda x: x, "VAE"):
         with pytest.raises(OptionError, match="pair must be a class"):
             PairEstimator(pair).fit(X)
+
+
+class Shifted(torch.nn.Module):
+    """x = c v + w z + noise, c the context: p(x | c) = N(c v, w wᵀ + I), and the guide is the posterior."""
+
+    def __init__(self, num_features):
+        super().__init__()
+        self.v = torch.nn.Parameter(torch.zeros(num_features))
+        self.w = torch.linspace(1.0, 2.0, num_features)
+
+    def model(self, x, c):
+        pyro.module("shifted", self)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            mean = c[:, None] * self.v + z[..., None] * self.w
+            pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+
+    def guide(self, x, c):
+        precision = 1 + self.w.square().sum()
+        with pyro.plate("data", len(x)):
+            mean = ((x - c[:, None] * self.v) * self.w).sum(-1) / precision
+            pyro.sample("z", dist.Normal(mean, precision**-0.5))
+
+
+def test_y_is_the_context_of_a_pair_that_takes_one(X):
+    c = np.random.default_rng(1).integers(0, 3, size=len(X))
+    X = X + c[:, None]
+    estimator = PairEstimator(Shifted, epochs=15, learning_rate=0.05, seed=1).fit(X, c)
+    v, w = (value.detach().numpy() for value in (estimator.pair_.v, estimator.pair_.w))
+    exact = dist.MultivariateNormal(
+        torch.from_numpy(c[:, None] * v), torch.from_numpy(np.outer(w, w) + np.eye(3))
+    ).log_prob(torch.from_numpy(X))
+    np.testing.assert_allclose(estimator.score_samples(X, c), exact, atol=1e-6)
+    posterior = ((X - c[:, None] * v) @ w / (1 + w @ w))[:, None]
+    np.testing.assert_allclose(estimator.transform(X, c), posterior, atol=4.5 / math.sqrt(100 * (1 + w @ w)))
+    drawn = estimator.sample(4000, y=np.full(4000, 2))
+    assert (np.abs(drawn.mean(0) - 2 * v) < 4.5 * np.sqrt((1 + w**2) / 4000)).all()
+    np.testing.assert_allclose(estimator.inverse_transform([[1.0]], [2]), [2 * v + w], atol=1e-6)
+    scores = cross_val_score(PairEstimator(Shifted, epochs=1), X, c, cv=2)
+    assert np.isfinite(scores).all()
+
+
+def test_a_context_that_is_missing_or_of_words_is_refused(X):
+    with pytest.raises(OptionError, match="y is missing: the pair takes a context"):
+        PairEstimator(Shifted, epochs=1).fit(X)
+    with pytest.raises(OptionError, match="y holds words"):
+        PairEstimator(Shifted, epochs=1).fit(X, ["a"] * len(X))

@@ -535,7 +535,7 @@ def test_loggers_are_given_each_epoch_once_also_after_a_resumption(tmp_path):
 def test_fabrics_csv_logger_writes_the_history(tmp_path):
     from lightning_fabric.loggers import CSVLogger
 
-    logger = CSVLogger(tmp_path, name="run", flush_logs_every_n_steps=1)
+    logger = CSVLogger(tmp_path, name="run")
     result = quiet(plain_model, plain_guide, data(), epochs=3, loggers=[logger])
     (written,) = tmp_path.rglob("metrics.csv")
     header, *rows = written.read_text().splitlines()

@@ -1,6 +1,10 @@
 """The lines of progress where there is no terminal: one each, whatever its length."""
 
+import io
+import re
+
 import pytest
+from rich.console import Console
 
 from ppvae import progress
 
@@ -36,3 +40,18 @@ def test_a_slow_speed_is_not_nought(monkeypatch, capsys):
         monkeypatch.setattr(progress.time, "monotonic", lambda: later)
         bar.advance(1)
     assert "3 attempts/min" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("note", ["", "epoch 197 · ELBO -88 nats", "a note that is much longer than a terminal " * 3])
+@pytest.mark.parametrize("title", ["SVI", "log p(x), of many data that take long"])
+def test_on_a_terminal_of_80_columns_it_is_one_line_with_the_time_that_remains(title, note):
+    bar = progress.Progress(title, 1000, "steps")
+    bar._console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    with bar:
+        bar.advance(300, note)
+        shown = Console(file=io.StringIO(), width=80)
+        shown.print(bar._bar.get_renderable())
+    (line,) = shown.file.getvalue().splitlines()
+    assert line.startswith(title)
+    assert re.search(r"(\d+|-):(\d\d|--):(\d\d|--) left", line)
+    assert len(line) <= 80

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shutil
 import signal
 import types
 
@@ -24,6 +25,7 @@ from ppvae.experiments.runs.make_pair import make_pair
 from ppvae.experiments.runs.preparation import check_pair
 from ppvae.experiments.runs.run_data import RunData, load_pair_and_data
 from ppvae.experiments.runs.samples import draw_samples
+from ppvae.experiments.runs.saved_run import load_run
 from ppvae.inference import importance_evidence
 from ppvae.inference.svi.checkpoint import load_parameters
 from ppvae.models import VAE, Binomial, LinearGaussian
@@ -168,6 +170,10 @@ class TestGoingOn:
         directory = RunDirectory.open(f"{settings.out}/half")
         assert directory.checkpoint.is_file()
         assert directory.read_summary() is None
+        copy = RunDirectory(shutil.copytree(directory.path, directory.path.with_name("copy")))
+        early = evaluate_run(copy, EvaluateOptions())
+        (said,) = [remark for remark in early.summary["remarks"] if "the training is not finished" in remark]
+        assert f"ppvae run --resume {copy.path}" in said
         result = run(directory.read_settings(), resume=directory)
         assert result.directory.path == directory.path
         torch.testing.assert_close(result.evidence.elbo, whole.evidence.elbo, rtol=0, atol=0)
@@ -182,6 +188,8 @@ class TestGoingOn:
 
     def test_a_finished_run_is_only_evaluated_again(self, settings):
         whole = run(settings)
+        whole.directory.summary.unlink()  # as after Ctrl-C in the evaluation
+        assert load_run(whole.directory).training["stopped"] == "finished"
         again = run(settings, resume=whole.directory)
         assert again.summary["training"]["steps"] == whole.summary["training"]["steps"]
         torch.testing.assert_close(again.evidence.elbo, whole.evidence.elbo, rtol=0, atol=0)

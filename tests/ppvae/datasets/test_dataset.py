@@ -33,6 +33,10 @@ def _message(error: type[Exception], *args, **options) -> str:
 def test_digits_are_counts_in_pictures_of_8_by_8():
     digits = load_dataset("digits")
     assert [getattr(digits, part).shape for part in PARTS] == [(1297, 64), (250, 64), (250, 64)]
+    assert (
+        repr(digits) == "Dataset digits: 1297 train, 250 validation, 250 test data of shape 8 × 8\n10 classes of labels"
+    )
+    assert "8 × 8" in digits._repr_html_()
     assert (digits.name, digits.event_shape, digits.total_count, digits.binarise) == ("digits", (8, 8), 16, False)
     values = torch.cat([digits.train, digits.validation, digits.test])
     assert values.dtype == torch.float64

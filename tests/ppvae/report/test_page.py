@@ -462,7 +462,11 @@ class TestCompare:
         shifted["log_evidence"][1][0] += 0.001
         b.write_netcdf("evidence", xr.Dataset(shifted))
         assert compare(a, b).conclusion().startswith("By log p(x), b is better, by")
-        assert compare(b, a).conclusion().startswith("By log p(x), a is better, by")
+        found = compare(b, a)
+        assert found.conclusion().startswith("By log p(x), a is better, by")
+        assert repr(found).endswith(found.conclusion())
+        assert len(repr(found).splitlines()) < 12
+        assert "By log p(x)" in found._repr_html_()
 
     def test_data_without_finite_values_are_left_out_and_said(self, runs):
         (a, b), (at_a, at_b) = runs
