@@ -14,6 +14,7 @@ from .objectives import (
     DReG,
     FreeBits,
     SemiAmortised,
+    WakeSleep,
     WakeWake,
     WarmUp,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "Fit",
     "FreeBits",
     "SemiAmortised",
+    "WakeSleep",
     "WakeWake",
     "WarmUp",
     "fit",
