@@ -10,6 +10,7 @@ from .discrete import DiscreteVAE
 from .factor_analysis import FactorAnalysis
 from .flow import FlowVAE
 from .gaussian_mixture import GaussianMixtureVAE
+from .hi_vae import HIVAE
 from .hierarchical import HierarchicalVAE
 from .item_response import ItemResponse
 from .likelihoods import (
@@ -34,6 +35,7 @@ from .vae import VAE
 from .vamp_prior import VampPriorVAE
 
 __all__ = [
+    "HIVAE",
     "MIWAE",
     "MLP",
     "VAE",

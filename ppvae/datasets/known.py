@@ -20,6 +20,7 @@ DATASETS = {
     "binarized_mnist": "MNIST in the fixed binarisation of Larochelle and Murray: 50000/10000/10000",
     "breast_cancer": "30 measurements of tumours of scikit-learn, standardised, embedded: 457/56/56",
     "breast_cancer_missing": "the same; in every other column most of the values above the mean are missing",
+    "diabetes_missing": "11 measurements of patients of scikit-learn, of mixed kinds, a tenth missing: 354/44/44",
     "lsat6": "answers 0 and 1 of 1000 persons to five test items, embedded: 800/100/100",
 }
 

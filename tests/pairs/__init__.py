@@ -21,6 +21,7 @@ from .zoo import (
     factor_analysis,
     flow_vae,
     gaussian_mixture,
+    hi_vae,
     hierarchical,
     item_response,
     markov,
@@ -84,6 +85,7 @@ OF_MODELS: dict[str, Callable[[], Pair]] = {
     "semi_supervised": semi_supervised,
     "miwae": miwae,
     "not_miwae": not_miwae,
+    "hi_vae": hi_vae,
     "counts": counts,
     "counts_zero_inflated": partial(counts, zero_inflated=True),
     "convolutional": convolutional,
@@ -134,7 +136,7 @@ ENUMERATED = [
 ]
 # Of OF_MODELS.
 OF_MODELS_EXACT = ["discrete_vae", "factor_analysis"]
-OF_MODELS_ENUMERATED = ["discrete_vae", "gaussian_mixture", "gaussian_mixture_component", "semi_supervised"]
+OF_MODELS_ENUMERATED = ["discrete_vae", "gaussian_mixture", "gaussian_mixture_component", "hi_vae", "semi_supervised"]
 WITH_GAP = [
     "linear_exact",
     "linear_narrow",
