@@ -30,6 +30,7 @@ from .mixture_prior import MixturePriorVAE
 from .network import FeedForward
 from .networks import MLP, ConvDecoder, ConvEncoder, Layer, Neuron
 from .prod_lda import ProdLDA
+from .relaxed import RelaxedVAE
 from .semi_supervised import SemiSupervisedVAE
 from .vae import VAE
 from .vamp_prior import VampPriorVAE
@@ -69,6 +70,7 @@ __all__ = [
     "NotMIWAE",
     "Poisson",
     "ProdLDA",
+    "RelaxedVAE",
     "SemiSupervisedVAE",
     "VampPriorVAE",
 ]

@@ -29,6 +29,7 @@ from .zoo import (
     mixture_prior,
     not_miwae,
     prod_lda,
+    relaxed,
     semi_supervised,
     vamp_prior,
 )
@@ -95,6 +96,7 @@ OF_MODELS: dict[str, Callable[[], Pair]] = {
     "bounded_beta": partial(bounded_latent, "beta"),
     "bounded_gamma": partial(bounded_latent, "gamma"),
     "discrete_vae": discrete_vae,
+    "relaxed": relaxed,
 }
 
 

@@ -29,6 +29,7 @@ from ppvae.models import (
     Normal,
     NotMIWAE,
     ProdLDA,
+    RelaxedVAE,
     SemiSupervisedVAE,
     VampPriorVAE,
 )
@@ -440,6 +441,39 @@ def discrete_vae() -> Pair:
     none, summed = frozenset[str](), frozenset({"c1", "c2"})
     options = {"exact": True, "latents": none, "summed": summed, "modules": (net,)}
     return Pair(net.model, net.guide, x, log_evidence=log_evidence, **options)
+
+
+def relaxed() -> Pair:
+    """Two relaxed codes of two values: each is σ((log-odds + noise) / τ), and the truth integrates that."""
+    x = torch.tensor([[0.0, 1, 1, 0, 1], [1, 1, 0, 0, 1], [0, 0, 0, 1, 0]])
+    options: Any = {"num_groups": 2, "num_codes": 2, "hidden": (), "temperature": 0.8, "guide_temperature": 0.9}
+    net: Any = _seeded(RelaxedVAE.for_data, x, Bernoulli(), **options)
+    with torch.no_grad():
+        net.code_logits.copy_(torch.tensor([[0.2, -0.2], [0.5, 0.0]]))
+        net.encoder.output_bias.copy_(net.code_logits.flatten())
+        net.encoder[-1].weight.mul_(0.2)
+        net.decoder.output_bias.add_(0.1)
+
+    def log_evidence(x: Tensor) -> Tensor:
+        return relaxed_evidence(net, x)
+
+    latents = frozenset({"v1", "v2"})
+    return Pair(net.model, net.guide, x, log_evidence=log_evidence, latents=latents, modules=(net,))
+
+
+def relaxed_evidence(net: Any, x: Tensor, num_points: int = 120) -> Tensor:
+    """log p(x) of a :class:`RelaxedVAE` with codes of two values and an affine decoder, by Gauss-Legendre quadrature.
+
+    The logistic noise of a code has the quantiles log (u / (1 − u)).
+    """
+    nodes, mass = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(num_points))
+    u = (torch.cartesian_prod(nodes, nodes) + 1) / 2
+    log_mass = torch.cartesian_prod(mass, mass).prod(-1).log() - 2 * math.log(2)
+    odds = net.code_logits[:, 0] - net.code_logits[:, 1]
+    first = torch.sigmoid((odds + u.logit()) / net.temperature)
+    W, b = net.decoder.parameters()
+    p = torch.sigmoid(torch.stack([first, 1 - first], -1).flatten(1) @ W.T + b)
+    return torch.logsumexp(torch.where(x[:, None] == 1, p, 1 - p).log().sum(-1) + log_mass, -1)
 
 
 def markov() -> Pair:
