@@ -31,7 +31,7 @@ from .runs.attribute_run import attribute_run
 from .runs.command_options import AssessOptions, AttributeOptions
 
 # The options of a trial: whether all steps come to an end, in about a minute.
-SHORT_RUN = {"epochs": 2, "max_eval": 8, "num_particles": 100, "eval_minutes": 0.3}
+SHORT_RUN: dict[str, Any] = {"epochs": 2, "max_eval": 8, "num_particles": 100, "eval_minutes": 0.3}
 SHORT_GAP = AttributeOptions(num_data=3, tolerance=1.0, steps=40)
 SHORT_POSTERIOR = AssessOptions(num_data=2, num_simulations=40)
 

@@ -88,7 +88,8 @@ def _chorales(arrays: dict[str, np.ndarray]) -> Dataset:
         rolls = np.zeros((len(lengths[part]), most, steps.shape[-1]), dtype=steps.dtype)
         rolls[np.arange(most) < lengths[part][:, None]] = steps
         parts.append(to_rows(rolls))
-    return Dataset("jsb_chorales", *parts, (most, arrays["x_train"].shape[-1]))
+    train, validation, test = parts
+    return Dataset("jsb_chorales", train, validation, test, (most, arrays["x_train"].shape[-1]))
 
 
 def _mnist(arrays: dict[str, np.ndarray]) -> Dataset:

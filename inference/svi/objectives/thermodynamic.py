@@ -70,7 +70,8 @@ class TVO(ParticleObjective):
         if not self.through_draws:
             return self._by_covariance(*particles.log_densities())
         log_w = particles.log_weights()
-        return sum(width * ((left * log_w).softmax(0) * log_w).sum(0) for left, width in self._terms())
+        terms = [width * ((left * log_w).softmax(0) * log_w).sum(0) for left, width in self._terms()]
+        return torch.stack(terms).sum(0)
 
     def _by_covariance(self, log_p: Tensor, log_q: Tensor) -> Tensor:
         """The same value, with the gradient that needs no path through the draws."""
