@@ -129,7 +129,9 @@ class HIVAE(nn.Module):
             return pyro.sample("z", dist.Normal(*self.encode(x)).to_event(1))
 
     @classmethod
-    def for_data(cls, x: Tensor, kinds: Sequence[str] | None = None, **options: Any) -> Self:
+    def for_data(
+        cls, x: Tensor, kinds: Sequence[str] | None = None, num_levels: Sequence[int] | None = None, **options: Any
+    ) -> Self:
         """A pair for these data, which starts near what each column is without the others.
 
         Args:
@@ -137,6 +139,7 @@ class HIVAE(nn.Module):
             kinds: of each column; None takes whole numbers from 0 to at most 9 for categories, other whole numbers
                 ≥ 0 for counts, other numbers > 0 for positive ones, and the rest for real ones. No column is taken for
                 ordinal unless it is called so.
+            num_levels: of each column, as the constructor takes them; None takes the largest value and one more.
             **options: further arguments of the constructor.
 
         Returns:
@@ -154,7 +157,9 @@ class HIVAE(nn.Module):
             raise OptionError(f"kinds has {len(kinds)} entries for {len(seen)} columns; give one for each.")
         for j, (values, kind) in enumerate(zip(seen, kinds, strict=True)):
             _check(j, values, kind)
-        pair = cls(kinds, [max(2, int(values.max()) + 1) for values in seen], **options).to(x)
+        if num_levels is None:
+            num_levels = [max(2, int(values.max()) + 1) for values in seen]
+        pair = cls(kinds, num_levels, **options).to(x)
         with torch.no_grad():
             for j, values in enumerate(seen):
                 own = _as_seen(values, kinds[j])
