@@ -10,6 +10,7 @@ from .discrete import DiscreteVAE
 from .factor_analysis import FactorAnalysis
 from .flow import FlowVAE
 from .gaussian_mixture import GaussianMixtureVAE
+from .hi_vae import HIVAE
 from .hierarchical import HierarchicalVAE
 from .item_response import ItemResponse
 from .likelihoods import (
@@ -29,11 +30,13 @@ from .mixture_prior import MixturePriorVAE
 from .network import FeedForward
 from .networks import MLP, ConvDecoder, ConvEncoder, Layer, Neuron
 from .prod_lda import ProdLDA
+from .relaxed import RelaxedVAE
 from .semi_supervised import SemiSupervisedVAE
 from .vae import VAE
 from .vamp_prior import VampPriorVAE
 
 __all__ = [
+    "HIVAE",
     "MIWAE",
     "MLP",
     "VAE",
@@ -67,6 +70,7 @@ __all__ = [
     "NotMIWAE",
     "Poisson",
     "ProdLDA",
+    "RelaxedVAE",
     "SemiSupervisedVAE",
     "VampPriorVAE",
 ]

@@ -11,7 +11,8 @@ so that its evidence is log p(x_seen). not-MIWAE adds the reason, s_j = 1 where 
     guide   q(z | x_seen) p(x_missing | f(z))     what is missing is proposed by the decoder
 
 with evidence log p(x_seen, s): where a_j ≠ 0 values go missing for what they are, and ignoring that biases the decoder.
-Both are trained on the ELBO, the papers' bound for K = 1.
+Both are trained on the ELBO, the papers' bound for K = 1; `fit(pair.model, pair.guide, x, loss=IWAE(num_particles=50))`
+trains them on the bound for K = 50, which is that of each datum's own log p(x_seen), also under mini-batches.
 "MIWAE" (Mattei & Frellsen, 2019), arXiv:1812.02633; "not-MIWAE" (Ipsen et al., 2021), arXiv:2006.12871.
 """
 

@@ -7,6 +7,7 @@ trained together by raising the evidence lower bound, log p(x) − KL(q(z|x) ‖
 "Auto-Encoding Variational Bayes" (Kingma & Welling, 2014), arXiv:1312.6114.
 """
 
+import math
 from typing import Any, Self
 
 import pyro
@@ -14,8 +15,10 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ppvae.errors import OptionError
+
 from .likelihoods import Bernoulli, Likelihood
-from .location_scale import location_and_scale
+from .location_scale import committed, location_and_scale
 from .networks import MLP, whole_number
 
 
@@ -34,9 +37,11 @@ class VAE(nn.Module):
         encoder: a network of your own, `(..., D)` to `(..., 2·d)`, in place of the MLP.
         decoder: a network of your own, `(..., d)` to `(..., D·k)` with k = `likelihood.outputs_per_feature`, in place
             of the MLP; `for_data` starts its `output_bias` if it has one.
+        committed_rate: δ ≥ 0: for every datum, each unit's KL(q(z_j | x) ‖ p(z_j)) is δ nats at least, so that none can
+            collapse (a δ-VAE, arXiv:1901.03416); 0 leaves the guide free.
 
     Raises:
-        OptionError: a size is not a positive whole number.
+        OptionError: a size is not a positive whole number, or the rate is negative.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -59,9 +64,13 @@ class VAE(nn.Module):
         nonlinearity: type[nn.Module] = nn.Tanh,
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
+        committed_rate: float = 0.0,
     ):
         """Make the pair; the class says what its arguments are."""
         super().__init__()
+        if not 0 <= committed_rate < math.inf:
+            raise OptionError(f"committed_rate is {committed_rate!r}; give nats per unit, 0 or more.")
+        self.committed_rate = committed_rate
         self.latent_dim = whole_number("latent_dim", latent_dim)
         self.likelihood = Bernoulli() if likelihood is None else likelihood
         num_outputs = num_features * self.likelihood.outputs_per_feature
@@ -117,7 +126,8 @@ class VAE(nn.Module):
         Returns:
             μ(x) and σ(x), each `(..., latent_dim)`.
         """
-        return location_and_scale(self.encoder((x - self.input_shift) / self.input_scale))
+        loc, scale = location_and_scale(self.encoder((x - self.input_shift) / self.input_scale))
+        return committed(loc, scale, self.committed_rate) if self.committed_rate else loc, scale
 
     def decode(self, z: Tensor) -> dist.TorchDistribution:
         """p(x | z).

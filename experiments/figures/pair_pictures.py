@@ -9,7 +9,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ppvae.datasets import Dataset
+from ppvae.datasets import Dataset, load_dataset
+from ppvae.inference import impute, sample
 
 Draw = Callable[[Any, Dataset], Figure]
 
@@ -117,3 +118,48 @@ def prior_draws(pair: Any, data: Dataset) -> Figure:
     """Decoded draws of a prior that is learnt."""
     z = pair.prior(data.train)((20,)) if hasattr(pair, "prior_flow") else pair.prior().sample((20,))
     return rows_of_pictures(pair.likelihood.mean(pair.decoder(z)).reshape(2, 10, -1), "draws of the model")
+
+
+def relaxed_codebook(pair: Any, data: Dataset) -> Figure:
+    """What the corners of the two simplices decode to."""
+    first, second = torch.meshgrid(torch.arange(10), torch.arange(10), indexing="ij")
+    corners = torch.eye(10)
+    return rows_of_pictures(
+        pair.decode(torch.cat([corners[first], corners[second]], -1)).mean, "first code by row, second by column"
+    )
+
+
+def imputed(pair: Any, data: Dataset) -> Figure:
+    """What the pair puts in place of the missing values of the test data, against the values that were hidden."""
+    x, whole = data.test, load_dataset("breast_cancer").test.to(data.test)
+    hidden = x.isnan()
+    assert torch.equal(x[~hidden], whole[~hidden])  # the same data in the same order
+    filled = impute(pair.model, pair.guide, x, num_particles=200, seed=0)
+    true, mean = whole[hidden].numpy(), filled.mean[hidden].numpy()
+    figure = Figure(figsize=(3.6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(true, mean, ".", markersize=4, alpha=0.5)
+    axes.axline((0, 0), slope=1, color="0.6", linewidth=0.8)
+    axes.set(xlabel="the value that is missing", ylabel="its mean under the pair")
+    return figure
+
+
+def mixed_columns(pair: Any, data: Dataset) -> Figure:
+    """Progression against body mass index, by sex: the data, and as many draws of the model."""
+    drawn = sample(pair.model, pair.guide, data.train.nan_to_num(nan=1.0), len(data.train), seed=0)
+    figure = Figure(figsize=(6.4, 3.0), layout="constrained")
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    for axes, values, title in zip(panels, (data.train, drawn), ("data", "draws of the model"), strict=True):
+        for sex in (0, 1):
+            own = values[values[:, 1] == sex]
+            axes.plot(own[:, 2].numpy(), own[:, 10].numpy(), ".", markersize=3, label=f"sex {sex}")
+        axes.set(xlabel="body mass index", title=title)
+    panels[0].set_ylabel("progression")
+    panels[0].legend(fontsize=8)
+    return figure
+
+
+def sequences(pair: Any, data: Dataset) -> Figure:
+    """Draws of the model: eight steps of eight pixels, one below the other."""
+    drawn = sample(pair.model, pair.guide, data.batch("test"), 20, seed=0)
+    return rows_of_pictures(drawn.reshape(2, 10, -1), "draws of the model, a step a row of pixels")

@@ -21,7 +21,7 @@ from ppvae.storage import Settings
 
 from .import_paths import call_user_code, resolve, user_file
 
-_BINARY = ("mnist", "binarized_mnist")
+_BINARY = ("mnist", "binarized_mnist", "jsb_chorales")
 
 
 def with_data(settings: Settings) -> Settings:

@@ -2,7 +2,7 @@
 
 from .calibrate import Calibration, calibrate
 from .discriminative import Discrimination, discriminative_calibration
-from .simulation import Simulation, drawn, simulate, simulations
+from .simulation import Simulation, drawn, on_drawn, simulate, simulations
 
 __all__ = [
     "Calibration",
@@ -11,6 +11,7 @@ __all__ = [
     "calibrate",
     "discriminative_calibration",
     "drawn",
+    "on_drawn",
     "simulate",
     "simulations",
 ]

@@ -124,10 +124,15 @@ def drawn(pair: Pair, latents: Values | None = None) -> Simulation:
         raise PairError(f"no data can be drawn from the model, since p(x, z) is no density: {finding}")
     again = int(torch.randint(2**31, ()))  # the same draws a second time
     values = _drawn(pair, again, latents)
-    back = Entries.of(pair, values).put_back({name: value[0] for name, value in values.items()})
-    made = pair.with_leaves({i: _with_gaps(own, pair.arguments.leaves[i]) for i, own in back.items()})
+    made = on_drawn(pair, values)
     _demand_same(values, _drawn(made, again, latents))
     return Simulation(made.batch, {name: values[name] for name in pair.sites | pair.structure.classes})
+
+
+def on_drawn(pair: Pair, values: Values) -> Pair:
+    """The pair on data that were drawn, by site as ``Pair.prior_values`` gives them; what is missing stays missing."""
+    back = Entries.of(pair, values).put_back({name: value[0] for name, value in values.items()})
+    return pair.with_leaves({i: _with_gaps(own, pair.arguments.leaves[i]) for i, own in back.items()})
 
 
 def simulations(pair: Pair, count: int) -> list[Simulation]:

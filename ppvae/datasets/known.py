@@ -18,8 +18,10 @@ DATASETS = {
     "few_labels": "the digits with labels as context, of which 200 training data keep theirs and others have -1",
     "mnist": "28x28 grey digits, binarised afresh at each draw (validation and test once): 50000/10000/10000",
     "binarized_mnist": "MNIST in the fixed binarisation of Larochelle and Murray: 50000/10000/10000",
+    "jsb_chorales": "chorales of Bach, 160 steps of 88 notes, and their lengths as context: 229/76/77",
     "breast_cancer": "30 measurements of tumours of scikit-learn, standardised, embedded: 457/56/56",
     "breast_cancer_missing": "the same; in every other column most of the values above the mean are missing",
+    "diabetes_missing": "11 measurements of patients of scikit-learn, of mixed kinds, a tenth missing: 354/44/44",
     "lsat6": "answers 0 and 1 of 1000 persons to five test items, embedded: 800/100/100",
 }
 
@@ -40,12 +42,17 @@ def by_name(name: str, data_dir: str | Path | None, seed: int) -> Dataset:
     if name == "mnist":
         return _mnist(ready_made(name, data_dir))
     arrays = ready_made(name, data_dir)
+    if name == "jsb_chorales":
+        return _chorales(arrays)
     train, validation, test = (to_rows(arrays[part]) for part in ("train", "valid", "test"))
     return Dataset(name, train, validation, test, (28, 28))
 
 
-def beside(name: str, data: Dataset) -> dict[str, np.ndarray]:
+def beside(name: str, data: Dataset, data_dir: str | Path | None = None) -> dict[str, np.ndarray]:
     """What a data set known by name holds beside x for the programs, in the order of all its rows."""
+    if name == "jsb_chorales":
+        arrays = ready_made(name, data_dir)
+        return {"lengths": np.concatenate([arrays[f"lengths_{part}"] for part in PARTS])}
     if name not in LABELLED or data.labels is None or data.rows is None:
         return {}
     return {"labels": LABELLED[name](data.labels, data.rows)}
@@ -69,6 +76,20 @@ def _divided(name: str, values: np.ndarray, labels: np.ndarray | None, num_held_
     count = int(x.isnan().sum())
     missing = f"{count} of the {x.numel()} values of {name} are missing" if count else ""
     return Dataset(name, train, validation, test, x.shape[1:], by_part, rows=rows, own_parts=False, missing=missing)
+
+
+def _chorales(arrays: dict[str, np.ndarray]) -> Dataset:
+    """A sequence a row, its steps one after another; what stands after its end is 0."""
+    lengths = {part: arrays[f"lengths_{part}"] for part in PARTS}
+    most = max(int(own.max()) for own in lengths.values())
+    parts = []
+    for part in PARTS:
+        steps = arrays[f"x_{part}"]
+        rolls = np.zeros((len(lengths[part]), most, steps.shape[-1]), dtype=steps.dtype)
+        rolls[np.arange(most) < lengths[part][:, None]] = steps
+        parts.append(to_rows(rolls))
+    train, validation, test = parts
+    return Dataset("jsb_chorales", train, validation, test, (most, arrays["x_train"].shape[-1]))
 
 
 def _mnist(arrays: dict[str, np.ndarray]) -> Dataset:

@@ -129,7 +129,7 @@ def _known(
         raise DataError(f"{name} has no columns and parts of its own: leave {option} out.")
     data = by_name(name, data_dir, seed)
     num_data = sum(len(getattr(data, part)) for part in PARTS)
-    data = replace(data, context=tuple(contexts(context, beside(name, data), num_data, name)))
+    data = replace(data, context=tuple(contexts(context, beside(name, data, data_dir), num_data, name)))
     return _standardised(data, name) if standardise else data
 
 

@@ -5,6 +5,7 @@ gradients of many equal data are so many independent replicates of one gradient.
 """
 
 import dataclasses
+import itertools
 import math
 
 import pyro
@@ -195,6 +196,46 @@ def test_discrete_latents_have_the_gradient_of_the_sum_over_all_outcomes(kind):
     assert (((found.mean(1) - wanted) / found.std(1) * 20_000**0.5).abs() < 4.5).all()
     exact = -(mass * ((log_p - log_q).logsumexp(-1) - math.log(3))).sum().item()
     assert value / 20_000 == pytest.approx(exact, abs=0.02)
+
+
+def test_tvo_of_a_discrete_latent_is_the_enumerated_one_up_to_one_over_k():
+    """|z| < 4.5 beside a bias of at most 4/K, for two parameters of 50 replicates: a false alarm in 70 000 runs."""
+    a, b = torch.tensor(-0.4, requires_grad=True), torch.tensor(0.3, requires_grad=True)
+    z, x, objective = torch.tensor([0.0, 1.0]), torch.full((50,), 1.5), TVO(2000, num_partitions=3, smallest=0.2)
+    log_p = dist.Bernoulli(logits=a).log_prob(z) + dist.Normal(2 * z, 1.0).log_prob(x[:2])
+    log_q = dist.Bernoulli(logits=b).log_prob(z)
+    exact = torch.zeros(())
+    for left, right in itertools.pairwise(objective.partition):
+        between = ((1 - left) * log_q + left * log_p).softmax(0)
+        exact = exact + (right - left) * (between * (log_p - log_q)).sum()
+    wanted = torch.stack(torch.autograd.grad(-exact, (a, b)))
+    value, found = gradients(objective, x, programs=(bernoulli_model, bernoulli_guide), names=("a", "b"))
+    found = torch.stack(found)
+    error = found.std(1) / 50**0.5
+    assert ((found.mean(1) - wanted).abs() < 4.5 * error + 4 / 2000).all()
+    assert (error < 0.02).all()
+    assert value / 50 == pytest.approx(-exact.item(), abs=0.02)
+
+
+def test_tvo_has_the_gradient_of_its_formula_where_no_draw_is_differentiable():
+    """By hand for K = 3, one latent of two values: means and covariances under the weights of each β."""
+    objective = TVO(3, num_partitions=2, smallest=0.3)
+    _, found = gradients(
+        objective, torch.full((4,), 1.5), programs=(bernoulli_model, bernoulli_guide), names=("a", "b")
+    )
+    pyro.set_rng_seed(0)
+    z = dist.Bernoulli(logits=torch.full((3, 4), 0.3)).sample()
+    of_p, of_q = z - torch.sigmoid(torch.tensor(-0.4)), z - torch.sigmoid(torch.tensor(0.3))
+    log_w = dist.Bernoulli(logits=-0.4).log_prob(z) + dist.Normal(2 * z, 1.0).log_prob(torch.tensor(1.5))
+    log_w = log_w - dist.Bernoulli(logits=0.3).log_prob(z)
+    wanted = torch.zeros(2, 4)
+    for beta, width in ((0.0, 0.3), (0.3, 0.7)):
+        share = (beta * log_w).exp() / (beta * log_w).exp().sum(0)
+        mean = lambda f: (share * f).sum(0)  # noqa: B023, E731
+        covariance = lambda f: mean(f * log_w) - mean(f) * mean(log_w)  # noqa: B023, E731
+        wanted[0] -= width * (mean(of_p) + beta * covariance(of_p))
+        wanted[1] -= width * (-mean(of_q) + (1 - beta) * covariance(of_q))
+    assert close(found, wanted)
 
 
 def test_vimco_leaves_each_particle_out_by_the_geometric_mean_of_the_others():

@@ -28,6 +28,7 @@ from ppvae.models import (
     NormalSharedScale,
     Poisson,
 )
+from ppvae.models.location_scale import committed
 
 N, SIDE, D, d = 6, 4, 16, 3
 LIKELIHOODS = [
@@ -233,3 +234,54 @@ def test_help_begins_with_the_pair_and_not_with_torch(kind):
     assert " |  guide(self, " in own
     assert "ScriptModule" not in own
     assert "Make the pair" in own
+
+
+# --- a committed rate -------------------------------------------------------------------------------------------------
+
+
+def unit_kl(loc, scale):
+    return torch.distributions.kl_divergence(dist.Normal(loc, scale), dist.Normal(0.0, 1.0))
+
+
+@pytest.mark.parametrize("rate", [1e-3, 0.1, 2.0])
+def test_no_unit_falls_below_the_committed_rate(rate):
+    """On a grid that holds the prior, the signs of zero, and the ends of what softplus gives."""
+    loc = torch.cat([torch.linspace(-4, 4, 161), torch.tensor([-0.0, 1e-12])])[:, None]
+    scale = torch.cat([torch.logspace(-6, 2, 81), torch.ones(1)])
+    kl = unit_kl(committed(loc, scale, rate), scale.expand(163, -1))
+    assert kl.min() >= rate * (1 - 1e-9)
+    free = unit_kl(torch.zeros(()), scale) < rate
+    assert torch.allclose(kl[:, free], rate + loc.square().expand(-1, 82)[:, free] / 2)
+    assert torch.equal(committed(loc, scale, rate)[:, ~free], loc.expand(-1, 82)[:, ~free])
+
+
+def test_without_a_rate_the_guide_is_the_free_one():
+    loc, scale = torch.randn(50), torch.rand(50) + 0.5
+    assert torch.equal(committed(loc, scale, 0.0), loc)
+    assert torch.allclose(committed(loc, scale, 1e-12), loc, atol=1e-5)
+    loc.requires_grad_()
+    for rate in (0.0, 0.5):
+        (gradient,) = torch.autograd.grad(committed(loc * 0, torch.ones(50), rate).sum(), loc)
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.25])
+def test_every_datum_and_unit_keeps_its_rate_while_training(rate):
+    """On data that one unit would do for: the ELBO without a rate lets the others collapse."""
+    torch.manual_seed(0)
+    x = torch.bernoulli(torch.rand(200, 1).expand(-1, 8))
+    vae = VAE.for_data(x, Bernoulli(), latent_dim=6, hidden=(16,), committed_rate=rate)
+    svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
+    for _ in range(150):
+        svi.step(x)
+    kl = unit_kl(*vae.encode(x))
+    if rate:
+        assert kl.min() >= rate * (1 - 1e-9)
+    else:
+        assert kl.mean(0).min() < 0.05
+
+
+def test_a_rate_is_not_negative():
+    for rate in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(OptionError, match="committed_rate"):
+            VAE(4, latent_dim=1, hidden=(2,), committed_rate=rate)

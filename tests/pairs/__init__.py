@@ -21,6 +21,7 @@ from .zoo import (
     factor_analysis,
     flow_vae,
     gaussian_mixture,
+    hi_vae,
     hierarchical,
     item_response,
     markov,
@@ -28,6 +29,7 @@ from .zoo import (
     mixture_prior,
     not_miwae,
     prod_lda,
+    relaxed,
     semi_supervised,
     vamp_prior,
 )
@@ -84,6 +86,7 @@ OF_MODELS: dict[str, Callable[[], Pair]] = {
     "semi_supervised": semi_supervised,
     "miwae": miwae,
     "not_miwae": not_miwae,
+    "hi_vae": hi_vae,
     "counts": counts,
     "counts_zero_inflated": partial(counts, zero_inflated=True),
     "convolutional": convolutional,
@@ -93,6 +96,7 @@ OF_MODELS: dict[str, Callable[[], Pair]] = {
     "bounded_beta": partial(bounded_latent, "beta"),
     "bounded_gamma": partial(bounded_latent, "gamma"),
     "discrete_vae": discrete_vae,
+    "relaxed": relaxed,
 }
 
 
@@ -134,7 +138,7 @@ ENUMERATED = [
 ]
 # Of OF_MODELS.
 OF_MODELS_EXACT = ["discrete_vae", "factor_analysis"]
-OF_MODELS_ENUMERATED = ["discrete_vae", "gaussian_mixture", "gaussian_mixture_component", "semi_supervised"]
+OF_MODELS_ENUMERATED = ["discrete_vae", "gaussian_mixture", "gaussian_mixture_component", "hi_vae", "semi_supervised"]
 WITH_GAP = [
     "linear_exact",
     "linear_narrow",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
 from ppvae.models import (
+    HIVAE,
     MIWAE,
     Bernoulli,
     BoundedLatentVAE,
@@ -28,6 +29,7 @@ from ppvae.models import (
     Normal,
     NotMIWAE,
     ProdLDA,
+    RelaxedVAE,
     SemiSupervisedVAE,
     VampPriorVAE,
 )
@@ -265,6 +267,52 @@ def not_miwae() -> Pair:
     return Pair(net.model, net.guide, x, log_evidence=log_evidence, latents=latents, modules=(net,))
 
 
+def hi_vae() -> Pair:
+    """A column of each kind and a second ordinal one, values missing: the truth integrates z for each component."""
+    nan = math.nan
+    x = torch.tensor([[0.4, 1.5, 3, 2, 1, 0], [nan, 0.6, nan, 0, 2, 1], [-0.8, nan, 1, nan, nan, 1]])
+    kinds = ("real", "positive", "count", "categorical", "ordinal", "ordinal")
+    net: Any = _seeded(HIVAE.for_data, x, kinds, latent_dim=1, num_components=2, hidden=())
+    widen(net.encoder, 1, 1.2)
+    with torch.no_grad():
+        net.component_logits.copy_(torch.tensor([0.3, -0.2]))
+        net.log_scale["real"].copy_(torch.tensor([[0.1], [-0.2]]))
+
+    def log_evidence(x: Tensor) -> Tensor:
+        z = torch.linspace(-11.0, 11.0, 2001)
+        terms = []
+        for s in range(2):
+            W, b = net.decoder.parameters()
+            h = z[:, None] * W[:, 0] + W[:, 1 + s] + b
+            at = net.shift + net.scale * torch.cat([h[:, :3], torch.zeros(len(z), 3)], -1)
+            sd = [net.scale[j] * net.log_scale[kind][s, 0].exp() for j, kind in enumerate(kinds[:2])]
+            first, (second, raw) = net.cuts[1], net.cuts[0]
+            p = h[:, 3:6].exp() / h[:, 3:6].exp().sum(-1, keepdim=True)
+            low, high = torch.sigmoid(second - h[:, 6]), torch.sigmoid(second + (1 + raw.exp()).log() - h[:, 6])
+            levels = torch.stack([low, high - low, 1 - high], -1)
+            two = torch.sigmoid(first - h[:, 7])
+            prior = torch.distributions.Normal(net.component_loc[s, 0], 1.0).log_prob(z)
+            log_p = [prior + net.component_logits.log_softmax(-1)[s] for _ in x]
+            for i, (real, positive, count, category, level, other) in enumerate(x):
+                if not real.isnan():
+                    log_p[i] = log_p[i] - ((real - at[:, 0]) / sd[0]) ** 2 / 2 - (sd[0] * math.sqrt(2 * math.pi)).log()
+                if not positive.isnan():
+                    scaled = (positive.log() - at[:, 1]) / sd[1]
+                    log_p[i] = log_p[i] - scaled**2 / 2 - (sd[1] * positive * math.sqrt(2 * math.pi)).log()
+                if not count.isnan():
+                    log_p[i] = log_p[i] + count * at[:, 2] - at[:, 2].exp() - torch.lgamma(count + 1)
+                if not category.isnan():
+                    log_p[i] = log_p[i] + p[:, int(category)].log()
+                if not level.isnan():
+                    log_p[i] = log_p[i] + levels[:, int(level)].log()
+                log_p[i] = log_p[i] + (two if other == 0 else 1 - two).log()
+            terms.append(torch.stack(log_p))
+        return torch.logsumexp(torch.cat(terms, -1), -1) + math.log(22.0 / 2000)
+
+    summed = frozenset({"component"})
+    return Pair(net.model, net.guide, x, log_evidence=log_evidence, summed=summed, modules=(net,))
+
+
 def counts(zero_inflated: bool = False) -> Pair:
     """One latent and the library size; the truth is an integral over the two, its integrand written out."""
     x = torch.tensor([[3.0, 0, 5], [0, 1, 2], [4, 2, 0]])
@@ -393,6 +441,39 @@ def discrete_vae() -> Pair:
     none, summed = frozenset[str](), frozenset({"c1", "c2"})
     options = {"exact": True, "latents": none, "summed": summed, "modules": (net,)}
     return Pair(net.model, net.guide, x, log_evidence=log_evidence, **options)
+
+
+def relaxed() -> Pair:
+    """Two relaxed codes of two values: each is σ((log-odds + noise) / τ), and the truth integrates that."""
+    x = torch.tensor([[0.0, 1, 1, 0, 1], [1, 1, 0, 0, 1], [0, 0, 0, 1, 0]])
+    options: Any = {"num_groups": 2, "num_codes": 2, "hidden": (), "temperature": 0.8, "guide_temperature": 0.9}
+    net: Any = _seeded(RelaxedVAE.for_data, x, Bernoulli(), **options)
+    with torch.no_grad():
+        net.code_logits.copy_(torch.tensor([[0.2, -0.2], [0.5, 0.0]]))
+        net.encoder.output_bias.copy_(net.code_logits.flatten())
+        net.encoder[-1].weight.mul_(0.2)
+        net.decoder.output_bias.add_(0.1)
+
+    def log_evidence(x: Tensor) -> Tensor:
+        return relaxed_evidence(net, x)
+
+    latents = frozenset({"v1", "v2"})
+    return Pair(net.model, net.guide, x, log_evidence=log_evidence, latents=latents, modules=(net,))
+
+
+def relaxed_evidence(net: Any, x: Tensor, num_points: int = 120) -> Tensor:
+    """log p(x) of a :class:`RelaxedVAE` with codes of two values and an affine decoder, by Gauss-Legendre quadrature.
+
+    The logistic noise of a code has the quantiles log (u / (1 − u)).
+    """
+    nodes, mass = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(num_points))
+    u = (torch.cartesian_prod(nodes, nodes) + 1) / 2
+    log_mass = torch.cartesian_prod(mass, mass).prod(-1).log() - 2 * math.log(2)
+    odds = net.code_logits[:, 0] - net.code_logits[:, 1]
+    first = torch.sigmoid((odds + u.logit()) / net.temperature)
+    W, b = net.decoder.parameters()
+    p = torch.sigmoid(torch.stack([first, 1 - first], -1).flatten(1) @ W.T + b)
+    return torch.logsumexp(torch.where(x[:, None] == 1, p, 1 - p).log().sum(-1) + log_mass, -1)
 
 
 def markov() -> Pair:

@@ -11,7 +11,7 @@ from .semi_amortised import SemiAmortised
 from .sticking_the_landing import STL
 from .thermodynamic import TVO
 from .vimco import VIMCO
-from .wake_sleep import WakeWake
+from .wake_sleep import WakeSleep, WakeWake
 
 __all__ = [
     "IWAE",
@@ -25,6 +25,7 @@ __all__ = [
     "DReG",
     "FreeBits",
     "SemiAmortised",
+    "WakeSleep",
     "WakeWake",
     "WarmUp",
 ]

@@ -10,8 +10,12 @@ That term is the derivative of log (1/K) Σ_k w_k^β at β_t, a convex function 
 
     (1/K) Σ_k log w_k ≤ L ≤ log (1/K) Σ_k w_k,
 
-with L = IWAE's value for T → ∞, and E[L] ≤ log p(x). The gradient goes through the draws: it is that of E[L] for any K,
-where the paper's covariance estimator, made for discrete latents, is exact for K → ∞.
+with L = IWAE's value for T → ∞, and E[L] ≤ log p(x). Where every latent is reparameterised the gradient goes through
+the draws, and is that of E[L] for any K. Elsewhere (discrete latents) it is the paper's, a covariance in each term,
+
+    ∇ E_{π_β}[log w] = E_{π_β}[∇ log w] + Cov_{π_β}[∇ ((1 − β) log q + β log p), log w],
+
+with the same weights softmax(β log w) in all means: biased by O(1/K), so that K should be tens rather than two.
 
 References:
     The Thermodynamic Variational Objective (Masrani, Le & Wood, 2019), arXiv:1907.00031.
@@ -19,17 +23,22 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
 from torch import Tensor
 
 from ...options import number_between, whole_number
+from ...pair import Batch, Pair, plain_traces, sample_sites
 from .particle_objective import ParticleObjective
-from .particles import Particles
+from .particles import Particles, valued
 
 
 class TVO(ParticleObjective):
     """Minus the thermodynamic variational objective, a left Riemann sum, in nats: see the module.
 
-    One particle makes it ``Trace_ELBO``, to the bit.
+    One particle makes it ``Trace_ELBO``, to the bit. Which of the two gradients it has is found out from the guide.
 
     Args:
         num_particles: K.
@@ -58,6 +67,31 @@ class TVO(ParticleObjective):
 
     def bound(self, particles: Particles) -> Tensor:
         """The sum for every unit."""
+        if not self.through_draws:
+            return self._by_covariance(*particles.log_densities())
         log_w = particles.log_weights()
-        ends = zip(self.partition, self.partition[1:], strict=False)
-        return sum((right - left) * ((left * log_w).softmax(0) * log_w).sum(0) for left, right in ends)
+        terms = [width * ((left * log_w).softmax(0) * log_w).sum(0) for left, width in self._terms()]
+        return torch.stack(terms).sum(0)
+
+    def _by_covariance(self, log_p: Tensor, log_q: Tensor) -> Tensor:
+        """The same value, with the gradient that needs no path through the draws."""
+        log_w = (log_p - log_q).detach()
+        value, surrogate = torch.zeros_like(log_w[0]), torch.zeros_like(log_w[0])
+        for left, width in self._terms():
+            share = (left * log_w).softmax(0)
+            mean = (share * log_w).sum(0)
+            along = (log_w - mean) * ((1 - left) * log_q + left * log_p)
+            value = value + width * mean
+            surrogate = surrogate + width * (share * (log_p - log_q + along)).sum(0)
+        return valued(value, surrogate)
+
+    def _terms(self) -> Iterator[tuple[float, float]]:
+        """The left end and the width of every part."""
+        return ((left, right - left) for left, right in pairwise(self.partition))
+
+    def _demand(self, pair: Pair, args: Batch) -> None:
+        """Find out which gradient the pair has, and raise PairError where it has neither."""
+        _, guide_trace = plain_traces(pair.model, pair.guide, args)
+        drawn = {name: node["fn"] for name, node in sample_sites(guide_trace) if name in pair.structure.drawn}
+        self.through_draws = self.sums_guide = all(fn.has_rsample for fn in drawn.values())
+        super()._demand(pair, args)

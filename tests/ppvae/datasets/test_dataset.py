@@ -172,3 +172,18 @@ def test_an_unknown_name_like_no_other():
     message = _message(DatasetError, "mine.xlsx")
     assert "did you mean" not in message
     assert ".parquet" in message
+
+
+@pytest.mark.skipif(not (READY_MADE / "jsb_chorales.npz").is_file(), reason="jsb_chorales.npz is not here")
+def test_jsb_chorales():
+    """229, 76 and 77 chorales, 13807, 4602 and 4725 steps in all; nothing sounds after the end of one."""
+    chorales = load_dataset("jsb_chorales", data_dir=READY_MADE)
+    assert [getattr(chorales, part).shape for part in PARTS] == [(229, 14080), (76, 14080), (77, 14080)]
+    assert chorales.event_shape == (160, 88)
+    for part, steps in zip(PARTS, (13807, 4602, 4725), strict=True):
+        x, lengths = chorales.batch(part)
+        assert lengths.sum() == steps
+        sounds = x.reshape(-1, 160, 88).sum(-1) > 0
+        after = torch.arange(160) >= lengths[:, None]
+        assert not (sounds & after).any()
+        assert sounds[~after].double().mean() > 0.99
