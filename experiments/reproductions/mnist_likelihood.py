@@ -13,9 +13,10 @@ from pyro.infer import ELBO
 from torch import Tensor
 
 from ppvae.datasets import Dataset, evenly_spaced, load_dataset
-from ppvae.inference import IWAE, annealed_evidence, importance_evidence
+from ppvae.inference import IWAE
 from ppvae.models import VAE, Bernoulli, VampPriorVAE
 
+from .bounds_of_images import chains, drawn_bound
 from .row import Effort, Figure, Outcome, Published, Row
 from .training import ENDLESS, trained
 
@@ -29,11 +30,6 @@ PARTICLES = 5000
 FIXED_EPOCHS = 300
 # Images for the annealed chains, which cost more.
 ANNEALED, CHAINS, DISTRIBUTIONS = 1000, 16, 500
-
-
-def memory_mb(device: str) -> float:
-    """The budget for one pass of a pair."""
-    return 64.0 if device == "cpu" else 4000.0
 
 
 def on_device(data: Dataset, device: str, validation: bool = False) -> Dataset:
@@ -78,43 +74,38 @@ def measured(
     options = {"batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE, "epochs": epochs}
     pair, told = trained(name, partial(make, data.train), data, loss, effort, **options)
     test = evenly_spaced(data.test, effort.num_data).to(effort.device)
-    cost: dict[str, Any] = {"seed": effort.seed, "memory_mb": memory_mb(effort.device)}
-    drawn = importance_evidence(pair.model, pair.guide, test, PARTICLES, **cost)
-    binarisation = binarisation_error(pair, test, cost) if data.binarise else 0.0
-    bound = drawn.log_evidence
+    drawn = drawn_bound(pair, test, PARTICLES, effort.seed)
+    binarisation = binarisation_error(pair, test, effort.seed) if data.binarise else 0.0
     error = math.hypot(float(drawn.standard_error.norm()) / len(test), binarisation)
-    told |= {"elbo": float(drawn.elbo.mean()), "num_data": len(test), "binarisation_error": binarisation}
-    told |= {"error_over_images": float(bound.std()) / math.sqrt(len(test)), "importance": float(-bound.mean())}
-    values = {"importance": (-float(bound.mean()), error)}
+    over_images = float(drawn.value.std()) / math.sqrt(len(test))
+    if len(test) < len(data.test):  # which images they are is an error too
+        error = math.hypot(error, over_images)
+    value = -float(drawn.value.mean())
+    told |= {"elbo": float(drawn.elbo.mean()), "num_data": len(test), "importance": value}
+    told |= {"binarisation_error": binarisation, "error_over_images": over_images}
+    values = {"importance": (value, error)}
     if "annealing" in methods:
         rows = evenly_spaced(torch.arange(len(test)), ANNEALED)
-        chains = annealed_evidence(pair.model, pair.guide, test[rows.to(effort.device)], CHAINS, DISTRIBUTIONS, **cost)
-        more = chains.log_evidence - bound[rows]
-        told |= {"annealed_images": len(rows), "chains_bring": float(more.mean())}
-        told |= {"chains_trusted": float(chains.trusted.double().mean())}
-        error = math.hypot(error, float(more.std()) / math.sqrt(len(rows)))
-        values["annealing"] = (-float(bound.mean() + more.mean()), error)
+        some, evidence = chains(pair, test[rows.to(test.device)], CHAINS, DISTRIBUTIONS, effort.seed)
+        more = evidence.log_evidence - drawn.value[rows[some]]
+        told |= {"annealed_images": len(some), "chains_bring": float(more.mean())}
+        told |= {"chains_trusted": float(evidence.trusted.double().mean())}
+        values["annealing"] = (value - float(more.mean()), math.hypot(error, float(more.std()) / math.sqrt(len(some))))
     short = f"{told['steps']} steps of {BATCH_SIZE} images, where Burda et al. took {BURDA_UPDATES} of 20"
     return Outcome(tuple(Figure(*values[method], undecided=short) for method in methods), told)
 
 
-def binarisation_error(pair: Any, test: Tensor, cost: dict[str, Any]) -> float:
-    """The standard error that the draw of the test images' zeros and ones has in a mean log-likelihood.
+def binarisation_error(pair: Any, test: Tensor, seed: int) -> float:
+    """The standard error that drawing zeros and ones from grey values brings into a mean log-likelihood.
 
-    Two draws of the grey test images have the same mean but for this error twice over. A short bound stands for log p(x).
+    Two draws of the same grey images have the same mean but for this error twice over. The images are as many training
+    images, whose grey values are at hand, and a short bound stands for log p(x).
     """
-    grey = _grey_test(test)
+    grey = evenly_spaced(load_dataset("mnist").train, len(test)).to(test)
     with torch.random.fork_rng():
-        torch.manual_seed(cost["seed"] + 1)
-        one, other = (
-            importance_evidence(pair.model, pair.guide, torch.bernoulli(grey), 200, **cost).log_evidence for _ in "ab"
-        )
+        torch.manual_seed(seed + 1)
+        one, other = (drawn_bound(pair, torch.bernoulli(grey), 200, seed).value for _ in "ab")
     return float((one - other).std()) / math.sqrt(2 * len(grey))
-
-
-def _grey_test(test: Tensor) -> Tensor:
-    """Grey images like the test images, as many: training images, whose grey values are at hand."""
-    return evenly_spaced(load_dataset("mnist").train, len(test)).to(test)
 
 
 def _row(

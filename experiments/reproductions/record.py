@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def reproduce(row: Row, effort: Effort) -> dict[str, Any]:
         "seconds": time.monotonic() - started,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"device": device_name(torch.device(effort.device)), "processors": os.cpu_count()},
-        "versions": versions(),
+        "versions": _versions(),
         "commit": _commit(),
     }
     write_json(effort.folder / f"{row.name}.json", record)
@@ -78,6 +79,14 @@ def read_records(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
     """The results in a folder by the name of their row."""
     found = (json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json")))
     return {record["row"]: record for record in found if "row" in record}
+
+
+def _versions() -> dict[str, str]:
+    """The versions of the libraries; without them, where one of them is installed under another name."""
+    try:
+        return versions()
+    except PackageNotFoundError:
+        return {"torch": torch.__version__}
 
 
 def _commit() -> str | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ppvae.errors import OptionError, suggestion
 
-from . import mnist_likelihood
+from . import few_labels, mnist_likelihood, suboptimality
 from .row import Row
 
-FAMILIES = (mnist_likelihood,)
+FAMILIES = (mnist_likelihood, suboptimality, few_labels)
 
 
 def rows() -> dict[str, Row]:
