@@ -80,7 +80,7 @@ def _row(num_labels: int, published: float, spread: float) -> Row:
     return Row(
         f"few_labels_{num_labels}",
         f"M2 on MNIST with {num_labels} labels",
-        (Published("accuracy on the 10 000 test images", published, 0.0005, better="higher", spread=spread),),
+        (Published("accuracy on the 10 000 test images", published, 0.00005, better="higher", spread=spread),),
         "Pyro's tutorial on the semi-supervised VAE, with its auxiliary loss (Kingma et al., 2014, arXiv:1406.5298)",
         "`SemiSupervisedVAE` with 50 latents and 500 hidden units, the class summed out, α = 0.1 N/(number of labels); "
         "as many labels of each class, pixels drawn afresh at each step",
@@ -89,4 +89,5 @@ def _row(num_labels: int, published: float, spread: float) -> Row:
     )
 
 
-ROWS = (_row(100, 0.932, 0.0099), _row(600, 0.944, 0.0036))
+# The tutorial prints 95 % bounds of the mean over five choices of the labels; ours is one choice.
+ROWS = (_row(100, 0.9319, 0.0060 * math.sqrt(5)), _row(600, 0.9437, 0.0070 * math.sqrt(5)))

@@ -56,7 +56,7 @@ def white_wine() -> tuple[Tensor, Tensor]:
 
 def miwae(effort: Effort) -> Outcome:
     """The mean squared error of MIWAE's values, by its importance weights."""
-    effort = replace(effort, seconds=effort.seconds or 300.0)
+    effort = replace(effort, seconds=effort.seconds or 3600.0)
     full, seen = breast_cancer(effort.seed)
     make = partial(MIWAE.for_data, seen, latent_dim=10, hidden=(128, 128), nonlinearity=nn.ReLU)
     return _trained("miwae_breast_cancer", make, full, seen, effort, epochs=1001, squared=True)
@@ -64,7 +64,7 @@ def miwae(effort: Effort) -> Outcome:
 
 def not_miwae(effort: Effort) -> Outcome:
     """The root mean squared error of not-MIWAE's values, by its importance weights."""
-    effort = replace(effort, seconds=effort.seconds or 300.0)
+    effort = replace(effort, seconds=effort.seconds or 3600.0)
     full, seen = white_wine()
 
     def make() -> NotMIWAE:

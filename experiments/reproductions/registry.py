@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ppvae.errors import OptionError, suggestion
 
-from . import few_labels, imputation, mnist_likelihood, suboptimality
+from . import exact_likelihoods, few_labels, imputation, mnist_likelihood, suboptimality
 from .row import Row
 
-FAMILIES = (mnist_likelihood, suboptimality, few_labels, imputation)
+FAMILIES = (exact_likelihoods, mnist_likelihood, suboptimality, few_labels, imputation)
 
 
 def rows() -> dict[str, Row]:
