@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from ppvae.errors import OptionError, suggestion
 
-from . import exact_likelihoods, few_labels, imputation, mnist_likelihood, suboptimality
+from . import (
+    eight_schools_k_hat,
+    exact_likelihoods,
+    few_labels,
+    gradient_quality,
+    imputation,
+    known_targets,
+    mnist_likelihood,
+    suboptimality,
+)
 from .row import Row
 
-FAMILIES = (exact_likelihoods, mnist_likelihood, suboptimality, few_labels, imputation)
+FAMILIES = (
+    exact_likelihoods,
+    known_targets,
+    gradient_quality,
+    eight_schools_k_hat,
+    imputation,
+    mnist_likelihood,
+    suboptimality,
+    few_labels,
+)
 
 
 def rows() -> dict[str, Row]:
