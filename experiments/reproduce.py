@@ -14,7 +14,7 @@ from typing import Literal
 from ppvae.errors import RunError
 
 from .experiment import Result
-from .reproductions import Effort, Figure, find_row, verdict
+from .reproductions import Figure, RowEffort, find_row, verdict
 from .reproductions import reproduce as reproduce_row
 
 
@@ -60,7 +60,7 @@ def run(config: Config = SMALL) -> Result:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"the folder {folder} cannot be made ({error.strerror}): give another --folder.") from error
-    effort = Effort(config.seed, config.device, config.seconds, config.num_data, folder)
+    effort = RowEffort(config.seed, config.device, config.seconds, config.num_data, folder)
     found = reproduce_row(row, effort)["figures"]
     lines = [
         {

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from ppvae.inference import fit, log_weights
 from ppvae.inference.evidence import tail_shape
 
-from .row import Effort, Figure, Outcome, Published, Row
+from .row import Figure, Published, Row, RowEffort, RowOutcome
 
 STEPS, RATE, DRAWS, TRAININGS = 3000, 0.05, 100_000, 4
 
@@ -42,7 +42,7 @@ def non_centred(y: Tensor, sigma: Tensor) -> None:
     pyro.sample("y", dist.Normal(mu[..., None] + tau[..., None] * eta, sigma).to_event(1), obs=y)
 
 
-def k_hat(model: Callable[..., Any], effort: Effort) -> Outcome:
+def k_hat(model: Callable[..., Any], effort: RowEffort) -> RowOutcome:
     """k-hat of the importance weights of 100 000 draws of the trained guide."""
     data, values = schools(), []
     for seed in range(effort.seed, effort.seed + TRAININGS):
@@ -62,7 +62,7 @@ def k_hat(model: Callable[..., Any], effort: Effort) -> Outcome:
         )
         values.append(float(tail_shape(log_weights(trained.model, trained.guide, data, DRAWS, seed=seed))[0]))
     found = torch.tensor(values)
-    return Outcome(
+    return RowOutcome(
         (Figure(float(found.mean()), float(found.std()) / math.sqrt(TRAININGS)),), {"k_hat": values, "steps": STEPS}
     )
 

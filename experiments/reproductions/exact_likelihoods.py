@@ -11,14 +11,14 @@ from torch import Tensor
 from ppvae.datasets import load_dataset
 from ppvae.models import FactorAnalysis, ItemResponse, LinearGaussian
 
-from .row import Effort, Figure, Outcome, Published, Row
+from .row import Figure, Published, Row, RowEffort, RowOutcome
 
 # Steps and rate are those of the authors' notebook on linear VAEs.
 EM_STEPS, SUBSETS, TRAININGS = 5000, 20, 3
 LUCAS_STEPS, LUCAS_RATE, LUCAS_LATENTS, LUCAS_IMAGES = 12_000, 1e-3, 200, 1000
 
 
-def lsat6(effort: Effort) -> Outcome:
+def lsat6(effort: RowEffort) -> RowOutcome:
     """The maximum of the marginal likelihood of a two-parameter logistic model, and where it is reached."""
     x = load_dataset("lsat6").undivided().train.double()
     pair = ItemResponse.for_data(x)
@@ -33,17 +33,17 @@ def lsat6(effort: Effort) -> Outcome:
     ascent.step(closure)  # type: ignore[arg-type]
     total = float(pair.log_evidence(x).sum().detach())
     values = (total, *pair.slope.tolist(), *pair.intercept.tolist())
-    return Outcome(tuple(Figure(value, 0.0) for value in values), {"quadrature_nodes": 61})
+    return RowOutcome(tuple(Figure(value, 0.0) for value in values), {"quadrature_nodes": 61})
 
 
-def factor_analysis(effort: Effort) -> Outcome:
+def factor_analysis(effort: RowEffort) -> RowOutcome:
     """The mean log-likelihood of factor analysis at its maximum, by EM, on the wines of scikit-learn."""
     from sklearn.datasets import load_wine
 
     values = load_wine().data
     x = torch.tensor((values - values.mean(0)) / values.std(0))
     pair = FactorAnalysis.for_data(x, 3, num_steps=EM_STEPS)
-    return Outcome((Figure(float(pair.log_evidence(x).mean().detach()), 0.0),), {"steps_of_em": EM_STEPS})
+    return RowOutcome((Figure(float(pair.log_evidence(x).mean().detach()), 0.0),), {"steps_of_em": EM_STEPS})
 
 
 def some_images(seed: int) -> Tensor:
@@ -65,7 +65,7 @@ def printed_likelihood(x: Tensor) -> float:
     return -0.5 * float(width * math.log(2 * math.pi) + log_det + width)
 
 
-def probabilistic_pca(effort: Effort) -> Outcome:
+def probabilistic_pca(effort: RowEffort) -> RowOutcome:
     """The notebook's likelihood of other thousands of images, and how far it lies below the maximum."""
     printed, above = [], []
     for seed in range(SUBSETS):
@@ -74,10 +74,10 @@ def probabilistic_pca(effort: Effort) -> Outcome:
         best = LinearGaussian.maximum_likelihood(x, LUCAS_LATENTS)
         above.append(float(best.log_evidence(x).mean().detach()) - printed[-1])
     figures = (Figure(float(np.mean(printed)), float(np.std(printed, ddof=1))), Figure(float(np.mean(above)), 0.0))
-    return Outcome(figures, {"subsets": SUBSETS, "printed": printed})
+    return RowOutcome(figures, {"subsets": SUBSETS, "printed": printed})
 
 
-def linear_vae(effort: Effort) -> Outcome:
+def linear_vae(effort: RowEffort) -> RowOutcome:
     """By how much the ELBO of a trained linear VAE exceeds what the notebook prints as the likelihood."""
     above, below = [], []
     for seed in range(effort.num_data or TRAININGS):
@@ -95,7 +95,9 @@ def linear_vae(effort: Effort) -> Outcome:
         above.append(elbo - printed_likelihood(x.cpu()))
         below.append(evidence - elbo)
     details = {"above": above, "log_evidence_above_elbo": below, "steps": LUCAS_STEPS}
-    return Outcome((Figure(float(np.mean(above)), float(np.std(above, ddof=1)) if len(above) > 1 else 0.0),), details)
+    return RowOutcome(
+        (Figure(float(np.mean(above)), float(np.std(above, ddof=1)) if len(above) > 1 else 0.0),), details
+    )
 
 
 LUCAS = "Lucas, Tucker, Grosse & Norouzi (2019), arXiv:1911.02469, the authors' notebook"

@@ -13,7 +13,7 @@ from ppvae.datasets import Context, Dataset, load_dataset
 from ppvae.models import Bernoulli, SemiSupervisedVAE
 
 from .mnist_likelihood import LEARNING_RATE, SECONDS
-from .row import Effort, Figure, Outcome, Published, Row
+from .row import Figure, Published, Row, RowEffort, RowOutcome
 from .training import trained
 
 BATCH_SIZE, EPOCHS, PYRO_EPOCHS, CLASSES = 1000, 300, 50, 10
@@ -35,7 +35,7 @@ def labels_of_few(labels: Tensor, num_labels: int, seed: int) -> Tensor:
     return few
 
 
-def accuracy(num_labels: int, effort: Effort) -> Outcome:
+def accuracy(num_labels: int, effort: RowEffort) -> RowOutcome:
     """The share of test images that q(y|x) classifies right."""
     effort = replace(effort, seconds=effort.seconds or SECONDS)
     mnist = load_dataset("mnist")
@@ -50,7 +50,7 @@ def accuracy(num_labels: int, effort: Effort) -> Outcome:
     right = (found == mnist.labels["test"]).double()
     error = math.sqrt(float(right.var()) / len(right))
     told |= {"num_labels": num_labels, "num_data": len(right)}
-    return Outcome((Figure(float(right.mean()), error, _short(told["epochs"])),), told)
+    return RowOutcome((Figure(float(right.mean()), error, _short(told["epochs"])),), told)
 
 
 def _short(epochs: int) -> str:

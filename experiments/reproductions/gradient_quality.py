@@ -13,7 +13,7 @@ from torch import Tensor
 from ppvae.inference import IWAE, STL, DReG
 from ppvae.models import LinearGaussian
 
-from .row import Effort, Figure, Outcome, Published, Row
+from .row import Figure, Published, Row, RowEffort, RowOutcome
 
 # As in the papers: 20 dimensions, a guide of variance 2/3 that is off its optimum by 0.01 in every parameter.
 WIDTH, VARIANCE, OFF = 20, 2 / 3, 0.01
@@ -39,7 +39,7 @@ def gradients(pair: Any, objective: ELBO, x: Tensor, parameters: list[Tensor], c
     return torch.stack([torch.cat([one.flatten() for one in each]) for each in found])
 
 
-def slope(kind: Callable[[int], ELBO], effort: Effort) -> Outcome:
+def slope(kind: Callable[[int], ELBO], effort: RowEffort) -> RowOutcome:
     """The slope of log signal-to-noise in log K, with the spread over starts as its error."""
     slopes, curves = [], []
     for start in range(STARTS):
@@ -60,16 +60,16 @@ def slope(kind: Callable[[int], ELBO], effort: Effort) -> Outcome:
         curves.append(ratios)
     values = torch.tensor(slopes)
     details = {"particles": PARTICLES, "signal_to_noise": curves, "slopes": slopes}
-    return Outcome((Figure(float(values.mean()), float(values.std()) / math.sqrt(STARTS)),), details)
+    return RowOutcome((Figure(float(values.mean()), float(values.std()) / math.sqrt(STARTS)),), details)
 
 
-def at_the_posterior(effort: Effort) -> Outcome:
+def at_the_posterior(effort: RowEffort) -> RowOutcome:
     """Standard deviations of the guide's gradient where q is the exact posterior, of one datum."""
     torch_seed = effort.seed
     with torch.random.fork_rng():
         torch.manual_seed(torch_seed)
         pair = LinearGaussian(1, 1).double().set_exact_guide()
-        scale = float(pair.guide_log_scale.exp())
+        scale = float(pair.guide_log_scale.detach().exp())
         parameters = [pair.guide_bias, pair.guide_log_scale]
         x = torch.tensor([[0.7]], dtype=torch.float64)
         found = {
@@ -79,7 +79,7 @@ def at_the_posterior(effort: Effort) -> Outcome:
     plain = found["Trace_ELBO"] * torch.tensor([scale, 1.0])
     # Standard errors of a standard deviation: of normal values, and of (squares of normal values, kurtosis 15).
     errors = plain * torch.tensor([math.sqrt(2 / 4), math.sqrt(14 / 4)]) / math.sqrt(AT_OPTIMUM)
-    return Outcome(
+    return RowOutcome(
         (
             Figure(float(found["STL"].max()), 0.0),
             Figure(float(found["DReG"].max()), 0.0),

@@ -19,7 +19,7 @@ from ppvae.errors import RunError
 from ppvae.inference import IWAE
 from ppvae.models import MIWAE, NotMIWAE
 
-from .row import Effort, Figure, Outcome, Published, Row
+from .row import Figure, Published, Row, RowEffort, RowOutcome
 from .training import trained
 
 WINE = "winequality_white.npz"
@@ -54,7 +54,7 @@ def white_wine() -> tuple[Tensor, Tensor]:
     return full, seen
 
 
-def miwae(effort: Effort) -> Outcome:
+def miwae(effort: RowEffort) -> RowOutcome:
     """The mean squared error of MIWAE's values, by its importance weights."""
     effort = replace(effort, seconds=effort.seconds or 3600.0)
     full, seen = breast_cancer(effort.seed)
@@ -62,7 +62,7 @@ def miwae(effort: Effort) -> Outcome:
     return _trained("miwae_breast_cancer", make, full, seen, effort, epochs=1001, squared=True)
 
 
-def not_miwae(effort: Effort) -> Outcome:
+def not_miwae(effort: RowEffort) -> RowOutcome:
     """The root mean squared error of not-MIWAE's values, by its importance weights."""
     effort = replace(effort, seconds=effort.seconds or 3600.0)
     full, seen = white_wine()
@@ -77,15 +77,15 @@ def not_miwae(effort: Effort) -> Outcome:
 
 
 def _trained(
-    name: str, make: Callable[[], Any], full: Tensor, seen: Tensor, effort: Effort, epochs: int, squared: bool
-) -> Outcome:
+    name: str, make: Callable[[], Any], full: Tensor, seen: Tensor, effort: RowEffort, epochs: int, squared: bool
+) -> RowOutcome:
     x = seen.to(effort.device)
     on_device: Callable[[], Any] = lambda: make().to(effort.device)  # noqa: E731
     options = {"batch_size": 64, "learning_rate": 1e-3, "epochs": epochs}
     pair, told = trained(name, on_device, x, partial(IWAE, PARTICLES), effort, **options)
     filled = torch.cat([weighted_means(pair, x[i : i + PIECE], DRAWS[name]) for i in range(0, len(x), PIECE)]).cpu()
     short = f"{told['epochs']} of {epochs} epochs" if told["epochs"] < epochs else ""
-    return Outcome(
+    return RowOutcome(
         (_error(full, seen, filled, squared, short),), told | {"missing_share": float(seen.isnan().float().mean())}
     )
 
@@ -108,16 +108,19 @@ def weighted_means(pair: Any, x: Tensor, num_draws: int) -> Tensor:
 
 
 def _error(full: Tensor, seen: Tensor, filled: Tensor, squared: bool, undecided: str = "") -> Figure:
-    """The error over all missing values, with its standard error over the data."""
+    """The error over all missing values; with its standard error over the data, where which are missing is random.
+
+    The root is that of the wines, whose missing values are the same ones in every run: their error is shared.
+    """
     missing = seen.isnan()
     by_datum = torch.where(missing, full - filled, 0.0).square().sum(-1).double()
     counts = missing.sum(-1).double()
     value = float(by_datum.sum() / counts.sum())
     error = float((by_datum - value * counts).std()) * math.sqrt(len(full)) / float(counts.sum())
-    return Figure(value, error, undecided) if squared else Figure(value**0.5, error / (2 * value**0.5), undecided)
+    return Figure(value, error, undecided) if squared else Figure(value**0.5, 0.0, undecided)
 
 
-def by_regression(forest: bool, effort: Effort) -> Outcome:
+def by_regression(forest: bool, effort: RowEffort) -> RowOutcome:
     """The error of scikit-learn's imputation, a regression of each column on the others in turn."""
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.experimental import enable_iterative_imputer  # noqa: F401
@@ -127,7 +130,7 @@ def by_regression(forest: bool, effort: Effort) -> Outcome:
     estimator = RandomForestRegressor(n_estimators=100, random_state=effort.seed) if forest else None
     imputer = IterativeImputer(estimator, max_iter=10, random_state=effort.seed)
     filled = torch.tensor(imputer.fit_transform(seen.double().numpy())).float()
-    return Outcome((_error(full, seen, filled, squared=False),))
+    return RowOutcome((_error(full, seen, filled, squared=False),))
 
 
 def _regression(name: str, title: str, published: float, forest: bool) -> Row:

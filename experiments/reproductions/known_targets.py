@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ppvae.inference import estimate_evidence
 
-from .row import Effort, Figure, Outcome, Published, Row
+from .row import Figure, Published, Row, RowEffort, RowOutcome
 
 REPEATS, TOLERANCE = 4, 0.05
 Density = Callable[[Tensor], Tensor]
@@ -50,7 +50,8 @@ def programs(density: Density, dim: int, scale: float, guide_scale: float) -> tu
     def model(x: Tensor) -> None:
         z = pyro.sample("z", prior)
         pyro.factor("target", density(z) - prior.log_prob(z))
-        pyro.sample("x", dist.Normal(0.0, 1 / math.sqrt(2 * math.pi)), obs=x)  # of density 1 at 0
+        unit = dist.Normal(torch.zeros(1), 1 / math.sqrt(2 * math.pi))  # of density 1 at 0
+        pyro.sample("x", unit.to_event(1), obs=x)
 
     def guide(x: Tensor) -> None:
         pyro.sample("z", dist.Normal(torch.zeros(dim), guide_scale).to_event(1))
@@ -58,7 +59,7 @@ def programs(density: Density, dim: int, scale: float, guide_scale: float) -> tu
     return model, guide
 
 
-def log_z(density: Density, dim: int, scale: float, guide_scale: float, effort: Effort) -> Outcome:
+def log_z(density: Density, dim: int, scale: float, guide_scale: float, effort: RowEffort) -> RowOutcome:
     """log Z by ``estimate_evidence``, the mean of several estimates."""
     model, guide = programs(density, dim, scale, guide_scale)
     found = [
@@ -71,7 +72,7 @@ def log_z(density: Density, dim: int, scale: float, guide_scale: float, effort: 
     trusted = [bool(each.trusted[0]) for each in found]
     doubt = "" if all(trusted) else "the estimate itself says that it is not to be trusted"
     details = {"estimates": values.tolist(), "standard_errors": stated.tolist(), "trusted": trusted}
-    return Outcome((Figure(float(values.mean()), error, doubt),), details)
+    return RowOutcome((Figure(float(values.mean()), error, doubt),), details)
 
 
 def _row(name: str, title: str, density: Density, dim: int, scales: tuple[float, float]) -> Row:

@@ -17,7 +17,7 @@ from ppvae.inference import IWAE
 from ppvae.models import VAE, Bernoulli, VampPriorVAE
 
 from .bounds_of_images import chains, drawn_bound
-from .row import Effort, Figure, Outcome, Published, Row
+from .row import Figure, Published, Row, RowEffort, RowOutcome
 from .training import ENDLESS, trained
 
 BURDA = "Burda, Grosse & Salakhutdinov (2016), arXiv:1509.00519, table 1"
@@ -56,13 +56,13 @@ def _zeros_and_ones(train: Tensor) -> Tensor:
 
 def measured(
     name: str,
-    effort: Effort,
+    effort: RowEffort,
     data_set: str,
     make: Callable[[Tensor], Any],
     loss: Callable[[], ELBO | None],
     methods: tuple[str, ...],
     epochs: int,
-) -> Outcome:
+) -> RowOutcome:
     """Train, and estimate the negative log-likelihood of the test images in nats, by each method.
 
     ``"importance"`` is the bound of Burda et al., from 5000 draws of the guide, over all test images; ``"annealing"``
@@ -92,7 +92,7 @@ def measured(
         told |= {"chains_trusted": float(evidence.trusted.double().mean())}
         values["annealing"] = (value - float(more.mean()), math.hypot(error, float(more.std()) / math.sqrt(len(some))))
     short = f"{told['steps']} steps of {BATCH_SIZE} images, where Burda et al. took {BURDA_UPDATES} of 20"
-    return Outcome(tuple(Figure(*values[method], undecided=short) for method in methods), told)
+    return RowOutcome(tuple(Figure(*values[method], undecided=short) for method in methods), told)
 
 
 def binarisation_error(pair: Any, test: Tensor, seed: int) -> float:

@@ -12,6 +12,7 @@ from . import (
     imputation,
     known_targets,
     mnist_likelihood,
+    open_rows,
     suboptimality,
 )
 from .row import Row
@@ -25,6 +26,7 @@ FAMILIES = (
     mnist_likelihood,
     suboptimality,
     few_labels,
+    open_rows,
 )
 
 

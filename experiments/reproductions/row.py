@@ -60,7 +60,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Effort:
+class RowEffort:
     """How much a row may cost, and where it runs.
 
     Attributes:
@@ -81,7 +81,7 @@ class Effort:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RowOutcome:
     """What a run found.
 
     Attributes:
@@ -114,7 +114,7 @@ class Row:
     source: str
     protocol: str
     differences: str
-    run: Callable[[Effort], Outcome] | None
+    run: Callable[[RowEffort], RowOutcome] | None
     open: str = ""
 
 
@@ -130,9 +130,10 @@ def verdict(published: Published, figure: Figure | None) -> Verdict:
     """
     if figure is None:
         return "open"
-    allowed = max(2 * math.hypot(figure.standard_error, published.standard_error), published.spread)
+    errors = 2 * math.hypot(figure.standard_error, published.standard_error)
+    allowed = max(errors, published.spread, published.half_digit) * (1 + 1e-9)  # decimals have no exact binary form
     difference = figure.value - published.value
-    if abs(difference) <= max(allowed, published.half_digit * (1 + 1e-9)):
+    if abs(difference) <= allowed:
         return "reproduced"
     if published.better != "neither" and (difference > 0) == (published.better == "higher"):
         return "better"

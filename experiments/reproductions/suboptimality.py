@@ -15,7 +15,7 @@ from ppvae.inference import IWAE, Beta, Optimiser, Refinement, WarmUp, refine
 
 from .bounds_of_images import chains, drawn_bound, memory_mb, on_device_or_cpu
 from .mnist_likelihood import BATCH_SIZE, CHAINS, LEARNING_RATE, SECONDS, on_device, vae_for
-from .row import Effort, Figure, Outcome, Published, Row
+from .row import Figure, Published, Row, RowEffort, RowOutcome
 from .training import ENDLESS, trained
 
 # Cremer et al. weight the KL term up over 400 of 3280 epochs.
@@ -24,7 +24,7 @@ GAP_IMAGES, DISTRIBUTIONS = 500, 500
 WU_IMAGES, WU_DRAWS, WU_DISTRIBUTIONS, WU_LEAPFROGS = 500, 10_000, 100, 10
 
 
-def gap_split(effort: Effort) -> Outcome:
+def gap_split(effort: RowEffort) -> RowOutcome:
     """Approximation and amortisation gap of training images, as Cremer et al. define them."""
     effort = replace(effort, seconds=effort.seconds or SECONDS)
     data = on_device(load_dataset("binarized_mnist"), effort.device)
@@ -49,10 +49,10 @@ def gap_split(effort: Effort) -> Outcome:
     told |= {"elbo": float(given.mean()), "local_elbo": float(best.mean()), "log_evidence": float(log_p.mean())}
     short = f"{told['epochs']} epochs of a falling learning rate, where the paper has {CREMER_EPOCHS} in stages"
     parts = (log_p - best, best - given, log_p - given)
-    return Outcome(tuple(_mean(part, short) for part in parts), told)
+    return RowOutcome(tuple(_mean(part, short) for part in parts), told)
 
 
-def annealing_from_the_guide(effort: Effort) -> Outcome:
+def annealing_from_the_guide(effort: RowEffort) -> RowOutcome:
     """How much more 100 distributions from the guide bring than 10 000 draws of it, on the IWAE of 50 particles."""
     effort = replace(effort, seconds=effort.seconds or SECONDS)
     data = on_device(load_dataset("mnist"), effort.device)
@@ -65,7 +65,7 @@ def annealing_from_the_guide(effort: Effort) -> Outcome:
     told |= {"num_data": len(rows), "importance": float(drawn.value[rows].mean())}
     told |= {"annealing": float(annealed.log_evidence.mean())}
     short = f"of another IWAE, trained by {told['steps']} steps of {BATCH_SIZE} images"
-    return Outcome((_mean(annealed.log_evidence - drawn.value[rows], short),), told)
+    return RowOutcome((_mean(annealed.log_evidence - drawn.value[rows], short),), told)
 
 
 def _mean(values: Tensor, undecided: str) -> Figure:

@@ -25,7 +25,7 @@ from ppvae.errors import PpvaeError
 from ppvae.inference import Fit, fit
 from ppvae.storage import write_json
 
-from .row import Effort
+from .row import RowEffort
 
 # Epochs of a training that its time ends.
 ENDLESS = 1_000_000
@@ -34,7 +34,7 @@ LEAST = 0.01
 
 
 @dataclass
-class Budget:
+class TimeBudget:
     """The time that a training may take: a factor of the learning rate, and a logger of ``fit`` that ends it.
 
     Args:
@@ -60,7 +60,7 @@ class Budget:
 
 
 def trained(
-    name: str, make: Callable[[], Any], data: Any, loss: Callable[[], ELBO | None], effort: Effort, **options: Any
+    name: str, make: Callable[[], Any], data: Any, loss: Callable[[], ELBO | None], effort: RowEffort, **options: Any
 ) -> tuple[Any, dict[str, Any]]:
     """A pair that was trained for ``effort.seconds``, on the device of the data, and how its training went.
 
@@ -79,7 +79,7 @@ def trained(
         raise ValueError("a training for a time needs effort.seconds")
     note = effort.folder / f"{name}.training.json"
     told = json.loads(note.read_text()) if note.exists() else None
-    budget = Budget(effort.seconds, options.pop("epochs", ENDLESS))
+    budget = TimeBudget(effort.seconds, options.pop("epochs", ENDLESS))
     path = effort.folder / f"{name}.ckpt"
     take: Callable[..., Fit] = partial(
         fit,

@@ -18,13 +18,13 @@ import torch
 from ppvae.errors import RunError
 from ppvae.storage import device_name, versions, write_json
 
-from .row import Effort, Figure, Row
+from .row import Figure, Row, RowEffort
 
 # The results that the ledger shows.
 RESULTS = Path(__file__).parent / "results"
 
 
-def reproduce(row: Row, effort: Effort) -> dict[str, Any]:
+def reproduce(row: Row, effort: RowEffort) -> dict[str, Any]:
     """Run the protocol of a row, and write what it found to ``NAME.json`` in the folder of the effort.
 
     Args:
