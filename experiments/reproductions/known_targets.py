@@ -16,7 +16,7 @@ from ppvae.inference import estimate_evidence
 
 from .row import Figure, Published, Row, RowEffort, RowOutcome
 
-REPEATS, TOLERANCE = 4, 0.05
+REPEATS, TOLERANCE, BUDGET = 4, 0.05, 300_000
 Density = Callable[[Tensor], Tensor]
 
 
@@ -63,7 +63,7 @@ def log_z(density: Density, dim: int, scale: float, guide_scale: float, effort: 
     """log Z by ``estimate_evidence``, the mean of several estimates."""
     model, guide = programs(density, dim, scale, guide_scale)
     found = [
-        estimate_evidence(model, guide, torch.zeros(1), tolerance=TOLERANCE, budget=1_000_000, seed=effort.seed + i)
+        estimate_evidence(model, guide, torch.zeros(1), tolerance=TOLERANCE, budget=BUDGET, seed=effort.seed + i)
         for i in range(REPEATS)
     ]
     values = torch.stack([each.log_evidence[0] for each in found])
