@@ -30,7 +30,7 @@ def lsat6(effort: RowEffort) -> RowOutcome:
         loss.backward()
         return loss
 
-    ascent.step(closure)  # type: ignore[arg-type]
+    ascent.step(closure)
     total = float(pair.log_evidence(x).sum().detach())
     values = (total, *pair.slope.tolist(), *pair.intercept.tolist())
     return RowOutcome(tuple(Figure(value, 0.0) for value in values), {"quadrature_nodes": 61})

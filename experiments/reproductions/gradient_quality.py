@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -32,10 +32,10 @@ def gaussian_pair(generator: torch.Generator) -> LinearGaussian:
     return pair
 
 
-def gradients(pair: Any, objective: ELBO, x: Tensor, parameters: list[Tensor], count: int) -> Tensor:
+def gradients(pair: Any, objective: ELBO, x: Tensor, parameters: Sequence[Tensor], count: int) -> Tensor:
     """Gradients of the mean loss over the data, ``(count, num_parameters)``."""
     loss = objective.differentiable_loss  # type: ignore[attr-defined]
-    found = [torch.autograd.grad(loss(pair.model, pair.guide, x) / len(x), parameters) for _ in range(count)]
+    found = [torch.autograd.grad(loss(pair.model, pair.guide, x) / len(x), list(parameters)) for _ in range(count)]
     return torch.stack([torch.cat([one.flatten() for one in each]) for each in found])
 
 

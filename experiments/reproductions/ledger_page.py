@@ -94,7 +94,7 @@ def _details(row: Row, figures: Iterable[tuple[Figure | None, str]], record: Map
     lines += [f"- *Protocol*: {row.protocol}."] if row.protocol else []
     lines += [f"- *Differs*: {row.differences}."] if row.differences else []
     lines += [f"- *Open*: {row.open}."] if row.open else []
-    said = {}
+    said: dict[str, None] = {}  # in order, and each once
     for published, (figure, name) in zip(row.published, figures, strict=True):
         if name == "not decided" and figure is not None:
             said[f"- *Not decided*: {figure.undecided}."] = None

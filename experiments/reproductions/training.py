@@ -83,7 +83,7 @@ def trained(
     path = effort.folder / f"{name}.ckpt"
     take: Callable[..., Fit] = partial(
         fit,
-        loggers=budget,
+        loggers=[budget],
         epochs=told["epochs"] if told else budget.epochs,
         seed=effort.seed,
         checkpoint=path,
