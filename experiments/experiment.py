@@ -2,7 +2,8 @@
 
 The module's docstring states the question, the claim and its source. It holds
 
-    Config   a frozen dataclass: how large the experiment is. Its defaults are the full size, under ten minutes.
+    Config   a frozen dataclass: how large the experiment is. Its defaults are the full size, under ten minutes. A field
+             without a default is given by position (only ``reproduce`` has one).
     SMALL    the smallest Config that still makes sense, for the tests.
     run      run(config: Config = Config()) -> Result
 
@@ -39,6 +40,7 @@ EXPERIMENTS: tuple[str, ...] = (
     "missed_modes",
     "objectives",
     "posterior_is_intractable",
+    "reproduce",
 )
 
 

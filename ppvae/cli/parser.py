@@ -10,7 +10,7 @@ import argparse
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from types import ModuleType
 from typing import Any, get_type_hints
 
@@ -132,15 +132,19 @@ def usage_of(name: str, function: Callable[..., Any]) -> Usage:
 def parse_experiment(name: str, module: ModuleType, words: Sequence[str]) -> tuple[Any, str]:
     """The Config of an experiment and the folder for its results: its options are the fields of its Config.
 
+    A field without a default is given by position.
+
     Raises:
         OptionError: the words are not such options.
     """
     parser = ArgumentParser(prog=f"ppvae experiment {name}", description=first_sentence(module), exit_on_error=False)
     parser.add_argument("--config", action="config", help=CONFIG_HELP)
-    parser.add_class_arguments(module.Config, as_group=False)
+    parser.add_class_arguments(module.Config, as_group=False, as_positional=True)
     parser.add_argument("--out", default="runs", help="folder in which the experiment's own is made.")
-    options = {**get_type_hints(module.Config), "out": str, "config": str}
-    parsed = parse(parser, words, words, Usage(f"experiment {name}", [], options))
+    kinds = get_type_hints(module.Config)
+    required = [field.name for field in fields(module.Config) if field.default is field.default_factory is MISSING]
+    options = {name: kind for name, kind in kinds.items() if name not in required} | {"out": str, "config": str}
+    parsed = parse(parser, words, words, Usage(f"experiment {name}", required, options))
     values = parser.instantiate(parsed).as_dict()  # a field may be a dataclass itself
     values.pop("config")
     out = values.pop("out")

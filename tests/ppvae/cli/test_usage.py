@@ -110,3 +110,14 @@ def test_an_experiment_refuses_other_options():
         OptionError, match=r"no option --sede \(did you mean '--seed'\?\): `ppvae experiment bound --help"
     ):
         parse_experiment("bound", autoencoder_vs_vae, ["--sede", "1"])
+
+
+def test_a_field_without_a_default_is_given_by_position():
+    from ppvae.experiments import reproduce
+
+    config, out = parse_experiment("reproduce", reproduce, ["lsat6", "--seed", "3"])
+    assert (config.row, config.seed, out) == ("lsat6", 3, "runs")
+    with pytest.raises(OptionError, match="ROW is missing: `ppvae experiment reproduce --help` says what it is"):
+        parse_experiment("reproduce", reproduce, [])
+    with pytest.raises(OptionError, match="there is no option --row"):
+        parse_experiment("reproduce", reproduce, ["--row", "lsat6"])
