@@ -205,6 +205,7 @@ FLOORS = {
     "prediction": 5,
     "svi": 6,
     "mending": 7,
+    "collapse": 7,
     "scikit_learn": 7,
 }
 MAY_HANDLE_PROGRAMS = (
