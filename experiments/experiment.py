@@ -38,6 +38,7 @@ EXPERIMENTS: tuple[str, ...] = (
     "missed_modes",
     "objectives",
     "posterior_is_intractable",
+    "upper_bounds",
 )
 
 
