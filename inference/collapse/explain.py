@@ -2,7 +2,7 @@
 
 A unit is unused (:mod:`ppvae.inference.latents.active_units`) if it is not seen to tell anything about x. From the
 trained state the pair is trained on, a little, with one thing changed at a time, cheapest first. The first change after
-which the unit is active, and the ELBO on data held out is higher by two standard errors and 0.01 nats than without the
+which the unit is active, and the ELBO on data held out is higher by two standard errors and 0.05 nats than without the
 change, names the cause:
 
     longer                 the optimiser: training was not over; if the KL term had a weight above 1, the KL schedule
@@ -68,7 +68,7 @@ def explain_collapse(
         steps: gradient steps of each trial.
         learning_rate: of Adam at first; it falls to zero by a cosine.
         kl_weight: weight of the KL term that the pair was trained with in the end, as in ``Beta(4.0)``.
-        standard_errors: how many of them a gain must be; it must be 0.01 nats too.
+        standard_errors: how many of them a gain must be; it must be 0.05 nats too.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
         memory_mb: budget in MiB for one pass of the pair.
         progress: show a progress bar with the time that remains.
