@@ -2,8 +2,8 @@
 
 Data drawn from the model come with an exact draw of their posterior, from which annealed chains run backwards: beside
 the ordinary weights they give an upper bound whatever the chains are like. On data that were given there is none, and
-the upper end comes from the tangents of the logarithm at the ordinary weights, or from coupled chains; both are right on
-average, and their errors hold if the chains reach all of the posterior. Here all three are read off the same weights.
+the upper end comes from the tangents of the logarithm at the ordinary weights, or from coupled chains; both are right
+on average, and their errors hold if the chains reach all of the posterior. Here all three are of the same weights.
 
 Claim: on drawn data the tangents agree with the exact bound to within its error once the chains are long enough, and
 the interval on given data is then as good as a certificate; coupled chains agree too, and are looser.

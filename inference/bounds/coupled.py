@@ -4,10 +4,10 @@ For weights w ≥ 0 with E[w] = p(x), Jensen's inequality says
 
     E[w log w] / E[w] ≥ log p(x),
 
-and the left side is the mean of log w under the law of w tilted by w, which particle-independent Metropolis–Hastings has
-as its stationary one: propose a fresh weight w', and go there with probability min(1, w'/w). Two such chains, one a step
-behind the other, are given the same proposals and the same uniform numbers; X₀ = w₁, Y₀ = w₂ is X's first proposal too.
-The one behind is never the heavier, so that they meet when X first accepts, at τ, and
+and the left side is the mean of log w under the law of w tilted by w, which particle-independent Metropolis–Hastings
+has as its stationary one: propose a fresh weight w', and go there with probability min(1, w'/w). Two such chains, one a
+step behind the other, are given the same proposals and the same uniform numbers; X₀ = w₁, and Y₀ = w₂ is X's first
+proposal too. The one behind is never the heavier, so that they meet when X first accepts, at τ, and
 
     H = log X₀ + Σ_{t=1}^{τ−1} [log X₀ − log Y_{t−1}],      E[H] = E[w log w] / E[w],
 

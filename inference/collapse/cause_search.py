@@ -29,7 +29,8 @@ from .growth import growth_ratio
 from .shared_information import explained_by, explained_share
 from .trials import TrialOutcome, Trials
 
-# In nats: what a change must gain, since two short trainings differ by some hundredths by chance. R² from which an active unit may be a copy.
+# In nats: what a change must gain, since two short trainings differ by some hundredths by chance. R² from which an
+# active unit may be a copy.
 LEAST_GAIN, COPY = 0.05, 0.9
 
 

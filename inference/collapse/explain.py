@@ -89,7 +89,7 @@ def explain_collapse(
         >>> _ = torch.manual_seed(0)
         >>> x = torch.randn(100, 1) @ torch.tensor([[2.0, 1.0, -1.0]]) + 0.3 * torch.randn(100, 3)
         >>> pair = LinearGaussian(num_features=3, latent_dim=1)
-        >>> found = explain_collapse(pair.model, pair.guide, x, steps=100, learning_rate=0.05, seed=0)
+        >>> found = explain_collapse(pair.model, pair.guide, x, steps=40, learning_rate=0.1, seed=0)
         >>> [(row.unit, row.cause, row.cure) for row in found.rows]
         [('z[0]', 'optimiser', 'longer')]
     """

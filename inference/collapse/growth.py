@@ -57,7 +57,7 @@ def _observed(pair: Pair) -> list[Any]:
 
 def _residuals(pair: Pair) -> tuple[Tensor, Tensor]:
     """x − E_q[E[x|z]], ``(num_data, num_features)``, and the noise variance, mean over the data, by feature."""
-    expected, variance, x = 0.0, 0.0, torch.zeros(0)
+    expected, variance, x = torch.zeros(()), torch.zeros(()), torch.zeros(())
     for _ in range(DRAWS // AT_ONCE):
         z = pair.guide_values(AT_ONCE)
         mean = _flat(pair.expectations(z), pair)
@@ -65,7 +65,7 @@ def _residuals(pair: Pair) -> tuple[Tensor, Tensor]:
         noise = _flat(pair.predictions(z, AT_ONCE), pair) - mean
         variance = variance + noise.square().mean((0, 1)) * AT_ONCE / DRAWS
         x = _flat(pair.observations({name: value[:1] for name, value in z.items()}), pair)[0]
-    return x - expected, torch.as_tensor(variance)
+    return x - expected, variance
 
 
 def _flat(values: dict[str, Tensor], pair: Pair) -> Tensor:

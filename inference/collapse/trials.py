@@ -17,7 +17,7 @@ from torch import Tensor
 from ppvae.datasets import Dataset
 
 from ..latents import LatentUnits, latent_units
-from ..mending import Budget, MendingData, drawn_elbo, kept_values, paired_gain, put_back, train_pair
+from ..mending import Budget, MendingData, drawn_elbo, kept_values, paired_gain, put_back, some, train_pair
 from ..pair import Batch, Pair, Program, as_batch, unit_draws
 
 # Data held out that the ELBO is measured on, and data that the units are looked at on, at most.
@@ -126,10 +126,3 @@ def training_data(data: MendingData) -> Batch:
         return as_batch(data.train)
     x, *context = data.train.batch("train")
     return data.train.draw(x), *context
-
-
-def some(pair: Pair, most: int) -> Batch:
-    """The data of a pair, or so many of them, evenly spaced over all."""
-    if pair.num_units <= most:
-        return pair.batch
-    return pair.rows(torch.linspace(0, pair.num_units - 1, most).long()).batch

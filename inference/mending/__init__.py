@@ -2,7 +2,7 @@
 
 from .mend import mend
 from .mended import Mended, MendingStep
-from .mending_data import MendingData
+from .mending_data import MendingData, some
 from .mending_steps import Budget, drawn_elbo, kept_values, left_as_found, paired_gain, put_back, train_pair
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "mend",
     "paired_gain",
     "put_back",
+    "some",
     "train_pair",
 ]

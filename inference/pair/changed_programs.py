@@ -98,17 +98,17 @@ class Spliced(dist.TorchDistribution):
 
     def __init__(self, q: Any, p: Any, mask: Tensor) -> None:
         shape = torch.broadcast_shapes(q.batch_shape, p.batch_shape, mask.shape)
-        self.q, self.p, self.mask = q.expand(shape), p.expand(shape), mask.expand(shape)
+        self.q, self.p, self.cut = q.expand(shape), p.expand(shape), mask.expand(shape)
         super().__init__(shape, torch.Size(), validate_args=False)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:  # noqa: D102
-        return torch.where(self.mask, self.p.rsample(sample_shape), self.q.rsample(sample_shape))
+        return torch.where(self.cut, self.p.rsample(sample_shape), self.q.rsample(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:  # noqa: D102
-        return torch.where(self.mask, self.p.log_prob(value), self.q.log_prob(value))
+        return torch.where(self.cut, self.p.log_prob(value), self.q.log_prob(value))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Spliced:  # noqa: D102
-        return Spliced(self.q.expand(batch_shape), self.p.expand(batch_shape), self.mask.expand(batch_shape))
+        return Spliced(self.q.expand(batch_shape), self.p.expand(batch_shape), self.cut.expand(batch_shape))
 
     @property
     def support(self) -> Any:  # noqa: D102
@@ -116,11 +116,11 @@ class Spliced(dist.TorchDistribution):
 
     @property
     def mean(self) -> Tensor:  # noqa: D102
-        return torch.where(self.mask, self.p.mean, self.q.mean)
+        return torch.where(self.cut, self.p.mean, self.q.mean)
 
     @property
     def variance(self) -> Tensor:  # noqa: D102
-        return torch.where(self.mask, self.p.variance, self.q.variance)
+        return torch.where(self.cut, self.p.variance, self.q.variance)
 
 
 def cut(pair: Pair, masks: Mapping[str, Tensor]) -> CutGuide:
