@@ -147,3 +147,15 @@ def surplus_unit():
     """One factor and two units."""
     x = factors(num_factors=1)
     return trained(Linear(), x), x, {}
+
+
+def copied_unit():
+    """One factor, which both units are used to say, to the same part: each is active, and neither is needed."""
+    x = factors(num_factors=1)
+    pair = Linear()
+    with torch.no_grad():
+        pair.W.copy_(FACTORS[:1].T.to(pair.W) @ pair.W.new_full((1, 2), 0.5**0.5))
+        precision = torch.eye(2).to(pair.W) + pair.W.T @ pair.W / pair.noise**2
+        pair.A.copy_(torch.linalg.solve(precision, pair.W.T / pair.noise**2))
+        pair.log_scale.copy_(-precision.diag().log() / 2)
+    return pair, x, {}

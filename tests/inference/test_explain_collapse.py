@@ -70,6 +70,16 @@ def test_what_is_said_of_the_likelihood_agrees_with_the_trials():
 
 
 @pytest.mark.slow
+def test_of_two_copies_one_is_redundant_though_both_are_active():
+    found = explained("copied_unit")
+    assert [row.verdict for row in found.rows] == ["active", "active"]
+    assert len(found.of_cause("redundancy")) == 1
+    assert found.explained > 0.99
+    (row,) = [row for row in found.rows if row.cause]
+    assert row.gain > -max(0.05, 2 * row.gain_standard_error)
+
+
+@pytest.mark.slow
 def test_a_healthy_pair_that_was_trained_has_nothing_to_be_explained():
     found = explained("healthy")
     assert not found.trials
