@@ -41,6 +41,7 @@ EXPERIMENTS: tuple[str, ...] = (
     "objectives",
     "posterior_is_intractable",
     "reproduce",
+    "upper_bounds",
 )
 
 

@@ -2,6 +2,7 @@
 
 from .bounds import Certificate, certify
 from .calibration import Calibration, Discrimination, Simulation, calibrate, discriminative_calibration, simulate
+from .collapse import ExplainedCollapse, explain_collapse
 from .evidence import Evidence, annealed_evidence, estimate_evidence, importance_evidence, log_weights
 from .gap import GapAttribution, Refinement, attribute_gap, refine
 from .latents import ColumnStability, LatentUnits, column_stability, latent_units
@@ -57,6 +58,7 @@ __all__ = [
     "DrawsFrom",
     "Embedding",
     "Evidence",
+    "ExplainedCollapse",
     "Finding",
     "Fit",
     "FreeBits",
@@ -87,6 +89,7 @@ __all__ = [
     "elbo_surgery",
     "embed",
     "estimate_evidence",
+    "explain_collapse",
     "fit",
     "guide_quality",
     "importance_evidence",

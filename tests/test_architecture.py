@@ -206,6 +206,7 @@ FLOORS = {
     "shards": 5,
     "svi": 6,
     "mending": 7,
+    "collapse": 7,
     "scikit_learn": 7,
 }
 MAY_HANDLE_PROGRAMS = (

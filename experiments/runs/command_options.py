@@ -165,6 +165,27 @@ class MendOptions:
 
 
 @dataclass(frozen=True)
+class CollapseOptions:
+    """How the causes of the unused latent units of an earlier run are found.
+
+    Args:
+        steps: gradient steps of each trial.
+        learning_rate: of Adam at first; it falls to zero by a cosine.
+        kl_weight: weight of the KL term that the pair was trained with in the end; `ppvae run` trains with 1.
+        seed: of the trainings and draws; null takes that of the run.
+    """
+
+    steps: int = 1000
+    learning_rate: float = 1e-3
+    kl_weight: float = 1.0
+    seed: int | None = None
+
+    def check(self) -> None:
+        """Raise OptionError where a count cannot be used; inference checks the others."""
+        check_count("steps", self.steps)
+
+
+@dataclass(frozen=True)
 class AssessOptions(ShardOptions):
     """How the guide of an earlier run is assessed as a posterior.
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
 from typing import Any
 
-import torch
 import xarray as xr
-from torch import Tensor
 
-from ppvae.datasets import Dataset
 from ppvae.inference import GapAttribution, Mended, Optimiser, attribute_gap, estimate_evidence, mend
 from ppvae.storage import RunDirectory
 from ppvae.with_errors import with_error
@@ -42,8 +38,9 @@ def mend_run(directory: RunDirectory, options: MendOptions, *, command: str = ""
     run = load_run(directory, max_eval=options.num_data, seed=options.seed)
     common: dict[str, Any] = {"seed": run.settings.seed, "progress": True}
     started = time.monotonic()
-    data = _typed(run.data.data, run.x.dtype) if run.data.data.divided else run.batch
-    mended = mend(run.pair.model, run.pair.guide, data, steps=options.steps, train_model=options.train_model, **common)
+    mended = mend(
+        run.pair.model, run.pair.guide, run.every, steps=options.steps, train_model=options.train_model, **common
+    )
     mended.save(directory.path / f"{SECTION}.pt")
     optimiser = Optimiser(steps=options.attribution_steps)
     sides: dict[str, Any] = {}
@@ -60,20 +57,6 @@ def mend_run(directory: RunDirectory, options: MendOptions, *, command: str = ""
     over = f"mean over {section['num_data']} {run.split} data"
     title = f"the guide mended: {over if run.data.unit == 'datum' else 'of the data set'}"
     return Section(directory, title, _rows(section, mended), section)
-
-
-def _typed(data: Dataset, dtype: torch.dtype) -> Dataset:
-    """The data in the type of the trained parameters; whole numbers stay what they are."""
-
-    data = data.sampled()
-
-    def cast(values: Tensor) -> Tensor:
-        return values.to(dtype) if values.is_floating_point() else values
-
-    context = tuple(replace(one, values=cast(one.values)) for one in data.context)
-    return replace(
-        data, train=cast(data.train), validation=cast(data.validation), test=cast(data.test), context=context
-    )
 
 
 def _section(

@@ -11,7 +11,7 @@ from .estimate import Estimation, Measured
 from .saved_run import UNFINISHED, SavedRun, saved_summary
 
 # The sections that other commands add to a summary: a new evaluation leaves them there.
-ADDED = ("certificate", "gap_attribution", "mended", "latent_units", "calibration", "quality")
+ADDED = ("certificate", "gap_attribution", "mended", "latent_units", "collapse", "calibration", "quality")
 # A training with fewer steps has seldom converged.
 FEW_STEPS = 1000
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppvae.datasets import Dataset
 from ppvae.errors import OptionError, RunError
 from ppvae.inference.svi.checkpoint import load_parameters, training_ended
 from ppvae.storage import RunDirectory, Settings
@@ -65,9 +66,27 @@ class SavedRun:
         """The labels of the data to evaluate on, in words; None where there are none."""
         return self.data.labels(self.split, self.settings.max_eval)
 
+    @property
+    def every(self) -> Dataset | Batch:
+        """All parts of the data, in the type of the trained parameters; the batch where they cannot be divided."""
+        return typed(self.data.data, self.x.dtype) if self.data.data.divided else self.batch
+
     def some(self, most: int) -> Batch:
         """So many at most of the data to evaluate on, evenly spaced, with their context."""
         return self.data.some(self.batch, most)
+
+
+def typed(data: Dataset, dtype: torch.dtype) -> Dataset:
+    """The data in the type of the trained parameters, some of them where they stream; whole numbers stay what they are."""
+    data = data.sampled()
+
+    def cast(values: Tensor) -> Tensor:
+        return values.to(dtype) if values.is_floating_point() else values
+
+    context = tuple(replace(one, values=cast(one.values)) for one in data.context)
+    return replace(
+        data, train=cast(data.train), validation=cast(data.validation), test=cast(data.test), context=context
+    )
 
 
 def load_run(directory: RunDirectory, *, split: str | None = None, **overrides: Any) -> SavedRun:

@@ -1,7 +1,7 @@
 """The causes of the gap between log p(x) and the ELBO, and better guides."""
 
 from .attribution import GapAttribution, attribute_gap
-from .guide_family import GuideFamily, Offset, place, shifted_guide
+from .guide_family import GuideFamily, Offset, place, shifted, shifted_guide
 from .refinement import Refinement, refine
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "attribute_gap",
     "place",
     "refine",
+    "shifted",
     "shifted_guide",
 ]

@@ -2,5 +2,20 @@
 
 from .mend import mend
 from .mended import Mended, MendingStep
+from .mending_data import MendingData, some
+from .mending_steps import Budget, drawn_elbo, kept_values, left_as_found, paired_gain, put_back, train_pair
 
-__all__ = ["Mended", "MendingStep", "mend"]
+__all__ = [
+    "Budget",
+    "Mended",
+    "MendingData",
+    "MendingStep",
+    "drawn_elbo",
+    "kept_values",
+    "left_as_found",
+    "mend",
+    "paired_gain",
+    "put_back",
+    "some",
+    "train_pair",
+]

@@ -16,6 +16,8 @@ from ..pair import Batch, Pair, Program, as_batch, finite_batch, where_parameter
 HELD_OUT = 5
 # Data that networks are made on, and those that show what the programs take.
 SHOWN, EXAMPLE = 200, 20
+# Data held out that gains are measured on, at most: paired, they are known well enough from so many.
+MEASURED = 2000
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class MendingData:
 
     Attributes:
         train: what it is trained on.
-        measured: ``(x, *context)`` that gains are measured on.
+        measured: ``(x, *context)`` that gains are measured on, 2000 data at most.
         held_out: whether these are not trained on.
         example: some of the data, as the programs see them in training.
         shown: more of them, on which networks are made.
@@ -70,5 +72,14 @@ class MendingData:
             arguments = arguments.rows(every[every % HELD_OUT != 0])
             train = arguments.batch
         measured = where_parameters_are(model, guide, finite_batch(as_batch(validation, "validation"), "validation"))
+        with Pair.on(model, guide, measured) as pair:
+            measured = some(pair, MEASURED)
         shown, example = (arguments.rows(slice(0, n)).batch for n in (SHOWN, EXAMPLE))
         return MendingData(train, measured, True, example, shown, unit, divisible)
+
+
+def some(pair: Pair, most: int) -> Batch:
+    """The data of a pair, or so many of them, evenly spaced over all."""
+    if pair.num_units <= most:
+        return pair.batch
+    return pair.rows(torch.linspace(0, pair.num_units - 1, most).long()).batch

@@ -103,7 +103,7 @@ def train_guide(model: Program, guide: Program, data: Any, example: Batch, budge
     try:
         for leaf in still:
             leaf.requires_grad_(False)
-        _train(model, guide, data, example, budget)
+        train_pair(model, guide, data, example, budget)
     finally:
         for leaf in still:
             leaf.requires_grad_(True)
@@ -111,11 +111,14 @@ def train_guide(model: Program, guide: Program, data: Any, example: Batch, budge
 
 def train_both(model: Program, guide: Program, data: Any, example: Batch, budget: Budget) -> None:
     """Train model and guide in place, with a KL term whose weight rises from near 0 to 1 over the first half."""
-    _train(model, guide, data, example, budget, Beta(WarmUp(max(1, budget.steps // 2))))
+    train_pair(model, guide, data, example, budget, Beta(WarmUp(max(1, budget.steps // 2))))
 
 
-def _train(model: Program, guide: Program, data: Any, example: Batch, budget: Budget, loss: Any = None) -> None:
-    """Networks stay in evaluation mode, and buffers as they are: batch norm in the model belongs to the model."""
+def train_pair(model: Program, guide: Program, data: Any, example: Batch, budget: Budget, loss: Any = None) -> None:
+    """Train whatever parameters are not held still, in place, by the ELBO or another objective.
+
+    Networks stay in evaluation mode, and buffers as they are: batch norm in the model belongs to the model.
+    """
     num_data = len(data.train) if isinstance(data, Dataset) else len(as_batch(data)[0])
     per_epoch = math.ceil(num_data / budget.batch_size) if budget.divisible else 1
     epochs = max(1, budget.steps // per_epoch)

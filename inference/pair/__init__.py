@@ -1,6 +1,7 @@
 """The only room that runs Pyro programs: a pair on data, its parameters, and what is wrong with it."""
 
 from .arguments import Arguments, Batch, as_batch, finite_batch, map_tensors
+from .changed_programs import BlindModel, CutGuide, FreedNoise, cut, has_noise_scale, reads_its_data
 from .check import Findings, check, fatal_findings
 from .contract import ContractError, Finding
 from .devices import where_parameters_are
@@ -53,13 +54,16 @@ __all__ = [
     "FAILURES",
     "Arguments",
     "Batch",
+    "BlindModel",
     "ContractError",
+    "CutGuide",
     "Densities",
     "Entries",
     "FailedRun",
     "Finding",
     "Findings",
     "Frame",
+    "FreedNoise",
     "Pair",
     "ParameterValues",
     "Point",
@@ -77,6 +81,7 @@ __all__ = [
     "check",
     "chunks",
     "cross_log_density",
+    "cut",
     "demand_continuum",
     "demand_masked",
     "demand_prediction",
@@ -92,6 +97,7 @@ __all__ = [
     "given_context",
     "guide_order",
     "has_continuum",
+    "has_noise_scale",
     "has_parents",
     "in_a_program",
     "is_masked",
@@ -108,6 +114,7 @@ __all__ = [
     "programs_named",
     "raised_by_a_program",
     "reachable_modules",
+    "reads_its_data",
     "restored",
     "sample_sites",
     "seeded",

@@ -14,6 +14,7 @@ from ppvae.experiments.runs.command_options import (
     AttributeOptions,
     CertifyOptions,
     CheckOptions,
+    CollapseOptions,
     EvaluateOptions,
     MendOptions,
     PlanOptions,
@@ -97,6 +98,19 @@ def mend(run: str, options: MendOptions, *, command: str = "") -> int:
     from ppvae.experiments.runs.mend_run import mend_run
 
     return show_result(mend_run(RunDirectory.open(run), options, command=command))
+
+
+def collapse(run: str, options: CollapseOptions, *, command: str = "") -> int:
+    """Say why latent units of an earlier run are unused, each cause by a short training that shows it.
+
+    Args:
+        run: the run directory.
+        options: of the trainings.
+        command: the command line, for the summary.
+    """
+    from ppvae.experiments.runs.collapse_run import collapse_run
+
+    return show_result(collapse_run(RunDirectory.open(run), options, command=command))
 
 
 def posterior(run: str, options: AssessOptions, *, command: str = "") -> int:
@@ -224,6 +238,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "certify": certify,
     "gap": gap,
     "mend": mend,
+    "collapse": collapse,
     "posterior": posterior,
     "plan": plan,
     "sweep": sweep,

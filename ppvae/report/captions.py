@@ -55,6 +55,12 @@ CAPTIONS = {
         "The same blocks before and after, on the same data and scale. A block that is shorter after mending shows "
         "what mending removed. The black bars are two standard errors.",
     ),
+    "collapse": Caption(
+        "Bars of what short trainings with one thing changed gained, and how many unused latent units they woke.",
+        "Each bar is the ELBO on data held out after a short training with one thing changed, less that without the "
+        "change. A change that wakes units and gains names the cause of their being unused. The lines are two standard "
+        "errors.",
+    ),
     "latent_units": Caption(
         "Bars of the KL divergence of every latent unit, the largest first.",
         "The longer a bar, the more its unit carries about x. A unit near zero has collapsed and could be removed.",

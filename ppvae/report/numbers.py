@@ -17,9 +17,12 @@ from ppvae.errors import RunError
 from ppvae.with_errors import decimals
 
 # Which command writes a section of the summary; everything else is written by `ppvae evaluate`.
-WRITTEN_BY = {"certificate": "certify", "gap_attribution": "gap", "mended": "mend"} | dict.fromkeys(
-    ("latent_units", "calibration", "quality"), "posterior"
-)
+WRITTEN_BY = {
+    "certificate": "certify",
+    "gap_attribution": "gap",
+    "mended": "mend",
+    "collapse": "collapse",
+} | dict.fromkeys(("latent_units", "calibration", "quality"), "posterior")
 
 
 class Numbers:

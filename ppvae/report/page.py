@@ -31,6 +31,7 @@ SECTIONS = {
     "calibration": "Calibration",
     "quality": "Posterior quality",
     "latent_units": "Latent units",
+    "collapse": "Why latent units are unused",
 }
 # The names of numbers that a reader would not understand.
 LABELS = {

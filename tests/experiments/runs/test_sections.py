@@ -16,10 +16,12 @@ from ppvae.experiments.runs import main_job
 from ppvae.experiments.runs.assess_run import _collapse_reasons, _verdict_sentence, assess_run
 from ppvae.experiments.runs.attribute_run import attribute_run
 from ppvae.experiments.runs.certify_run import certify_run
+from ppvae.experiments.runs.collapse_run import collapse_run
 from ppvae.experiments.runs.command_options import (
     AssessOptions,
     AttributeOptions,
     CertifyOptions,
+    CollapseOptions,
     EvaluateOptions,
     MendOptions,
 )
@@ -195,6 +197,8 @@ def test_the_command_line_reaches_all_of_it(trained, monkeypatch, capsys):
         (["certify", "{run}", "--width", "0"], "width"),
         (["mend", "nowhere"], "nowhere is not a run directory"),
         (["mend", "{run}", "--steps", "0"], "steps must be"),
+        (["collapse", "nowhere"], "nowhere is not a run directory"),
+        (["collapse", "{run}", "--steps", "0"], "steps must be"),
         (["mend", "{run}", "--num_data", "0"], "num_data must be a whole number of at least 1; it is 0"),
         (["gap", "{run}", "--tolerance", "-1"], "tolerance must be"),
         (["gap", "{run}", "--steps", "0"], "steps must be"),
@@ -213,6 +217,37 @@ def test_bad_input_is_one_sentence_and_harms_nothing(trained, words, message, ca
     assert message in error
     assert "Traceback" not in error
     assert trained.summary.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_causes_of_unused_units_are_written_and_said(tmp_path):
+    """A linear pair that has hardly been trained: its guide starts as the prior."""
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", rng.normal(size=(100, 1)) * [2.0, 1.0, -1.0] + 0.3 * rng.normal(size=(100, 3)))
+    settings = Settings(
+        pair="LinearGaussian",
+        pair_args={"latent_dim": 1},
+        data=str(tmp_path / "x.npy"),
+        epochs=1,
+        learning_rate=1e-5,
+        method="importance",
+        num_particles=20,
+        out=str(tmp_path / "runs"),
+        accelerator="cpu",
+    )
+    run = main_job.run(settings, say=lambda line: None).directory
+    before = run.checkpoint.read_bytes()
+    found = collapse_run(run, CollapseOptions(steps=100, learning_rate=0.05), command="ppvae collapse")
+    section = json.loads(run.summary.read_text())["collapse"]
+    assert section["command"] == "ppvae collapse"
+    assert section["verdict"] == "0 of 1 latent units are active; unused: 1 by optimiser"
+    assert section["causes"]["z[0]"]["cause"] == "optimiser"
+    assert section["causes"]["z[0]"]["gain"] > 0
+    assert section["trials"]["1 longer"]["seconds"] > 0
+    assert (run.path / "figures" / "collapse.png").stat().st_size > 5000
+    assert "Why latent units are unused" in run.report.read_text()
+    assert found.rows[0][0] == "trial: longer"
+    assert run.checkpoint.read_bytes() == before
 
 
 def test_a_damaged_summary_is_written_anew(trained):

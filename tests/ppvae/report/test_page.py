@@ -77,6 +77,8 @@ SECTIONS = {
         "steps": {"1 flow": {"gain": 3.0, "kept": True}},
     }
     | {"remarks": ["a step"], "command": "ppvae mend"},
+    "collapse": {"verdict": "1 of 2 latent units are active", "growth": 1.5, "growth_standard_error": 0.25}
+    | {"remarks": ["z[1]: a cause"], "command": "ppvae collapse"},
     "calibration": {"verdict": "bad on the data", "remarks": ["too narrow"], "power": 0.97, "ranks": [1, 2.5, None]},
     "quality": {"verdict": ["too narrow", "shifted"], "bias": 0.31, "bias_standard_error": 0.04, "z": {"a.b": 1.25}},
     "latent_units": {"remarks": ["1 of 2 has collapsed"], "active": 1, "calm": True},
@@ -296,9 +298,9 @@ class TestWhatIsMissing:
         directory = make(tmp_path / "a run", summary(), figures=())
         page = html.unescape(write_report(directory).read_text())
         run = f"'{directory.path}'"
-        for command in ("certify", "gap", "mend", "posterior", "evaluate"):
+        for command in ("certify", "gap", "mend", "collapse", "posterior", "evaluate"):
             assert f"<code>ppvae {command} {run}</code>" in page
-        assert page.count("Not computed yet") == 4
+        assert page.count("Not computed yet") == 5
 
     def test_a_run_that_was_not_evaluated_says_how_to_go_on(self, tmp_path):
         directory = make(tmp_path / "run", None, figures=("training",))
