@@ -77,7 +77,7 @@ class SavedRun:
 
 
 def typed(data: Dataset, dtype: torch.dtype) -> Dataset:
-    """The data in the type of the trained parameters, some of them where they stream; whole numbers stay what they are."""
+    """The data in the type of the trained parameters; whole numbers stay what they are. Of data that stream, some."""
     data = data.sampled()
 
     def cast(values: Tensor) -> Tensor:
