@@ -52,6 +52,7 @@ from .interruption import interruption
 from .launching import fabric_of, launch, starts_a_function
 from .loop import train
 from .parts import check_parts, checked_loggers
+from .placement import fabric_for
 from .state import Training
 
 if TYPE_CHECKING:
@@ -118,7 +119,8 @@ def fit(
         loggers: are given the row of ``Fit.history`` after each epoch, by ``log_metrics(row, step=epoch)``: those of
             Lightning Fabric (``lightning_fabric.loggers.CSVLogger("logs")``, ``TensorBoardLogger``; ``MLFlowLogger``
             and ``WandbLogger`` of Lightning), or an object of one's own with this method.
-        accelerator: Lightning Fabric's (``"auto"``, ``"cpu"``, ``"cuda"``, …).
+        accelerator: Lightning Fabric's (``"auto"``, ``"cpu"``, ``"cuda"``, …). ``"auto"`` is the CPU, with a warning, for
+            programs that fail on the accelerator, as those do that make tensors on the CPU.
         precision: Lightning Fabric's (``"32-true"``, ``"bf16-mixed"``, ``"64-true"``, …).
         compute: several processes, ``Compute(devices=2)``: each takes its share of every batch, and the step is that
             of the whole batch, as on one process. Noise differs between processes and depends on ``seed`` alone; batch
@@ -166,8 +168,8 @@ def fit(
     if patience is not None and source.validation is None:
         raise OptionError("patience needs validation data: give validation=, or leave patience out.")
     record_of("compute", compute, Compute)
-    fabric = fabric_of(accelerator, precision, compute)
     model, guide = restored(model, guide)
+    fabric = fabric_for(model, guide, source.shown, accelerator, precision, compute)
     options = {"seed": number, "batch_size": batch_size}
     plan = _Plan((model, guide, source, loss), (optimizer, learning_rate, scheduler, clip_norm, patience), epochs,
                  compile, path, resume, checkpoint_seconds, loggers, progress, options)  # fmt: skip
