@@ -26,8 +26,8 @@ from ppvae.inference import Evidence, estimate_evidence, importance_evidence
 from ppvae.progress import Progress
 from ppvae.storage import RunDirectory
 
-from .command_options import PlanOptions
 from .estimate import PORTION
+from .planning_options import PlanOptions
 from .saved_run import SavedRun, load_run
 
 # Sizes of the pilot's portions, as shares of it.

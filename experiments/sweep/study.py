@@ -20,7 +20,7 @@ from ppvae.errors import OptionError, PpvaeError, RunError, first_line
 from ppvae.report import write_sweep_page
 from ppvae.storage import write_json, write_text
 
-from ..runs.command_options import SweepOptions
+from ..runs.planning_options import SweepOptions
 from ..runs.preparation import Say
 from .one_trial import measured_trial
 from .ranking import MeasuredTrial, Ranking, ranked

@@ -119,8 +119,8 @@ def fit(
         loggers: are given the row of ``Fit.history`` after each epoch, by ``log_metrics(row, step=epoch)``: those of
             Lightning Fabric (``lightning_fabric.loggers.CSVLogger("logs")``, ``TensorBoardLogger``; ``MLFlowLogger``
             and ``WandbLogger`` of Lightning), or an object of one's own with this method.
-        accelerator: Lightning Fabric's (``"auto"``, ``"cpu"``, ``"cuda"``, …). ``"auto"`` is the CPU, with a warning, for
-            programs that fail on the accelerator, as those do that make tensors on the CPU.
+        accelerator: Lightning Fabric's (``"auto"``, ``"cpu"``, ``"cuda"``, …). ``"auto"`` is the CPU, with a warning,
+            for programs that fail on the accelerator, as those do that make tensors on the CPU.
         precision: Lightning Fabric's (``"32-true"``, ``"bf16-mixed"``, ``"64-true"``, …).
         compute: several processes, ``Compute(devices=2)``: each takes its share of every batch, and the step is that
             of the whole batch, as on one process. Noise differs between processes and depends on ``seed`` alone; batch

@@ -17,9 +17,8 @@ from ppvae.experiments.runs.command_options import (
     CollapseOptions,
     EvaluateOptions,
     MendOptions,
-    PlanOptions,
-    SweepOptions,
 )
+from ppvae.experiments.runs.planning_options import PlanOptions, SweepOptions
 from ppvae.storage import RunDirectory, Settings
 
 from .console import say, show, show_result

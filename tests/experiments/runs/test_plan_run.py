@@ -6,9 +6,10 @@ import pytest
 
 from ppvae.cli import main
 from ppvae.errors import OptionError
-from ppvae.experiments.runs.command_options import EvaluateOptions, PlanOptions
+from ppvae.experiments.runs.command_options import EvaluateOptions
 from ppvae.experiments.runs.evaluate_run import evaluate_run
 from ppvae.experiments.runs.plan_run import EvaluationPlan, plan_run
+from ppvae.experiments.runs.planning_options import PlanOptions
 from ppvae.storage import RunDirectory
 
 # The plan of 200 data from a pilot on 50 of them may be off by so much; its own interval is wider.

@@ -13,7 +13,7 @@ import yaml
 
 from ppvae.cli import main
 from ppvae.errors import OptionError
-from ppvae.experiments.runs.command_options import SweepOptions
+from ppvae.experiments.runs.planning_options import SweepOptions
 from ppvae.experiments.sweep import sweep
 
 pytest.importorskip("optuna")
