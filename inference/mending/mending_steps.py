@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import pyro
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim import Adam
 
 from ppvae.datasets import Dataset
 from ppvae.errors import PairError
@@ -89,6 +90,21 @@ class Budget:
     batch_size: int = 100
 
 
+class FallingAdam(Adam):
+    """Adam whose step size falls to zero along half a cosine, step by step, since few epochs may be all there are."""
+
+    def __init__(self, params: Any, lr: float, num_steps: int) -> None:
+        super().__init__(params, lr=lr)
+        self._first, self._num_steps, self._taken = lr, num_steps, 0
+
+    def step(self, closure: Any = None) -> Any:
+        """Take a step."""
+        for group in self.param_groups:
+            group["lr"] = self._first * (1 + math.cos(math.pi * min(1.0, self._taken / self._num_steps))) / 2
+        self._taken += 1
+        return super().step(closure)
+
+
 def train_guide(model: Program, guide: Program, data: Any, example: Batch, budget: Budget) -> None:
     """Train the guide's own parameters in place; the model's stand still.
 
@@ -131,7 +147,7 @@ def train_pair(model: Program, guide: Program, data: Any, example: Batch, budget
             epochs=epochs,
             batch_size=budget.batch_size,
             learning_rate=budget.learning_rate,
-            scheduler=lambda optimizer: CosineAnnealingLR(optimizer, epochs),
+            optimizer=partial(FallingAdam, num_steps=epochs * per_epoch),
             seed=int(torch.randint(2**31, ())),
             compile=False,
             accelerator="cpu" if example[0].device.type == "cpu" else "auto",  # where the pair is
