@@ -93,7 +93,9 @@ def _details(row: Row, figures: Iterable[tuple[Figure | None, str]], record: Map
     lines = [f"## {anchor(row.name)}", "", f"{row.title}.", "", f"- *Source*: {row.source}."]
     lines += [f"- *Protocol*: {row.protocol}."] if row.protocol else []
     lines += [f"- *Differs*: {row.differences}."] if row.differences else []
-    lines += [f"- *Open*: {row.open}."] if row.open else []
+    if record is None:
+        why = row.open or f"not run to its end yet; `ppvae experiment reproduce {row.name}` does"
+        lines.append(f"- *Open*: {why}.")
     said: dict[str, None] = {}  # in order, and each once
     for published, (figure, name) in zip(row.published, figures, strict=True):
         if name == "not decided" and figure is not None:
