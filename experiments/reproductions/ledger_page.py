@@ -29,7 +29,7 @@ machine and the versions, to a small file; this page is made from the files in `
 |---|---|
 | reproduced | ours is within two standard errors, or within what the paper says it varies by, or has the same digits |
 | better | ours is beyond that, on the good side |
-| not decided | ours is on the bad side, and the run itself says why it cannot tell: a training cut short, most often |
+| not decided | the run itself says why it cannot tell, a training cut short most often, and ours is on no good side |
 | not reproduced | ours is on the bad side or is another, and nothing about the run excuses it |
 | open | there is no figure of ours; the reason is said |
 
