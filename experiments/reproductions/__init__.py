@@ -4,11 +4,8 @@ from .registry import find_row, rows
 from .result_files import RESULTS, read_records, reproduce
 from .row import Figure, Published, Row, RowEffort, RowOutcome, verdict
 
-Effort = RowEffort
-
 __all__ = [
     "RESULTS",
-    "Effort",
     "Figure",
     "Published",
     "Row",

@@ -19,7 +19,7 @@ from ppvae.inference.evidence import tail_shape
 
 from .row import Figure, Published, Row, RowEffort, RowOutcome
 
-STEPS, RATE, DRAWS, TRAININGS = 3000, 0.05, 100_000, 4
+STEPS, RATE, DRAWS, TRAININGS = 2000, 0.05, 100_000, 3
 
 
 def schools() -> tuple[Tensor, Tensor]:
@@ -73,7 +73,7 @@ def _row(name: str, title: str, model: Callable[..., Any], published: float) -> 
         title,
         (Published("k-hat of 100 000 draws", published, 0.005, better="lower"),),
         "Yao, Vehtari, Simpson & Gelman (2018), arXiv:1802.02538, section 4.2",
-        "Pyro's `AutoNormal`, 3000 steps of Adam with a falling rate; the mean of four trainings",
+        "Pyro's `AutoNormal`, 2000 steps of Adam with a falling rate; the mean of three trainings",
         "Stan's ADVI in the paper, which stops by its own rule",
         partial(k_hat, model),
     )

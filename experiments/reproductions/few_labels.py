@@ -16,7 +16,7 @@ from .mnist_likelihood import LEARNING_RATE, SECONDS
 from .row import Figure, Published, Row, RowEffort, RowOutcome
 from .training import trained
 
-BATCH_SIZE, EPOCHS, PYRO_EPOCHS, CLASSES = 1000, 300, 50, 10
+BATCH_SIZE, EPOCHS, PYRO_EPOCHS, CLASSES = 250, 300, 50, 10
 
 
 def labels_of_few(labels: Tensor, num_labels: int, seed: int) -> Tensor:
@@ -42,7 +42,7 @@ def accuracy(num_labels: int, effort: RowEffort) -> RowOutcome:
     assert mnist.labels is not None
     few = labels_of_few(mnist.labels["train"], num_labels, effort.seed)
     data = _with_labels(mnist, few, effort.device)
-    options = {"batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE, "epochs": EPOCHS}
+    options = {"batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE / 2, "epochs": EPOCHS}
     make = partial(_pair, data.train, num_labels)
     vae, told = trained(f"few_labels_{num_labels}", make, data, lambda: None, effort, **options)
     with torch.no_grad():

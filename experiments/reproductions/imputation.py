@@ -29,6 +29,12 @@ DRAWS = {"miwae_breast_cancer": 10_000, "not_miwae_white_wine": 2000}
 IPSEN = "Ipsen, Mattei & Frellsen (2021), arXiv:2006.12871, table 1, white wine"
 
 
+MICE = (
+    "ten rounds, as the authors' program has them, have not converged: 1.4115 after 10 and 1.4103 after 30, which "
+    "rounds to the published figure"
+)
+
+
 def breast_cancer(seed: int) -> tuple[Tensor, Tensor]:
     """The 30 measurements, standardised, and the same with half of all values missing at random."""
     data = load_dataset("breast_cancer").undivided().train
@@ -133,11 +139,11 @@ def by_regression(forest: bool, effort: RowEffort) -> RowOutcome:
     return RowOutcome((_error(full, seen, filled, squared=False),))
 
 
-def _regression(name: str, title: str, published: float, forest: bool) -> Row:
+def _regression(name: str, title: str, published: float, forest: bool, why: str = "") -> Row:
     return Row(
         name,
         title,
-        (Published("root mean squared error, standard deviations", published, 0.0005, better="lower"),),
+        (Published("root mean squared error, standard deviations", published, 0.0005, better="lower", why=why),),
         IPSEN,
         "scikit-learn's `IterativeImputer` as in the authors' program, on the same missing values",
         "",
@@ -166,6 +172,6 @@ ROWS = (
         "slope's sign is free",
         not_miwae,
     ),
-    _regression("mice_white_wine", "MICE on the same", 1.410, forest=False),
+    _regression("mice_white_wine", "MICE on the same", 1.410, forest=False, why=MICE),
     _regression("miss_forest_white_wine", "missForest on the same", 1.623, forest=True),
 )

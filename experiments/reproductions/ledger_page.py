@@ -29,7 +29,7 @@ machine and the versions, to a small file; this page is made from the files in `
 |---|---|
 | reproduced | ours is within two standard errors, or within what the paper says it varies by, or has the same digits |
 | better | ours is beyond that, on the good side |
-| not decided | ours is on the bad side, and the run itself says why it cannot tell: a training cut short, most often |
+| not decided | the run itself says why it cannot tell, a training cut short most often, and ours is on no good side |
 | not reproduced | ours is on the bad side or is another, and nothing about the run excuses it |
 | open | there is no figure of ours; the reason is said |
 
@@ -93,7 +93,9 @@ def _details(row: Row, figures: Iterable[tuple[Figure | None, str]], record: Map
     lines = [f"## {anchor(row.name)}", "", f"{row.title}.", "", f"- *Source*: {row.source}."]
     lines += [f"- *Protocol*: {row.protocol}."] if row.protocol else []
     lines += [f"- *Differs*: {row.differences}."] if row.differences else []
-    lines += [f"- *Open*: {row.open}."] if row.open else []
+    if record is None:
+        why = row.open or f"not run to its end yet; `ppvae experiment reproduce {row.name}` does"
+        lines.append(f"- *Open*: {why}.")
     said: dict[str, None] = {}  # in order, and each once
     for published, (figure, name) in zip(row.published, figures, strict=True):
         if name == "not decided" and figure is not None:

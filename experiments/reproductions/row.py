@@ -1,11 +1,12 @@
 """A published figure, the protocol that led to it, and the verdict on our own.
 
     allowed = max(2 √(SE² + SE_published²), spread, half a digit)
-    verdict = reproduced     if |ours − published| ≤ allowed
+    verdict = not decided    if the run itself says why it cannot tell, unless ours is on the good side or as good
+              reproduced     if |ours − published| ≤ allowed
               better         if ours is beyond that on the good side
-              not decided    if it is on the bad side, and the run itself says why it cannot tell
               not reproduced if it is on the bad side, and nothing is known that excuses it
 
+Of a fact, which one can only hit or miss, neither side is good: a run that cannot tell does not decide it by a hit.
 SE is that of the difference to the published figure: what both share (the test images, say) is no part of it. Where the
 paper states how much its figure varies from run to run, that is ``spread``.
 """
@@ -51,7 +52,7 @@ class Figure:
     Attributes:
         value: of the quantity that was published.
         standard_error: of its difference to the published one; 0 where it is exact.
-        undecided: why a figure on the bad side would decide nothing, such as a training cut short; empty if it would.
+        undecided: why a miss would decide nothing, such as a training cut short; empty if it would.
     """
 
     value: float
@@ -133,6 +134,8 @@ def verdict(published: Published, figure: Figure | None) -> Verdict:
     errors = 2 * math.hypot(figure.standard_error, published.standard_error)
     allowed = max(errors, published.spread, published.half_digit) * (1 + 1e-9)  # decimals have no exact binary form
     difference = figure.value - published.value
+    if figure.undecided and published.better == "neither":
+        return "not decided"
     if abs(difference) <= allowed:
         return "reproduced"
     if published.better != "neither" and (difference > 0) == (published.better == "higher"):

@@ -51,6 +51,8 @@ LOWER = Published("nats", 10.0, 0.05, better="lower", spread=0.3)
         (LOWER, Figure(9.5, 0.1, "cut short"), "better"),
         (replace(LOWER, better="higher"), Figure(9.5, 0.1), "not reproduced"),
         (replace(LOWER, better="neither"), Figure(9.5, 0.1), "not reproduced"),
+        (replace(LOWER, better="neither"), Figure(10.0, 0.1, "not trusted"), "not decided"),
+        (LOWER, Figure(10.1, 0.0, "cut short"), "reproduced"),
         (replace(LOWER, spread=0.0), Figure(10.05, 0.0), "reproduced"),  # the same digits
         (replace(LOWER, standard_error=0.25), Figure(10.49, 0.0), "reproduced"),
     ],
