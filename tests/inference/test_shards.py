@@ -89,6 +89,7 @@ def single():
     torch.set_default_dtype(torch.float32)  # the harness brings it back
 
 
+@pytest.mark.slow
 def test_the_evidence_is_that_of_the_closed_form_in_the_order_of_the_data(tmp_path):
     pair, x = pair_and_data()
     options = {"directory": tmp_path, "shard_size": 5, "seed": 3, "progress": False}
@@ -314,6 +315,7 @@ def test_draws_of_the_posterior_stand_in_the_order_of_the_data(tmp_path):
     assert bool((exact.mean[0] - exact.mean[1]).abs().max() > 1)  # in the other order the error would show
 
 
+@pytest.mark.slow
 def test_certificates_of_parts_are_one(tmp_path):
     pair, _ = pair_and_data()
     like = torch.zeros(60, 3)

@@ -185,8 +185,7 @@ from ppvae.models import LinearGaussian
 large_sources.MANY_ROWS = 1000
 data = load_dataset(sys.argv[1])
 pair = LinearGaussian(num_features=64, latent_dim=2)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for epoch in range(len(data.train) // 2000):
+for _ in range(50):
     data.draw(data.train[torch.randint(len(data.train), (2000,))])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
@@ -194,9 +193,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 @pytest.mark.slow
 def test_the_peak_of_memory_does_not_grow_with_the_file(tmp_path):
-    """A file of 10 MB and one of 1 GB: the peaks differ by less than 100 MB, of which numbers of rows are 40."""
+    """A file of 5 MB and one of 256 MB: the peaks differ by less than 100 MB, of which row numbers are some."""
     peaks = []
-    for number in (40_000, 4_000_000):
+    for number in (20_000, 1_000_000):
         stored = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (number, 64))
         for start in range(0, number, 100_000):
             stored[start : start + 100_000] = np.random.default_rng(start).standard_normal((1, 64))
@@ -205,4 +204,4 @@ def test_the_peak_of_memory_does_not_grow_with_the_file(tmp_path):
             [sys.executable, "-c", MEASURED, str(tmp_path / "x.npy")], capture_output=True, text=True, check=True
         )
         peaks.append(int(done.stdout))
-    assert peaks[1] - peaks[0] < 200, peaks
+    assert peaks[1] - peaks[0] < 100, peaks
