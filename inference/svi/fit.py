@@ -188,8 +188,8 @@ def fit(
 class _Plan:
     """What a training is told, in any process."""
 
-    parts: tuple[Any, ...]
-    steps: tuple[Any, ...]
+    parts: tuple[Any, Any, Any, Any]
+    steps: tuple[Any, Any, Any, Any, Any]
     epochs: int
     compile: Compile
     path: Path | None
@@ -200,7 +200,8 @@ class _Plan:
     options: dict[str, Any]
 
     def training(self, fabric: Fabric) -> Training:
-        return Training(*self.parts, fabric, *self.steps)
+        model, guide, source, loss = self.parts
+        return Training(model, guide, source, loss, fabric, *self.steps)
 
 
 def _train(fabric: Fabric, plan: _Plan, interrupted: threading.Event) -> tuple[Training, str]:
