@@ -29,9 +29,12 @@ def with_error(numbers: Mapping[str, Any], name: str, sign: str = "") -> str:
     Example:
         >>> with_error({"gap": 5.265, "gap_standard_error": 0.026}, "gap"), with_error({}, "gap")
         ('5.265 ± 0.026', 'not known')
+        >>> with_error({"gap": -1e-9, "gap_standard_error": 0.01}, "gap")
+        '0.000 ± 0.010'
     """
     value, error = numbers.get(name), numbers.get(f"{name}_standard_error")
     if value is None or not math.isfinite(value):
         return "not known"
     digits = decimals(error)
+    value = round(value, digits) + 0.0  # not -0.00
     return f"{value:{sign}.{digits}f} ± " + ("not known" if error is None else f"{error:.{digits}f}")

@@ -55,7 +55,8 @@ def run(
     device = device_of(settings)
     pair, data = load_pair_and_data(settings)
     if helps(compute):
-        return _help(pair, data, settings, compute)
+        _help(pair, data, settings, compute)
+        return None
     report(check_pair(pair, data, settings.seed), settings, say)
     team = team_of(settings.accelerator, settings.precision, compute)
     directory = team.of_first(lambda: resume or _new_directory(settings))

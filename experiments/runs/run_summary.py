@@ -64,6 +64,8 @@ def _conclusion(summary: dict[str, Any], run: str) -> str:
         return f"log p(x) is known{of_all or ' badly'} only: " + (
             better if adaptive else f"`ppvae evaluate {run} --method auto` finds it to ± 0.1 nats"
         )
+    if round(numbers["gap"], 2) == 0:
+        return f"log p(x) is known{of_all}; the ELBO equals it to 0.01 nats"
     return f"log p(x) is known{of_all}; the ELBO is {numbers['gap']:.2f} nats below it: `ppvae gap {run}` says why"
 
 

@@ -115,7 +115,9 @@ class SearchSpace:
 
     def settings(self, values: dict[str, Any]) -> Settings:
         """The settings of a run with these values of the swept options; those left out have their defaults."""
-        content = {name: dict(value) if name in OF_NAMES else value for name, value in self.fixed.items()}
+        content: dict[str, Any] = {
+            name: dict(value) if name in OF_NAMES else value for name, value in self.fixed.items()
+        }
         for name, value in values.items():
             option, _, inner = name.partition(".")
             if inner:

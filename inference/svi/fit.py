@@ -190,8 +190,8 @@ def fit(
 class _Plan:
     """What a training is told, in any process."""
 
-    parts: tuple[Any, ...]
-    steps: tuple[Any, ...]
+    parts: tuple[Any, Any, Any, Any]
+    steps: tuple[Any, Any, Any, Any, Any]
     epochs: int
     compile: Compile
     path: Path | None
@@ -202,7 +202,8 @@ class _Plan:
     options: dict[str, Any]
 
     def training(self, fabric: Fabric) -> Training:
-        return Training(*self.parts, fabric, *self.steps)
+        model, guide, source, loss = self.parts
+        return Training(model, guide, source, loss, fabric, *self.steps)
 
 
 def _train(fabric: Fabric, plan: _Plan, interrupted: threading.Event) -> tuple[Training, str]:

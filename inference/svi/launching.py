@@ -30,13 +30,14 @@ def fabric_of(accelerator: str, precision: Any, compute: Compute = Compute()) ->
     from lightning_fabric import Fabric
 
     several = compute.num_processes > 1
+    chosen: Any = compute.precision or precision
     try:
         return Fabric(
             accelerator=accelerator,
             devices=compute.devices,
             num_nodes=compute.num_nodes,
             strategy=_strategy(compute) if several else "auto",
-            precision=compute.precision or precision,
+            precision=chosen,
         )
     except Exception as error:  # Fabric raises a different type for each kind of mistake
         words = "accelerator, precision or compute" if several else "accelerator or precision"
@@ -126,7 +127,7 @@ def helps(compute: Compute) -> bool:
         return False
     from lightning_fabric.utilities.rank_zero import rank_zero_only
 
-    return int(rank_zero_only.rank) != 0
+    return int(getattr(rank_zero_only, "rank", 0)) != 0
 
 
 def place_module(fabric: Fabric, module: nn.Module) -> None:

@@ -204,8 +204,8 @@ def long(folder, devices, strategy="ddp"):
     x, here = torch.randn(200, FEATURES), Path(folder)
     pair = OfNoise()
     checkpoint = here / "checkpoint.pt"
-    found = fit(pair.model, pair.guide, x, validation=x[:50], epochs=60, batch_size=20, accelerator="cpu",
-                progress=False, checkpoint=checkpoint, checkpoint_seconds=0.02, resume=checkpoint.exists(),
+    found = fit(pair.model, pair.guide, x, validation=x[:50], epochs=30, batch_size=20, accelerator="cpu",
+                progress=False, checkpoint=checkpoint, checkpoint_seconds=0.05, resume=checkpoint.exists(),
                 compute=Compute(devices=int(devices), strategy=strategy))  # fmt: skip
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         values = {name: value.tolist() for name, value in found.parameters.items()}
