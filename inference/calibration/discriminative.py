@@ -154,7 +154,7 @@ class Discrimination(Summarised):
         if self.units_faulty:
             scores = self.unit_score.mean(-1)
             worst = sorted(self.units_faulty, key=lambda name: -float(scores[self.unit.index(name)]))
-            out.append(f"units with a fault of their own: {', '.join(worst[:6])}{' and others' * (len(worst) > 6)}.")
+            out.append(f"units with faults: {', '.join(worst[:6])}{' and others' if len(worst) > 6 else ''}.")
         else:
             out.append("no unit is at fault by itself: a correlation is wrong or missing, or faults change with x.")
         found = self.by_region()

@@ -87,7 +87,7 @@ def test_a_fault_is_placed():
     """Of three units the second is shifted, and says so; without a density too; coverage is the closed form."""
     (one,) = repeated(diagonal(3, shift={1: 0.7}), torch.zeros(1, 3), 1, 1000)
     assert one.units_faulty == ("z[1]",)
-    assert "units with a fault of their own: z[1]." in one.remarks()
+    assert "units with faults: z[1]." in one.remarks()
     assert one.learnt_p_value < 0.01
     (narrow,) = repeated(diagonal(1, {0: 0.5}), torch.zeros(1, 1), 1, 2000, num_draws=19)
     inside, error = narrow.coverage(0.95)
