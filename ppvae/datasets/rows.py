@@ -64,8 +64,10 @@ class Stored:
                 found = np.empty((len(index), *self.shape[1:]), self.dtype)
                 rows = found.reshape(len(index), self.width).view(np.uint8)
                 for row, number in zip(rows, index.tolist(), strict=True):
-                    if os.preadv(file.fileno(), [row], self.offset + number * size) != size:
+                    content = os.pread(file.fileno(), size, self.offset + number * size)
+                    if len(content) != size:
                         raise ValueError("it has ended")
+                    row[:] = np.frombuffer(content, np.uint8)
                 return found
         except (OSError, ValueError) as error:
             raise DatasetError(f"the rows of {self.path} cannot be read any more ({error}): put it back.") from error

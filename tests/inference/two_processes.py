@@ -9,6 +9,7 @@ trainings have the same; what is left is rounding.
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -213,4 +214,5 @@ def long(folder, devices, strategy="ddp"):
 
 
 if __name__ == "__main__":
-    {"equal": equal, "compiled": compiled, "long": long}[sys.argv[1]](*sys.argv[2:])
+    act: Any = {"equal": equal, "compiled": compiled, "long": long}[sys.argv[1]]
+    act(*sys.argv[2:])
