@@ -48,7 +48,7 @@ class Source:
     @staticmethod
     def of(data: Any, validation: Any, batch_size: int, seed: int) -> Source:
         """The source of a tensor, a tuple ``(x, *context)`` or a :class:`ppvae.datasets.Dataset`."""
-        draw: Callable[[Tensor], Tensor] = lambda x: x  # noqa: E731
+        draw: Callable[[Tensor], Tensor] = _as_it_is
         if isinstance(data, Dataset):
             validation = data.batch("validation") if validation is None and len(data.validation) else validation
             if data.streams:
@@ -132,6 +132,11 @@ class Source:
         rows = order[number * self.batch_size : (number + 1) * self.batch_size][self.share]
         picked = self.data.batch if self.whole else self.data.rows(rows).batch
         return (self.draw(picked[0]), *picked[1:])
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    """What data are drawn by that are not drawn afresh; it can be sent to another process."""
+    return x
 
 
 def _streamed(data: Dataset, validation: Any, batch_size: int, seed: int) -> Source:
