@@ -136,7 +136,8 @@ def by_regression(forest: bool, effort: RowEffort) -> RowOutcome:
     estimator = RandomForestRegressor(n_estimators=100, random_state=effort.seed) if forest else None
     imputer = IterativeImputer(estimator, max_iter=10, random_state=effort.seed)
     filled = torch.tensor(imputer.fit_transform(seen.double().numpy())).float()
-    return RowOutcome((_error(full, seen, filled, squared=False),))
+    doubt = "one run of forests that are drawn at random, whose spread is not known" if forest else ""
+    return RowOutcome((_error(full, seen, filled, squared=False, undecided=doubt),))
 
 
 def _regression(name: str, title: str, published: float, forest: bool, why: str = "") -> Row:

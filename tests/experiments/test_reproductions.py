@@ -94,7 +94,9 @@ def test_a_row_that_has_changed_since_its_result_is_refused():
 
 
 def test_a_result_is_written_whole_and_read_back(tmp_path):
-    row = Row("one", "One", (Published("a number", 1.0, 0.5),), "nobody", "none", "", lambda effort: OUTCOME)
+    row = Row(
+        "one", "One", (Published("a number", 1.0, 0.5, better="higher"),), "nobody", "none", "", lambda effort: OUTCOME
+    )
     found = reproduce(row, RowEffort(folder=tmp_path, seed=3))
     assert read_records(tmp_path) == {"one": json.loads((tmp_path / "one.json").read_text())}
     assert found["figures"][0] == {"what": "a number", "value": 1.25, "standard_error": 0.5, "undecided": "short"}
