@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
 import traceback
@@ -24,6 +23,7 @@ import xarray as xr
 from ppvae.errors import PpvaeError, first_line
 from ppvae.report import write_report
 from ppvae.storage import RunDirectory, Settings, write_json
+from ppvae.with_errors import with_error
 
 from .runs import main_job
 from .runs.assess_run import assess_run
@@ -114,17 +114,16 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in sorted(rows, key=lambda one: one["pair"]):
         names = ("log_evidence", "elbo", "gap", "amortisation", "family")
         share, units = row["pareto_k_share_above_0_7"], row["active_units"]
-        cells = [row["pair"], row["data"] or "–", *(_with_error(row, name) for name in names)]
+        cells = [
+            row["pair"],
+            row["data"] or "–",
+            *("–" if row[name] is None else with_error(row, name) for name in names),
+        ]
         cells += ["–" if share is None else f"{share:.0%}", "–" if units is None else f"{units}/{row['num_units']}"]
         cells += [row["posterior"] or "–", f"{row['seconds']:.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
     notes = [f"- `{row['pair']}`, {step}: {why}" for row in rows for step, why in row["failed"].items()]
     return "\n".join([*lines, "", *notes])
-
-
-def _with_error(row: dict[str, Any], name: str) -> str:
-    value, error = row[name], row[f"{name}_standard_error"]
-    return "–" if value is None else f"{value:.2f} ± {math.nan if error is None else error:.2f}"
 
 
 def main() -> None:
