@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, get_args
 
-from ppvae.errors import OptionError
-
-from .options import instance_of, one_of, positive_number, shown, whole_number
+from .options import instance_of, one_of, positive_number, whole_number
 
 Start = Literal["guide", "prior"]
 Schedule = Literal["adaptive", "sigmoid", "linear"]
@@ -158,6 +156,9 @@ class DrawsFrom:
         )
 
 
+PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true")  # those of Fabric for any machine
+
+
 @dataclass(frozen=True, kw_only=True)
 class Compute:
     """The processes that ``fit`` trains on, as Lightning Fabric starts them.
@@ -187,10 +188,8 @@ class Compute:
 
     def __post_init__(self) -> None:
         one_of("strategy", self.strategy, get_args(Strategy))
-        if self.precision is not None and not isinstance(self.precision, str):
-            raise OptionError(
-                f'precision must be a word, such as "bf16-mixed", or None; it is {shown(self.precision)}.'
-            )
+        if self.precision is not None:
+            one_of("precision", self.precision, PRECISIONS)
         _keep(
             self,
             devices=whole_number("devices", self.devices),

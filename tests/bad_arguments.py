@@ -7,6 +7,7 @@ number of data, a ``memory_mb`` of 2**40, None where it is the default, and what
 
 import inspect
 import math
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from pyro.infer import Trace_ELBO
 
 from ppvae import inference
 from ppvae.errors import PpvaeError
-from ppvae.inference import Annealing, DrawsFrom, Optimiser, Sampling
+from ppvae.inference import Annealing, Compute, DrawsFrom, Optimiser, Sampling
 
 
 def model(x):
@@ -93,6 +94,7 @@ RECORD = ANYTHING | {"3": lambda: 3, "True": lambda: True, "nan": lambda: math.n
 RECORDS: Values = {
     "class of a record": lambda: Optimiser,
     "Annealing": Annealing,
+    "Compute": Compute,
     "DrawsFrom": DrawsFrom,
     "Optimiser": Optimiser,
     "Sampling": Sampling,
@@ -268,6 +270,14 @@ KINDS: dict[str, Values] = {
     "optimizer": OPTIMIZER,
     "scheduler": SCHEDULER,
     "loggers": NONE | {"word": lambda: "csv", "number": lambda: 3, "numbers": lambda: [3]},
+    "kl_weight": POSITIVE,
+    "estimator": UNCALLABLE | NONE | FAILING,
+    "directory": {name: value for name, value in FILE.items() if name not in ("", "folder")} | NONE,
+    "executor": {name: value for name, value in UNCALLABLE.items() if name != "text"}
+    | {"address": lambda: "host:8786"},
+    "workers": {name: value for name, value in COUNT.items() if name != "None"},
+    "shard_size": COUNT,
+    "options": {},  # those of the estimator
     "weight": WEIGHT,
     "noise_variance": NOISE,
 }
@@ -297,6 +307,9 @@ class Case(NamedTuple):
         arguments |= {name: data() for name in ("x", "data", "a", "b") if name in taken}
         if self.function == "log_weights":
             arguments["num_particles"] = 5
+        if self.function == "in_shards":
+            folder = tempfile.mkdtemp()
+            arguments |= {"estimator": inference.importance_evidence, "directory": folder, "progress": False}
         if self.function == "fit":
             arguments |= {"epochs": 1, "progress": False}
         if self.function in ("sample", "decode"):

@@ -16,7 +16,7 @@ from ppvae.storage import Method, check_count
 Split = Literal["test", "validation"]  # None takes the test data, or all where all were trained on
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ShardOptions:
     """Who computes: this process, or several by shards that are kept in the run directory.
 

@@ -19,6 +19,8 @@ from typing import Any
 
 from ppvae.errors import OptionError, RunError, first_line
 
+from ..options import shown
+
 ADDRESSES = ("tcp://", "tls://", "ws://", "wss://", "inproc://", "ucx://")
 SLURM = "slurm"
 # A scheduler that does not answer in so many seconds is not there; jobs of a queue are looked at so often.
@@ -91,7 +93,7 @@ def opened(executor: Any, workers: int | None, directory: Path) -> Iterator[Open
         with _dask(executor, workers) as found:
             yield found
     elif isinstance(executor, str | type) or not hasattr(executor, "submit"):
-        made = _slurm(directory, workers) if executor == SLURM else _made(executor)
+        made = _slurm(directory, workers) if isinstance(executor, str) and executor == SLURM else _made(executor)
         try:
             yield Opened(made.submit, _most(made, workers), True, type(made).__name__)
         finally:
@@ -192,12 +194,12 @@ def _made(executor: Any) -> Any:
     function = _function(executor) if isinstance(executor, str) else executor
     if not callable(function):
         raise OptionError(
-            f"executor is {executor!r}: give an object with submit(), a function that returns one, the address of a "
-            "Dask scheduler (tcp://host:8786), slurm, or module:function."
+            f"executor is {shown(executor)}: give an object with submit(), a function that returns one, the address of "
+            "a Dask scheduler (tcp://host:8786), slurm, or module:function."
         )
     made = function()
     if not hasattr(made, "submit"):
-        raise OptionError(f"the executor {executor!r} returned a {type(made).__name__}, which has no submit().")
+        raise OptionError(f"the executor {shown(executor)} returned a {type(made).__name__}, which has no submit().")
     return made
 
 

@@ -51,11 +51,16 @@ def gather(
                 while (todo or flying) and not (len(failed) >= ENOUGH_FAILURES and not kept):
                     alone = any(deaths[n] >= SUSPECT for n in (*todo, *flying.values()))
                     while todo and len(flying) < (1 if alone else executor.most):
-                        number = todo.popleft()
+                        number = todo[0]  # which stays there if the executor breaks now
                         flying[executor.submit(run_task, task(number))] = number
+                        todo.popleft()
+                    broken: BrokenExecutor | None = None
                     for future in first_done(list(flying)):
                         number = flying[future]
                         outcome = _outcome(future)
+                        if isinstance(outcome, BrokenExecutor):
+                            broken = outcome  # once the others that are done are kept
+                            continue
                         del flying[future]
                         if isinstance(outcome, bytes):
                             keep(number, outcome)
@@ -66,6 +71,8 @@ def gather(
                             failed[number] = outcome
                         else:
                             todo.append(number)
+                    if broken is not None:
+                        raise broken
             except BrokenExecutor as error:
                 lost = sorted({*flying.values()})
                 if not executor.again:
@@ -83,12 +90,10 @@ def gather(
 
 
 def _outcome(future: Any) -> BaseException | bytes:
-    """The error or the result of a future; that its executor broke is raised."""
+    """The error or the result of a future."""
     try:
         found: bytes = future.result()
         return found
-    except BrokenExecutor:
-        raise
     except Exception as error:
         return error
 

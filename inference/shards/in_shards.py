@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppvae.datasets import Rows
 from ppvae.errors import DataError, OptionError, PpvaeError, RunError, first_line
 from ppvae.progress import Progress
 
-from ..options import instance_of, valid_compute, whole_number
+from ..options import callable_of, instance_of, shown, valid_compute, whole_number
 from ..pair import (
     Batch,
     Pair,
@@ -23,6 +24,7 @@ from ..pair import (
     as_batch,
     buffers_kept,
     evaluation_mode,
+    finite_batch,
     generator_kept,
     named_parameters,
     own_parameters,
@@ -96,7 +98,7 @@ def in_shards(
 
     Example:
         >>> import tempfile, torch
-        >>> from ppvae.inference import importance_evidence
+        >>> from ppvae.inference import importance_evidence, in_shards
         >>> from ppvae.models import LinearGaussian
         >>> pair, x = LinearGaussian(num_features=3, latent_dim=2), torch.randn(40, 3)
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -106,17 +108,17 @@ def in_shards(
         40
     """
     name = getattr(estimator, "__name__", "")
-    if ESTIMATORS.get(name) is not estimator:
-        raise OptionError(f"estimator must be one of {', '.join(ESTIMATORS)}; it is {estimator!r}.")
+    if name not in ESTIMATORS or ESTIMATORS[name] is not estimator:
+        raise OptionError(f"estimator must be one of {', '.join(ESTIMATORS)}; it is {shown(estimator)}.")
+    for which, program in (("model", model), ("guide", guide)):
+        callable_of(which, program, f"a program, {which}(x, *context)")
     number, memory_mb, progress = valid_compute(seed, memory_mb, progress)
     if number is None:
         raise OptionError("seed must be an integer, since the shards' own depend on it; it is None.")
     workers = None if workers is None else whole_number("workers", workers)
     shard_size = whole_number("shard_size", shard_size)
-    folder = Path(instance_of("directory", directory, (str, Path), "the path of a folder for the shards"))
-    values, *context = x if isinstance(x, tuple) else (x,)
-    if not len(values):
-        raise DataError("x holds no data: give at least one datum.")
+    folder = _folder(directory)
+    values, *context = _given(x)
     programs, by_row = _travelling(model, guide, values, tuple(context))
     manifest = Manifest(
         name,
@@ -163,6 +165,27 @@ def in_shards(
 def _size(manifest: Manifest, shard: int) -> int:
     rows = manifest.rows(shard)
     return int(rows.stop - rows.start)
+
+
+def _folder(directory: Any) -> Path:
+    path = Path(instance_of("directory", directory, (str, Path), "the path of a folder for the shards"))
+    if "\0" in str(path) or path.is_file():
+        raise OptionError(f"directory must be the path of a folder for the shards; it is {shown(directory)}.")
+    return path
+
+
+def _given(x: Any) -> Batch:
+    """``(x, *context)``, of which x may be rows that are read as they are needed.
+
+    Raises:
+        DataError: there are no data, or some are infinite.
+    """
+    batch = x if isinstance(x, tuple) and x else (x,)
+    if not isinstance(batch[0], Rows):
+        return finite_batch(as_batch(x))
+    if not len(batch[0]):
+        raise DataError("x holds no data: give at least one datum.")
+    return batch
 
 
 def _failure(failed: dict[int, BaseException], manifest: Manifest, folder: Path) -> PpvaeError:

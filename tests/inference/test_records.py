@@ -72,6 +72,7 @@ def test_every_public_result_is_meant():
     assert wordy == {
         "Finding",
         "Optimiser",
+        "Compute",
         "Annealing",
         "Sampling",
         "DrawsFrom",

@@ -389,7 +389,7 @@ def test_a_linear_decoder_is_told_why_its_unit_has_collapsed(noise, why):
         pair.log_noise_scale.fill_(np.log(noise) / 2)
     pair.set_exact_guide()
     units = latent_units(pair.model, pair.guide, x, seed=0)
-    run = types.SimpleNamespace(pair=pair, data=types.SimpleNamespace(data=types.SimpleNamespace(train=x)))
+    run = types.SimpleNamespace(pair=pair, data=types.SimpleNamespace(data=types.SimpleNamespace(some=lambda: x)))
     (sentence,) = _collapse_reasons(run, units)
     assert sentence.startswith("z[1] has collapsed: ")
     assert why in sentence
