@@ -86,11 +86,11 @@ def log_z_by_draws(density: Density, dim: int, scale: float, guide_scale: float,
     return RowOutcome((Figure(sum(values) / 2, math.hypot(*stated) / 2, doubt),), details)
 
 
-def _row(name: str, title: str, density: Density, dim: int, scales: tuple[float, float]) -> Row:
+def _row(name: str, title: str, density: Density, dim: int, scales: tuple[float, float], why: str = "") -> Row:
     return Row(
         name,
         title,
-        (Published("log Z, nats", 0.0, 5e-4),),
+        (Published("log Z, nats", 0.0, 5e-4, why=why),),
         "exact; the target is one of DenisBless/variational_sampling_methods",
         f"`estimate_evidence` to ± {TOLERANCE:g} nats from a normal guide of scale {scales[1]:g} at 0, four estimates",
         "means and scales of a mixture are drawn anew",
@@ -98,8 +98,15 @@ def _row(name: str, title: str, density: Density, dim: int, scales: tuple[float,
     )
 
 
+NOT_REACHED = (
+    "the chains do not reach all of the funnel: its mouth is up to thirty times as wide as the guide, its neck a "
+    "hundredth as wide. The estimate is too low by more than its interval, and though it says that it has not reached the "
+    "tolerance, it calls itself trusted: neither k-hat nor the spread of the weights shows what no chain has seen. In "
+    "double precision it is the same (−0.67 ± 0.05); 64 chains over 2000 distributions give −0.44 ± 0.12"
+)
+
 ROWS = (
-    _row("funnel", "Neal's funnel in 10 dimensions", funnel, 10, (3.0, 3.0)),
+    _row("funnel", "Neal's funnel in 10 dimensions", funnel, 10, (3.0, 3.0), NOT_REACHED),
     _row("gaussian_mixture", "40 normal distributions in the plane", gaussian_mixture, 2, (25.0, 25.0)),
     Row(
         "gaussian_mixture_by_draws",
