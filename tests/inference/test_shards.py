@@ -394,14 +394,19 @@ in_shards(importance_evidence, pair.model, pair.guide, x, num_particles=100, sha
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_twenty_kills_of_two_workers_and_who_drives_them(tmp_path, single):
-    moments = random.Random(1)
-    for _ in range(20):
-        command = [sys.executable, "-c", textwrap.dedent(DRIVER), str(tmp_path / "killed")]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        process.stdout.read(5)
-        time.sleep(1 + 6 * moments.random())
-        process.kill()
-        process.wait()
+    moments, killed = random.Random(1), tmp_path / "killed"
+    needed = 0.0  # until the first shard is there
+    for number in range(20):
+        command = [sys.executable, "-c", textwrap.dedent(DRIVER), str(killed)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.read(5)
+            begun = time.monotonic()
+            while number == 0 and not list(killed.glob("shard*")):
+                time.sleep(0.05)
+            needed = needed or time.monotonic() - begun
+            time.sleep(1.3 * needed * moments.random() if number else 0)
+            process.kill()
     finished = len(list((tmp_path / "killed").glob("shard*")))
     assert finished  # some came to their end before they were killed
     pair, x = pair_and_data()
