@@ -169,7 +169,7 @@ def fit(
         raise OptionError("patience needs validation data: give validation=, or leave patience out.")
     record_of("compute", compute, Compute)
     model, guide = restored(model, guide)
-    fabric = fabric_for(model, guide, source.shown, accelerator, precision, compute)
+    fabric = fabric_for(model, guide, source, accelerator, precision, compute)
     options = {"seed": number, "batch_size": batch_size}
     plan = _Plan((model, guide, source, loss), (optimizer, learning_rate, scheduler, clip_norm, patience), epochs,
                  compile, path, resume, checkpoint_seconds, loggers, progress, options)  # fmt: skip

@@ -11,7 +11,8 @@ import torch
 from ppvae.errors import first_line
 
 from ..option_records import Compute
-from ..pair import FAILURES, Batch, Program, buffers_kept, map_tensors, plain_traces, reachable_modules
+from ..pair import FAILURES, Batch, Program, buffers_kept, generator_kept, map_tensors, plain_traces, reachable_modules
+from .batches import Source
 from .launching import fabric_of
 
 if TYPE_CHECKING:
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 
 
 def fabric_for(
-    model: Program, guide: Program, batch: Batch, accelerator: str, precision: Any, compute: Compute
+    model: Program, guide: Program, source: Source, accelerator: str, precision: Any, compute: Compute
 ) -> Fabric:
     """Lightning Fabric on the devices that were asked for; for ``"auto"`` on the CPU, if the pair runs on no other.
 
     Args:
         model: the generative program.
         guide: the guide.
-        batch: what the programs are tried on.
+        source: of the data that the programs are tried on, which are drawn only where there is something to try.
         accelerator: Fabric's.
         precision: Fabric's.
         compute: processes.
@@ -37,7 +38,8 @@ def fabric_for(
     fabric = fabric_of(accelerator, precision, compute)
     if accelerator != "auto" or fabric.device.type == "cpu" or fabric.world_size > 1:
         return fabric
-    reason = why_not_on(fabric.device, model, guide, batch)
+    with generator_kept():
+        reason = why_not_on(fabric.device, model, guide, source.shown)
     if reason is None:
         return fabric
     warnings.warn(

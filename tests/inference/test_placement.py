@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 
 from ppvae.inference import Compute
 from ppvae.inference.svi import placement
+from ppvae.inference.svi.batches import Source
 from ppvae.inference.svi.placement import fabric_for, why_not_on
 
 META = torch.device("meta")
@@ -64,6 +65,6 @@ def test_auto_takes_the_cpu_with_a_warning(monkeypatch, accelerator, on_the_cpu)
     monkeypatch.setattr(placement, "fabric_of", lambda name, *_: here if name == "cpu" else Elsewhere())
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        fabric = fabric_for(model, guide_on_the_cpu, (X,), accelerator, "32-true", Compute())
+        fabric = fabric_for(model, guide_on_the_cpu, Source.of(X, None, 4, 0), accelerator, "32-true", Compute())
     assert (fabric is here) == on_the_cpu
     assert [str(one.message)[:35] for one in said] == ["the programs cannot be run on meta "] * on_the_cpu
