@@ -8,11 +8,8 @@ with errors, figures and draws, all in one run directory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ppvae.errors import PpvaeError, ProcessError
 from ppvae.inference import Compute, Fit, fit
@@ -23,7 +20,7 @@ from .estimate import Estimation
 from .evaluate_run import Evaluation, write_evaluation
 from .make_pair import with_data
 from .own_units import of_history
-from .preparation import Say, check_pair, compute_of, device_of, report
+from .preparation import Say, check_pair, compute_of, device_of, report, training_options
 from .run_data import RunData, load_pair_and_data
 from .run_loggers import finish, loggers_of
 from .saved_run import SavedRun, like_parameters, training_summary
@@ -117,16 +114,9 @@ def _train(
         pair.model,
         pair.guide,
         data.data,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        scheduler=partial(CosineAnnealingLR, T_max=settings.epochs) if settings.cosine else None,
-        patience=settings.patience if data.data.divided else None,  # there is nothing to validate on
-        seed=settings.seed,
+        **training_options(settings, data),
         checkpoint=directory.checkpoint,
         resume=directory.checkpoint.is_file(),
         loggers=loggers,
-        accelerator=settings.accelerator,
-        precision=settings.precision,
         compute=compute,
     )

@@ -1,12 +1,14 @@
-"""The checks before a run: the contract of the pair, and the device."""
+"""What comes before a training: the contract of the pair, the device, the arguments of ``fit``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ppvae.errors import OptionError, PairError, suggestion
 from ppvae.inference import Compute, Finding, check
@@ -28,6 +30,20 @@ def check_pair(pair: Any, run_data: RunData, seed: int = 0) -> Findings:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return check(pair.model, pair.guide, (data.draw(x), *context))
+
+
+def training_options(settings: Settings, run_data: RunData) -> dict[str, Any]:
+    """The arguments of ``fit`` that the settings of a run say."""
+    return {
+        "epochs": settings.epochs,
+        "batch_size": settings.batch_size,
+        "learning_rate": settings.learning_rate,
+        "scheduler": partial(CosineAnnealingLR, T_max=settings.epochs) if settings.cosine else None,
+        "patience": settings.patience if run_data.data.divided else None,  # there is nothing to validate on
+        "seed": settings.seed,
+        "accelerator": settings.accelerator,
+        "precision": settings.precision,
+    }
 
 
 def description(pair: Pair | None, run_data: RunData) -> list[str]:

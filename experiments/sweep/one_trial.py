@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ppvae.errors import OptionError
 from ppvae.inference import fit
@@ -18,7 +16,7 @@ from ppvae.storage import RunDirectory, Settings, atomic_path
 
 from ..runs.estimate import Estimation, measure
 from ..runs.make_pair import with_data
-from ..runs.preparation import device_of
+from ..runs.preparation import device_of, training_options
 from ..runs.run_data import load_pair_and_data
 from ..runs.saved_run import SavedRun, like_parameters, training_summary
 
@@ -65,14 +63,7 @@ def measured_trial(settings: Settings, report: Callable[[float, int], None], fil
         pair.model,
         pair.guide,
         data.data,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        scheduler=partial(CosineAnnealingLR, T_max=settings.epochs) if settings.cosine else None,
-        patience=settings.patience,
-        seed=settings.seed,
-        accelerator=settings.accelerator,
-        precision=settings.precision,
+        **training_options(settings, data),
         loggers=[Told(report)],
         progress=False,
     )
