@@ -22,17 +22,12 @@ from torch.nn import functional as F
 
 from ppvae.errors import DataError, OptionError
 
-from .likelihoods import Categorical, Poisson
+from .columns import FILLER, KINDS, NUMBERS, as_seen, check_column, kind_of, levels, ordinal_log_prob
+from .likelihoods import Poisson
 from .location_scale import location_and_scale
 from .networks import MLP, whole_number
 
-KINDS = ("real", "positive", "count", "categorical", "ordinal")
-_NUMBERS = KINDS[:3]
 _ENUMERATED: Any = {"enumerate": "parallel"}
-# log p of a level that a column does not have: e^−1000 is 0 in every number format, and its logarithm finite.
-_IMPOSSIBLE = -1000.0
-# What stands in place of a missing value, which the density leaves out: a value that each kind may have.
-_FILLER = {"real": 0.0, "positive": 1.0, "count": 0.0, "categorical": 0.0, "ordinal": 0.0}
 
 
 class HIVAE(nn.Module):
@@ -88,7 +83,7 @@ class HIVAE(nn.Module):
         most = max([2, *self.levels["categorical"]])
         widths = {kind: len(own) * (most if kind == "categorical" else 1) for kind, own in self.columns.items()}
         num_coded = sum(L for own in self.levels.values() for L in own)
-        num_numbers = sum(kind in _NUMBERS for kind in kinds)
+        num_numbers = sum(kind in NUMBERS for kind in kinds)
         self.most, self.widths = most, widths
         self.encoder = MLP(num_numbers + num_coded + len(kinds), hidden, 2 * latent_dim, nonlinearity)
         self.decoder = MLP(latent_dim + S, hidden[::-1], sum(widths.values()), nonlinearity)
@@ -112,7 +107,7 @@ class HIVAE(nn.Module):
             for kind, features in self.decode(z, s).items():
                 own = x[..., self.columns[kind]]
                 seen = ~own.isnan()
-                values = torch.where(seen, own, torch.full_like(own, _FILLER[kind]))
+                values = torch.where(seen, own, torch.full_like(own, FILLER[kind]))
                 pyro.sample(kind, features.mask(seen).to_event(1), obs=values)
 
     def guide(self, x: Tensor) -> Tensor:
@@ -152,17 +147,17 @@ class HIVAE(nn.Module):
         seen = [column[~column.isnan()] for column in x.T]
         if not all(len(values) for values in seen):
             raise DataError("a column of x has no values at all: leave it out.")
-        kinds = [_kind_of(values) for values in seen] if kinds is None else list(kinds)
+        kinds = [kind_of(values) for values in seen] if kinds is None else list(kinds)
         if len(kinds) != len(seen):
             raise OptionError(f"kinds has {len(kinds)} entries for {len(seen)} columns; give one for each.")
         for j, (values, kind) in enumerate(zip(seen, kinds, strict=True)):
-            _check(j, values, kind)
+            check_column(j, values, kind)
         if num_levels is None:
             num_levels = [max(2, int(values.max()) + 1) for values in seen]
         pair = cls(kinds, num_levels, **options).to(x)
         with torch.no_grad():
             for j, values in enumerate(seen):
-                own = _as_seen(values, kinds[j])
+                own = as_seen(values, kinds[j])
                 pair.shift[j] = own.mean() if kinds[j] != "count" else values.mean().clamp(min=0.01).log()
                 pair.scale[j] = own.std(correction=0) if own.min() < own.max() else 1.0
             for cuts, j in zip(pair.cuts, pair.columns.get("ordinal", []), strict=True):
@@ -176,8 +171,8 @@ class HIVAE(nn.Module):
         seen, parts = ~x.isnan(), [(~x.isnan()).to(x.dtype)]
         for kind, columns in self.columns.items():
             own = x[..., columns]
-            if kind in _NUMBERS:
-                parts.append(((_as_seen(own, kind) - self.shift[columns]) / self.scale[columns]).nan_to_num())
+            if kind in NUMBERS:
+                parts.append(((as_seen(own, kind) - self.shift[columns]) / self.scale[columns]).nan_to_num())
                 continue
             for j, L in zip(columns, self.levels[kind], strict=True):
                 code = F.one_hot(x[..., j].nan_to_num().long().clamp(0, L - 1), L)
@@ -195,46 +190,11 @@ class HIVAE(nn.Module):
     def _features(self, kind: str, h: Tensor, s: Tensor) -> dist.TorchDistribution:
         if kind == "categorical":
             parts = [own[..., :L] for own, L in zip(h.split(self.most, -1), self.levels[kind], strict=True)]
-            return _levels(parts)
+            return levels(parts)
         if kind == "ordinal":
-            return _levels([_ordinal(h[..., j], cuts) for j, cuts in enumerate(self.cuts)])
+            return levels([ordinal_log_prob(h[..., j], cuts) for j, cuts in enumerate(self.cuts)])
         loc = self.shift[self.columns[kind]] + self.scale[self.columns[kind]] * h
         if kind == "count":
             return Poisson().features(loc)
         scale = self.scale[self.columns[kind]] * self.log_scale[kind][s].exp() + torch.finfo(h.dtype).eps
         return dist.Normal(loc, scale) if kind == "real" else dist.LogNormal(loc, scale)
-
-
-def _levels(logits: list[Tensor]) -> dist.TorchDistribution:
-    """Columns of whole numbers from the logits of each, `(..., L)`; a level beyond L has no probability."""
-    most = max(own.shape[-1] for own in logits)
-    padded = [F.pad(own, (0, most - own.shape[-1]), value=_IMPOSSIBLE) for own in logits]
-    return Categorical(most).features(torch.cat(padded, -1))
-
-
-def _ordinal(h: Tensor, cuts: Tensor) -> Tensor:
-    """log p(r), `(..., L)`, of P(x ≤ r) = 1 / (1 + e^(h − c_r)); `cuts` holds c_0 and the raw distances to the next."""
-    widths = F.softplus(cuts[1:]) + torch.finfo(cuts.dtype).eps
-    c = torch.cat([cuts[:1], cuts[:1] + widths.cumsum(0)])
-    at_most, above = F.logsigmoid(c - h.unsqueeze(-1)), F.logsigmoid(h.unsqueeze(-1) - c)
-    # σ(b) − σ(a) = σ(b) σ(−a) (1 − e^(a − b))
-    between = at_most[..., 1:] + above[..., :-1] + torch.log(-torch.expm1(-widths))
-    return torch.cat([at_most[..., :1], between, above[..., -1:]], -1)
-
-
-def _as_seen(values: Tensor, kind: str) -> Tensor:
-    """Values on the scale of h."""
-    return values.log() if kind == "positive" else values.log1p() if kind == "count" else values
-
-
-def _kind_of(values: Tensor) -> str:
-    if bool((values == values.round()).all()) and values.min() >= 0:
-        return "categorical" if values.min() == 0 and values.max() <= 9 else "count"
-    return "positive" if values.min() > 0 else "real"
-
-
-def _check(column: int, values: Tensor, kind: str) -> None:
-    whole = bool((values == values.round()).all()) and bool(values.min() >= 0)
-    if (kind == "positive" and values.min() <= 0) or (kind in KINDS[2:] and not whole):
-        what = "positive numbers" if kind == "positive" else "whole numbers from 0 on"
-        raise DataError(f"column {column} of x is {kind} and holds something else than {what}; give it another kind.")

@@ -191,7 +191,10 @@ def _contradict(ledger: Ledger, mixed: Evidence) -> None:
     alarm = FALSE_ALARM / len(mixed.log_evidence)  # of one datum
     markov = mixed.log_evidence + math.log(alarm)  # P(p̂ ≥ p/δ) ≤ δ, whatever the tail
     low = torch.where(mixed.ess > FEW, mixed.interval(1 - alarm)[0], markov)
-    high = ledger.evidence().interval(0.95)[1]
+    chains = ledger.evidence()
+    high = chains.interval(0.95)[1]
+    # Chains without an upper end are no better than their estimate.
+    high = high.where(high.isfinite(), chains.log_evidence + 2 * chains.standard_error)
     contradicted = (ledger.num_distributions > 0) & (low > high)
     ledger.enter(contradicted.nonzero()[:, 0], mixed, contradicted)
     ledger.settled_by[contradicted] = NOTHING

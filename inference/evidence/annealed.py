@@ -43,7 +43,7 @@ from ..pair import (
     why_slow,
 )
 from ..resume import check_fingerprint, digest, fingerprint, read_checkpoint, write_checkpoint
-from ..sampling import AnnealingPath, MixtureStart, confirms, forward, tune
+from ..sampling import AnnealingPath, MixtureStart, confirms, forward, num_far_draws, tune, unreached
 from .defence import SEARCH_SHARE, rounding_of, search_all
 from .estimates import AnnealedEvidence, with_elbo
 from .importance import by_guide
@@ -51,6 +51,8 @@ from .streaming import Running
 
 # Draws of the guide for the ELBO, which annealing does not estimate: their cost is small beside that of the chains.
 ELBO_DRAWS = 1000
+# Of what is kept of finished data.
+VERSION = 2
 
 
 def annealed_evidence(
@@ -137,7 +139,7 @@ class AnnealingRun(NamedTuple):
     def marks(self) -> dict[str, Any]:
         """What a checkpoint must agree in."""
         sizes = {"num_chains": self.num_chains, "num_distributions": self.num_distributions}
-        return sizes | asdict(self.annealing)
+        return sizes | asdict(self.annealing) | {"version": VERSION}
 
 
 def _all_parts(
@@ -182,21 +184,25 @@ def _anneal(pair: AnnealingPath, run: AnnealingRun, memory_mb: float, bar: Progr
     """The weights of some data's chains, and how the chains fared."""
     start, schedule, num_steps = run.annealing.start, run.annealing.schedule, run.annealing.num_steps
     tuning = tune(pair, start, run.num_distributions, schedule, num_steps)
-    log_w, acceptance = [], torch.zeros(pair.num_units, dtype=torch.float64)
+    parts = []
     for chains in pair.portions(run.num_chains, memory_mb):
         count = chains.stop - chains.start
-        units = count * pair.num_units
-        part, _, accepted = forward(pair, tuning, start, count, num_steps, partial(bar.advance, units))
-        log_w.append(part.cpu())
-        acceptance += accepted.cpu() * count / run.num_chains
-    return {"log_w": torch.cat(log_w), "acceptance": acceptance, "path_length": tuning.length.cpu()}
+        parts.append(forward(pair, tuning, start, count, num_steps, partial(bar.advance, count * pair.num_units)))
+    log_w, ends = torch.cat([part.log_w for part in parts]), torch.cat([part.point.u for part in parts])
+    moves = {
+        name: torch.stack([getattr(part, name) * len(part.log_w) / run.num_chains for part in parts]).sum(0).cpu()
+        for name in ("acceptance", "diverged")
+    }
+    missing = unreached(pair, ends, log_w, num_far_draws(run.cost), memory_mb)
+    return moves | {"log_w": log_w.cpu(), "path_length": tuning.length.cpu(), "unreached": missing}
 
 
 def _evidence(part: dict[str, Tensor]) -> AnnealedEvidence:
     """What the weights of some data say."""
     running = Running(*part["log_w"].shape)
     running.add(part["log_w"])
-    evidence = AnnealedEvidence.of(running.evidence(), part["acceptance"], part["path_length"])
+    moves = {name: part[name] for name in ("acceptance", "path_length", "unreached", "diverged")}
+    evidence = AnnealedEvidence.of(running.evidence(), **moves)
     sizes = evidence.log_evidence.abs() + part["sizes"]
     return replace(evidence, missed=part["missed"], confirmed=part["confirmed"], rounding=sizes)
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..records import of_data
-from .evidence import PARETO_K_LIMIT, SPREAD_LIMIT, Evidence
+from .chain_reach import chain_reasons, chain_remarks, incomplete
+from .evidence import PARETO_K_LIMIT, Evidence
 
 Record = TypeVar("Record", bound=Evidence)
 
@@ -17,6 +18,10 @@ Record = TypeVar("Record", bound=Evidence)
 LEAST_CHAINS, LEAST_ACCEPTANCE = 8, 0.1
 # Fewer particles than this do not show the tail of the weights.
 LEAST_PARTICLES = 25
+# Chains whose log weights spread farther than this, in nats, need more distributions rather than more chains.
+WIDE = 0.8
+# What is said of the chains beside their weights.
+MOVES = ("acceptance", "path_length", "unreached", "diverged")
 # What settled a datum; see AdaptiveEvidence.
 IMPORTANCE, MIXTURE, ANNEALING, NOTHING = range(4)
 
@@ -52,19 +57,25 @@ class AnnealedEvidence(Evidence):
     Attributes:
         acceptance: of the transitions, ``(num_data,)``.
         path_length: the thermodynamic length from the start to the posterior, in nats.
+        unreached: the share of p(x) that draws found far out where the chains did not come, ``(num_data,)``.
+        diverged: the share of the chains' trajectories whose energy was not kept, ``(num_data,)``.
     """
 
     method: ClassVar[str] = "annealing"
 
     acceptance: Tensor
     path_length: Tensor
+    unreached: Tensor
+    diverged: Tensor
 
     @classmethod
-    def of(cls, weights: Evidence, acceptance: Tensor, path_length: Tensor) -> Self:
-        """The record, from the readings of the chains' weights."""
+    def of(cls, weights: Evidence, **moves: Tensor) -> Self:
+        """The record, from the readings of the chains' weights and of how they moved; what is not given is unknown."""
         readings: dict[str, Any] = {f.name: getattr(weights, f.name) for f in fields(Evidence)}
         readings["standard_error"] = weights.standard_error / weights.tail_factor
-        return cls(**readings, acceptance=acceptance, path_length=path_length)
+        unknown = torch.full_like(weights.log_evidence, torch.nan)
+        readings |= {name: moves.get(name, unknown) for name in MOVES}
+        return cls(**readings)
 
     @property
     def by_chains(self) -> Tensor:
@@ -72,7 +83,8 @@ class AnnealedEvidence(Evidence):
         return torch.ones_like(self.confirmed)
 
     def _reasons(self) -> list[tuple[Tensor, str]]:
-        return [*super()._reasons(), (self.acceptance < LEAST_ACCEPTANCE, "the chains hardly moved")]
+        stuck = (self.acceptance < LEAST_ACCEPTANCE, "the chains hardly moved")
+        return [*super()._reasons(), stuck, *chain_reasons(self.unreached, self.diverged)]
 
     def _remarks_on_weights(self, doubtful: Tensor) -> list[str]:
         found, n = [], len(doubtful)
@@ -81,7 +93,7 @@ class AnnealedEvidence(Evidence):
                 f"{self.num_particles} chains are too few to judge their weights: take {LEAST_CHAINS} or more."
             )
         else:
-            found += spread_remark(doubtful)
+            found += spread_remark(doubtful, self.spread_limit)
         stuck = self.acceptance < LEAST_ACCEPTANCE
         if stuck.any():
             found.append(
@@ -89,7 +101,7 @@ class AnnealedEvidence(Evidence):
                 f"{LEAST_ACCEPTANCE}): the error is not to be trusted; anneal from the guide, or see whether the "
                 "posterior is smooth."
             )
-        return found
+        return found + chain_remarks(self.unreached, self.diverged)
 
 
 @dataclass(frozen=True, repr=False)
@@ -106,9 +118,13 @@ class AdaptiveEvidence(Evidence):
         annealable: whether chains could have been used.
         contradicted: whether draws found a part of the posterior that the annealed chains missed.
         too_coarse: whether the pair's floating-point type rounds by more than the tolerance.
+        unreached: the share of p(x) that draws found far out where the chains did not come; NaN where there are none.
+        diverged: the share of the chains' trajectories whose energy was not kept; NaN where there are none.
     """
 
     method: ClassVar[str] = "adaptive"
+    # Chains that spread farther are given more distributions: where they do, the budget is spent.
+    spread_limit: ClassVar[float] = WIDE
 
     settled_by: Tensor
     cost: Tensor
@@ -116,6 +132,8 @@ class AdaptiveEvidence(Evidence):
     annealable: Tensor
     contradicted: Tensor
     too_coarse: Tensor
+    unreached: Tensor
+    diverged: Tensor
 
     @property
     def by_chains(self) -> Tensor:
@@ -133,14 +151,15 @@ class AdaptiveEvidence(Evidence):
 
     def _reasons(self) -> list[tuple[Tensor, str]]:
         contradicted = (self.contradicted, "draws find a part of the posterior that the annealed chains miss")
-        return [*super()._reasons(), contradicted]
+        return [*super()._reasons(), contradicted, *chain_reasons(self.unreached, self.diverged)]
 
     def _remarks_on_weights(self, doubtful: Tensor) -> list[str]:
-        found, n = spread_remark(doubtful & self.by_chains), len(doubtful)
+        found, n = spread_remark(doubtful & self.by_chains, self.spread_limit), len(doubtful)
+        found += chain_remarks(self.unreached, self.diverged)
         still_open = ~self.settled & self.log_evidence.isfinite()
         coarse = still_open & self.too_coarse
         contradicted = still_open & self.contradicted
-        rest = still_open & ~coarse & ~contradicted
+        rest = still_open & ~coarse & ~contradicted & ~incomplete(self.unreached, self.diverged)
         if coarse.any():
             found.append(
                 f"log p(x) of {of_data(int(coarse.sum()), n)} is so far from zero that single precision rounds it by "
@@ -188,11 +207,12 @@ def shifted(evidence: Record, by: Tensor) -> Record:
     return replace(evidence, **moved)
 
 
-def spread_remark(doubtful: Tensor) -> list[str]:
+def spread_remark(doubtful: Tensor, limit: float) -> list[str]:
     """What is to be said of chains whose weights differ too much, ``(num_data,)`` bool."""
     if not doubtful.any():
         return []
     return [
-        f"the log weights of the annealed chains spread over {SPREAD_LIMIT} nats or more for "
-        f"{of_data(int(doubtful.sum()), len(doubtful))}: there log p(x) is probably higher; use more distributions."
+        f"the log weights of the annealed chains spread over {limit} nats or more for "
+        f"{of_data(int(doubtful.sum()), len(doubtful))}: there log p(x) is probably higher; use more distributions "
+        "(a larger budget)."
     ]

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 # Above this shape of the weights' tail, importance sampling is not to be trusted (Vehtari et al., 2024, §3).
 PARETO_K_LIMIT = 0.7
-# Above this standard deviation of the chains' log weights, in nats, too few chains carry the weight.
-SPREAD_LIMIT = 1.5
 # A share of p(x) that the guide misses and that is told: 0.2 nats.
 MISSED_LIMIT = 0.2
 # From the first of these k-hats on the standard error counts the tail of the weights, from the second on in full.
@@ -28,7 +26,7 @@ TAIL_COUNTS, TAIL_COUNTS_IN_FULL = 0.3, 0.5
 # What all data of a record have in common.
 SHARED = ("num_particles", "bound_k", "notes")
 # What is not measured in nats.
-WITHOUT_UNIT = ("ess", "pareto_k", "num_draws", "missed", "confirmed")
+WITHOUT_UNIT = ("ess", "pareto_k", "num_draws", "missed", "confirmed", "unreached", "diverged")
 
 
 @dataclass(frozen=True, repr=False)
@@ -68,6 +66,8 @@ class Evidence(Printed):
     """
 
     method: ClassVar[str] = ""
+    # Above this standard deviation of the chains' log weights, in nats, too few chains carry the weight.
+    spread_limit: ClassVar[float] = 1.5
 
     log_evidence: Tensor
     standard_error: Tensor
@@ -116,9 +116,9 @@ class Evidence(Printed):
     def reliable(self) -> Tensor:
         """Whether the tail of the weights lets the error be trusted, ``(num_data,)`` bool.
 
-        For draws k̂ < 0.7, for annealed chains ``spread`` < 1.5 nats. False too where these could not be computed.
+        For draws k̂ < 0.7, for chains ``spread`` < 1.5 nats, or 0.8 by ``estimate_evidence``. False too where unknown.
         """
-        return torch.where(self.by_chains, self.spread < SPREAD_LIMIT, self.pareto_k < PARETO_K_LIMIT)
+        return torch.where(self.by_chains, self.spread < self.spread_limit, self.pareto_k < PARETO_K_LIMIT)
 
     @property
     def misses_modes(self) -> Tensor:
@@ -143,7 +143,7 @@ class Evidence(Printed):
         return [
             (~self.log_evidence.isfinite(), "no draw has a finite positive weight"),
             (self.misses_modes, "the guide misses a part of the posterior"),
-            (~self.reliable & self.by_chains, f"the chains' log weights spread over {SPREAD_LIMIT} nats or more"),
+            (~self.reliable & self.by_chains, f"the chains' log weights spread over {self.spread_limit} nats or more"),
             (~self.reliable & ~self.by_chains, f"k-hat is not below {PARETO_K_LIMIT}"),
         ]
 

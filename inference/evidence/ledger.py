@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .estimates import NOTHING, AdaptiveEvidence, ImportanceEvidence
+from .estimates import NOTHING, AdaptiveEvidence, AnnealedEvidence, ImportanceEvidence
 from .evidence import Evidence
 from .streaming import Running
 
@@ -24,6 +24,7 @@ READINGS = (
     "num_draws",
     "spread",
 )
+CHAIN_READINGS = ("unreached", "diverged")
 # The next round is a little larger than the error of the last one asks for, since that error is itself an estimate.
 SURPLUS = 1.25
 
@@ -55,6 +56,7 @@ class Ledger:
         self._elbo_draws = torch.zeros(n, dtype=torch.long)
         self.settled_by = torch.full((n,), NOTHING)
         self.cost, self.num_distributions = (torch.zeros(n, dtype=torch.long) for _ in range(2))
+        self.unreached, self.diverged = (torch.full((n,), math.nan, dtype=torch.float64) for _ in range(2))
         self.annealable, self.contradicted, self.confirmed = (torch.zeros(n, dtype=torch.bool) for _ in range(3))
 
     @property
@@ -65,6 +67,9 @@ class Ledger:
 
     def enter(self, index: Tensor, found: Evidence, which: Any = slice(None), num_distributions: int = 0) -> None:
         """Replace what is known of the data ``index`` by what was found for ``which`` of some."""
+        for name in CHAIN_READINGS:
+            moved = isinstance(found, AnnealedEvidence)  # of draws nothing is known
+            getattr(self, name)[index] = getattr(found, name)[which] if moved else math.nan
         for name in READINGS:
             self._fields[name][index] = getattr(found, name)[which]
         error, elbo_error = self._fields["standard_error"][index], self._fields["elbo_standard_error"][index]
@@ -92,7 +97,7 @@ class Ledger:
     def evidence(self) -> AdaptiveEvidence:
         """The record."""
         names = ("settled_by", "cost", "num_distributions", "annealable", "contradicted", "confirmed")
-        own: dict[str, Any] = {name: getattr(self, name).clone() for name in names}
+        own: dict[str, Any] = {name: getattr(self, name).clone() for name in (*names, *CHAIN_READINGS)}
         return AdaptiveEvidence(**{**self._fields, **own}, too_coarse=torch.zeros_like(self.contradicted))
 
 

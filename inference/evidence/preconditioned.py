@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from torch import Tensor
 from ..option_records import LEAPFROG_STEPS
 from ..pair import Pair, evaluate
 from ..sampling import (
+    FAR_SHARE,
     MOST_SHARE,
     PILOT_CHAINS,
     PILOT_TRANSITIONS,
@@ -32,10 +34,13 @@ from ..sampling import (
     Tuning,
     explore,
     forward,
+    num_far_draws,
     standardised,
     transition,
+    unreached,
 )
-from .estimates import ANNEALING, AnnealedEvidence
+from .chain_reach import incomplete
+from .estimates import ANNEALING, WIDE, AnnealedEvidence
 from .ledger import Goal, Ledger, half_width, record, wanted
 
 Mapped = Standardised | MixtureStart
@@ -50,8 +55,6 @@ LONG_STRIDE = 0.6
 FIRST_CHAINS, FIRST_DISTRIBUTIONS, GROWTH = 64, 16, 4
 # Evaluations below which it is not worth while to begin: tuning, pilot chains and a first round cost about as much.
 LEAST_BUDGET = 15_000
-# Chains whose log weights spread farther than this, in nats, need more distributions rather than more chains.
-WIDE = 0.8
 
 
 def anneal(pair: Pair, index: Tensor, ledger: Ledger, goal: Goal, proposal: StudentMixture | None = None) -> None:
@@ -77,7 +80,7 @@ def anneal(pair: Pair, index: Tensor, ledger: Ledger, goal: Goal, proposal: Stud
         view = _fit(pair, ends.u, tuning)
     num_distributions = FIRST_DISTRIBUTIONS
     while True:
-        affordable = ledger.left(index) >= 2 * FIRST_CHAINS * _chain_price(num_distributions)
+        affordable = _affordable(ledger.left(index), _chain_price(num_distributions)) >= 2 * FIRST_CHAINS
         index, view = index[affordable], view.rows(affordable)
         if not len(index):
             return
@@ -110,19 +113,19 @@ def _chains(view: Mapped, tuning: Tuning, index: Tensor, ledger: Ledger, goal: G
         following = torch.zeros_like(size)
         for count in size[size > 0].unique().tolist():
             at = (size == count).nonzero()[:, 0]
-            log_w, ends = _forward(view.rows(at), _of(tuning, at), count, goal.memory_mb)
-            v = ends if v is None else v
-            weights = record(log_w)
-            unknown = torch.full_like(weights.log_evidence, torch.nan)
-            found = AnnealedEvidence.of(weights, unknown, unknown)
-            ledger.cost[index[at]] += count * price
+            chains = _forward(view.rows(at), _of(tuning, at), count, goal.memory_mb)
+            v = chains.last if v is None else v
+            far = num_far_draws(count * price)
+            missing = unreached(view.rows(at), chains.ends, chains.log_w, far, goal.memory_mb)
+            found = AnnealedEvidence.of(record(chains.log_w), unreached=missing, diverged=chains.diverged)
+            ledger.cost[index[at]] += count * price + far
             ledger.enter(index[at], found, num_distributions=num_distributions)
             narrow = found.spread <= WIDE
-            done = (half_width(found) <= goal.tolerance) & narrow
+            done = (half_width(found) <= goal.tolerance) & narrow & ~incomplete(found.unreached, found.diverged)
             ledger.settled_by[index[at[done]]] = ANNEALING
             wide[at] = ~narrow
             enough = wanted(found, goal.tolerance).clamp(max=GROWTH * count)
-            affordable = torch.minimum(enough, (ledger.left(index[at]) / price).floor())
+            affordable = torch.minimum(enough, _affordable(ledger.left(index[at]), price))
             more = ~done & narrow & (affordable > count)
             following[at] = torch.where(more, affordable, 0.0).long()
         size = following
@@ -130,13 +133,29 @@ def _chains(view: Mapped, tuning: Tuning, index: Tensor, ledger: Ledger, goal: G
     return v, wide
 
 
-def _forward(view: Mapped, tuning: Tuning, num_chains: int, memory_mb: float) -> tuple[Tensor, Tensor]:
-    """Log weights ``(num_chains, num_data)``, and where the last of the chains ended."""
-    log_w = []
-    for chains in view.portions(num_chains, memory_mb):
-        part, ends, _ = forward(view, tuning, "guide", chains.stop - chains.start)
-        log_w.append(part.cpu())
-    return torch.cat(log_w), ends.u
+class Chains(NamedTuple):
+    """Annealed chains of some data.
+
+    Attributes:
+        log_w: their weights, ``(num_chains, num_data)``.
+        ends: where they ended, ``(num_chains, num_data, dim)``.
+        last: the last of these, as many as the memory allows with gradients.
+        diverged: the share of the trajectories that diverged, ``(num_data,)``.
+    """
+
+    log_w: Tensor
+    ends: Tensor
+    last: Tensor
+    diverged: Tensor
+
+
+def _forward(view: Mapped, tuning: Tuning, num_chains: int, memory_mb: float) -> Chains:
+    parts = [
+        forward(view, tuning, "guide", chains.stop - chains.start) for chains in view.portions(num_chains, memory_mb)
+    ]
+    diverged = torch.stack([part.diverged * len(part.log_w) / num_chains for part in parts]).sum(0)
+    ends = [part.point.u for part in parts]
+    return Chains(torch.cat([part.log_w for part in parts]).cpu(), torch.cat(ends), ends[-1], diverged.cpu())
 
 
 def _fit(view: Pair | Standardised, u: Tensor, tuning: Tuning) -> Standardised:
@@ -153,6 +172,11 @@ def _fit(view: Pair | Standardised, u: Tensor, tuning: Tuning) -> Standardised:
 def _of(tuning: Tuning, index: Tensor) -> Tuning:
     """The tuning of some of the data."""
     return Tuning(*(getattr(tuning, f.name)[:, index] for f in fields(Tuning)))
+
+
+def _affordable(left: Tensor, price: int) -> Tensor:
+    """Chains of a price, with draws far from them, for which so many evaluations suffice."""
+    return ((left - num_far_draws(0)) / (price * (1 + FAR_SHARE))).floor()
 
 
 def _chain_price(num_distributions: int) -> int:

@@ -1,9 +1,10 @@
 """Draws, and how chains move: Hamiltonian Monte Carlo, annealing, proposals, the search for modes."""
 
 from .aggregate import LogDensity, aggregate
-from .annealing import backward, forward
+from .annealing import Annealed, backward, forward
 from .bridge_sampling import BridgeEstimate, bridge, effective_draws
 from .defensive import ENOUGH, LARGE_PRIOR_SHARE, PRIOR_SHARE, confirms, defensive_weights
+from .far_draws import FAR_SHARE, num_far_draws, unreached
 from .hmc import transition
 from .mixture_start import AnnealingPath, MixtureStart
 from .mode_search import Search, effective, search
@@ -16,6 +17,7 @@ from .warmup import Kernel, Walk, covariance_factor, settle, starts, walk, warm_
 
 __all__ = [
     "ENOUGH",
+    "FAR_SHARE",
     "LARGE_PRIOR_SHARE",
     "LEAST_BUDGET",
     "MOST_SHARE",
@@ -23,6 +25,7 @@ __all__ = [
     "PILOT_TRANSITIONS",
     "PILOT_WARM_UP",
     "PRIOR_SHARE",
+    "Annealed",
     "AnnealingPath",
     "BridgeEstimate",
     "Kernel",
@@ -44,6 +47,7 @@ __all__ = [
     "effective_draws",
     "explore",
     "forward",
+    "num_far_draws",
     "plan",
     "search",
     "settle",
@@ -51,6 +55,7 @@ __all__ = [
     "starts",
     "transition",
     "tune",
+    "unreached",
     "walk",
     "warm_up",
 ]

@@ -25,15 +25,36 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..option_records import LEAPFROG_STEPS, Start
 from ..pair import Point, Terms, evaluate
-from .hmc import transition
+from .hmc import Info, transition
 from .mixture_start import AnnealingPath
 from .pilot import Tuning
+
+# A trajectory whose energy changes by more than this, in nats, has left the path that it should follow.
+DIVERGED = 20.0
+
+
+class Annealed(NamedTuple):
+    """Chains that were annealed.
+
+    Attributes:
+        log_w: log weights, ``(num_chains, num_data)``, E[w] = p(x).
+        point: the last states.
+        acceptance: the mean of the transitions, ``(num_data,)``.
+        diverged: the share of the trajectories whose energy rose by more than 20 nats, ``(num_data,)``; those that
+            ended where there is no density do not count.
+    """
+
+    log_w: Tensor
+    point: Point
+    acceptance: Tensor
+    diverged: Tensor
 
 
 def forward(
@@ -43,7 +64,7 @@ def forward(
     num_chains: int,
     num_steps: int = LEAPFROG_STEPS,
     after_each: Callable[[], None] = lambda: None,
-) -> tuple[Tensor, Point, Tensor]:
+) -> Annealed:
     """Chains from the start to the posterior.
 
     Args:
@@ -55,18 +76,21 @@ def forward(
         after_each: called after each of the T − 1 transitions.
 
     Returns:
-        log w, ``(num_chains, num_data)``, E[w] = p(x); the last states; the mean acceptance, ``(num_data,)``.
+        Their weights, their last states, and how they moved.
     """
     terms, betas = pair.path(start), tuning.betas
     point = evaluate(terms, pair.draw(start, num_chains))
-    log_w, accepted = torch.zeros_like(point.values[0]), torch.zeros_like(point.values[0, 0])
+    log_w = torch.zeros_like(point.values[0])
+    accepted, diverged = (torch.zeros_like(point.values[0, 0]) for _ in range(2))
     for t in range(1, len(betas)):
         log_w = log_w + _increment(point, betas[t - 1], betas[t])
         if t < len(betas) - 1:
-            point, acceptance = _move(terms, point, tuning, betas[t], num_steps)
-            accepted += acceptance / max(len(betas) - 2, 1)
+            point, info = _move(terms, point, tuning, betas[t], num_steps)
+            accepted += info.acceptance.mean(0) / max(len(betas) - 2, 1)
+            far = (info.energy_error > DIVERGED) & info.energy_error.isfinite()
+            diverged += far.double().mean(0) / max(len(betas) - 2, 1)
             after_each()
-    return log_w, point, accepted
+    return Annealed(log_w, point, accepted, diverged)
 
 
 def backward(
@@ -107,7 +131,6 @@ def _increment(point: Point, before: Tensor, after: Tensor) -> Tensor:
     return torch.where(after > before, (after - before) * (log_joint - log_start), 0.0)
 
 
-def _move(terms: Terms, point: Point, tuning: Tuning, beta: Tensor, num_steps: int) -> tuple[Point, Tensor]:
+def _move(terms: Terms, point: Point, tuning: Tuning, beta: Tensor, num_steps: int) -> tuple[Point, Info]:
     step, scale = tuning.at(beta)
-    point, info = transition(terms, point, torch.stack([1 - beta, beta]), step, scale, num_steps)
-    return point, info.acceptance.mean(0)
+    return transition(terms, point, torch.stack([1 - beta, beta]), step, scale, num_steps)

@@ -122,7 +122,7 @@ def _pool(pair: Pair, count: int, memory_mb: float) -> tuple[Tensor, Tensor]:
     for start in _starts(pair):
         tuning = tune(pair, start, DISTRIBUTIONS)
         for chains in pair.portions(count, memory_mb):
-            part, ends, _ = forward(pair, tuning, start, chains.stop - chains.start)
+            part, ends, _, _ = forward(pair, tuning, start, chains.stop - chains.start)
             log_w.append(part.cpu())
             u.append(ends.u.cpu())
     return torch.cat(log_w), torch.cat(u)

@@ -71,7 +71,7 @@ def test_from_an_exact_guide_every_weight_is_the_evidence(name):
     pair = pairs.build(name)
     with Pair.on(pair.model, pair.guide, pair.args, start="guide") as density:
         tuning = tune(density, "guide", 6)
-        log_w, _, _ = forward(density, tuning, "guide", 20)
+        log_w, _, _, _ = forward(density, tuning, "guide", 20)
         back = backward(density, tuning, "guide", density.draw("guide", 20))
     torch.testing.assert_close(log_w, pair.truth.expand(20, -1), rtol=0, atol=1e-9)
     torch.testing.assert_close(back, pair.truth.expand(20, -1), rtol=0, atol=1e-9)
@@ -82,7 +82,7 @@ def test_without_continuous_latents_every_weight_is_the_evidence(name, start):
     pair = pairs.build(name)
     with Pair.on(pair.model, pair.guide, pair.args, start=start) as density:
         tuning = tune(density, start, 4)
-        log_w, point, _ = forward(density, tuning, start, 3)
+        log_w, point, _, _ = forward(density, tuning, start, 3)
         back = backward(density, tuning, start, point.u)
     torch.testing.assert_close(log_w, pair.truth.expand(3, -1), rtol=0, atol=1e-10)
     torch.testing.assert_close(back, log_w, rtol=0, atol=1e-10)
@@ -95,7 +95,7 @@ def test_with_one_distribution_it_is_importance_sampling(start):
         tuning = tune(density, start, 1)
         torch.testing.assert_close(tuning.betas, torch.tensor([0.0, 1.0])[:, None].expand(2, 5))
         torch.manual_seed(3)
-        log_w, point, _ = forward(density, tuning, start, 8)
+        log_w, point, _, _ = forward(density, tuning, start, 8)
         torch.manual_seed(3)
         u = density.draw(start, 8)
         log_start, log_joint = torch.stack(density.path(start)(u)).detach()
@@ -138,7 +138,7 @@ def test_with_perfect_transitions_the_mean_log_weight_is_a_riemann_sum(schedule,
             perfect = Perfect(x)
             monkeypatch.setattr(annealing, "transition", perfect)
             if direction == "forward":
-                log_w, _, acceptance = forward(density, tuning, "prior", 20_000, after_each=lambda: calls.append(1))
+                log_w, _, acceptance, _ = forward(density, tuning, "prior", 20_000, after_each=lambda: calls.append(1))
                 torch.testing.assert_close(acceptance, torch.ones(4))
                 at, order = betas[:-1], range(1, 5)
             else:
@@ -173,7 +173,7 @@ def test_linear_gaussian_pairs_in_both_directions(dim, start: Any, num_distribut
     torch.manual_seed(1)
     with Pair.on(pair.model, pair.guide, pair.args, start=start) as density:
         tuning = tune(density, start, num_distributions)
-        log_w, _, acceptance = forward(density, tuning, start, num_chains)
+        log_w, _, acceptance, _ = forward(density, tuning, start, num_chains)
         back = backward(density, tuning, start, gaussian_posterior_draws(pair, dim, num_chains))
     assert log_w.dtype == torch.float64
     assert (acceptance > 0.3).all()
@@ -193,7 +193,7 @@ def test_pairs_of_other_kinds(name, start):
     pair = pairs.build(name)
     torch.manual_seed(2)
     with Pair.on(pair.model, pair.guide, pair.args, start=start) as density:
-        log_w, _, _ = forward(density, tune(density, start, 8), start, 1000)
+        log_w, _, _, _ = forward(density, tune(density, start, 8), start, 1000)
     for n, truth in enumerate(pair.truth):
         agrees((log_w[:, n] - truth).exp(), 1.0)
 
@@ -215,7 +215,7 @@ def test_conjugate_pairs_in_both_directions(name, posterior: Callable[[Tensor], 
         tuning = tune(density, start, 5)
         u = density.unconstrained({"z": posterior(pair.x).sample((2000,))}, 2000)
         back = backward(density, tuning, start, u)
-        log_w, _, _ = forward(density, tuning, start, 2000)
+        log_w, _, _, _ = forward(density, tuning, start, 2000)
     for n, truth in enumerate(pair.truth):
         agrees((log_w[:, n] - truth).exp(), 1.0)
         agrees((truth - back[:, n]).exp(), 1.0)
@@ -252,7 +252,7 @@ def test_more_distributions_bring_both_sides_to_the_truth(start: Any, fewest):
         tuning = tune(density, start, 10)
         for num_distributions in (fewest, 4 * fewest):
             finer = tuning.with_distributions(num_distributions)
-            log_w, _, _ = forward(density, finer, start, 600)
+            log_w, _, _, _ = forward(density, finer, start, 600)
             back = backward(density, finer, start, draws)
             gaps.append((back.mean() - log_w.mean()).item())
     assert gaps[0] > 2.5 * gaps[1] > 0
@@ -338,7 +338,7 @@ def test_the_pilot_learns_the_scales_of_the_posterior():
     torch.manual_seed(0)
     with Pair.on(model, lambda x: model_prior(x), (x,), start="prior") as density:
         tuning = tune(density, "prior", 20)
-        log_w, _, acceptance = forward(density, tuning, "prior", 500)
+        log_w, _, acceptance, _ = forward(density, tuning, "prior", 500)
     posterior = (1 / (1 + 1 / sigma**2)).sqrt()
     ratio = tuning.log_scale[-1].exp() / posterior
     assert (ratio > 0.5).all()
@@ -435,7 +435,7 @@ def test_chains_that_start_at_zero_density_have_no_weight_and_the_mean_is_right(
     with Pair.on(below, above, (x,), start=start) as density:
         tuning = tune(density, start, 6)
         assert all(part.isfinite().all() for part in vars(tuning).values())
-        log_w, point, acceptance = forward(density, tuning, start, 3000)
+        log_w, point, acceptance, _ = forward(density, tuning, start, 3000)
         # A step of no length adds nothing, not 0 · ∞.
         still = replace(tuning, betas=torch.tensor([0.0, 0.0, 0.5, 0.5, 1.0])[:, None].expand(-1, 3))
         assert torch.isneginf(forward(density, still, start, 5)[0][:, 1]).all()
