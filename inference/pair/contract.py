@@ -56,7 +56,7 @@ class ContractError(PairError):
 
 
 def unmatched_sites(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]:
-    """The model observes something, and every latent stands in both programs, but for those that are enumerated."""
+    """Findings where the model observes nothing, or a latent that is not enumerated is in one program only."""
     hidden, proposed = latents(model_trace), latents(guide_trace)
     if all(not site["is_observed"] for _, site in sample_sites(model_trace)):
         yield Finding(

@@ -56,12 +56,12 @@ class Record:
 
     @property
     def name(self) -> str:
-        """Of the folder."""
+        """The name of the run's folder."""
         return self.directory.path.resolve().name
 
     @property
     def word(self) -> str:
-        """The folder's path as a shell takes it."""
+        """The path of the folder, quoted for a shell."""
         return shlex.quote(str(self.directory.path))
 
     def numbers(self, prefix: str = "") -> Numbers:
