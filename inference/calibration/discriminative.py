@@ -218,8 +218,7 @@ def discriminative_calibration(
     with seeded(seed), Pair.on(model, guide, batch, start="prior") as pair:
         if pair.dim == 0:
             raise PairError(
-                "the model has no latent on a continuum, so that it has no ranks to test: `latent_units` and "
-                "`attribute_gap` take any pair."
+                "the model has no latent on a continuum, and nothing is to be calibrated: give one that has."
             )
         with Progress("classifier", num_simulations, "simulations", progress, why_slow(pair)) as bar, torch.no_grad():
             sets = candidates(job.pairs(pair, None), num_draws, memory_mb, bar)
