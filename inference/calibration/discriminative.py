@@ -217,9 +217,7 @@ def discriminative_calibration(
     job = SimulatedData(num_simulations, num_draws, memory_mb)
     with seeded(seed), Pair.on(model, guide, batch, start="prior") as pair:
         if pair.dim == 0:
-            raise PairError(
-                "the model has no latent on a continuum, and nothing is to be calibrated: give one that has."
-            )
+            raise PairError("the model has no latent on a continuum to calibrate: give a pair that has one.")
         with Progress("classifier", num_simulations, "simulations", progress, why_slow(pair)) as bar, torch.no_grad():
             sets = candidates(job.pairs(pair, None), num_draws, memory_mb, bar)
         return discriminate(sets, unit_names(pair))

@@ -70,9 +70,7 @@ def unmatched_sites(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]
                 if discrete
                 else f"sample {name!r} in the guide"
             )
-            yield Finding(
-                "only-in-model", name, "it is a latent of the model, and the guide does not sample it", way_out
-            )
+            yield Finding("only-in-model", name, "a latent of the model, which the guide does not sample", way_out)
     for name, site in proposed.items():
         if name in model_trace.nodes and model_trace.nodes[name]["is_observed"] and name not in hidden:
             yield Finding("observed", name, "the guide proposes what the model observes", "remove it from the guide")

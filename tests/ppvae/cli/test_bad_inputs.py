@@ -112,7 +112,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "constructor that raises": (["run", "--pair", "raises.py:Pair"], "raises.py, line 6: out of ideas"),
     "no guide": (["run", "--pair", "half.py"], "has no guide"),
     "nothing observed": (["run", "--pair", "observes_nothing.py", *MINE], "observes nothing"),
-    "guide without a latent": (["run", "--pair", "no_latent.py", *MINE], "guide does not sample it"),
+    "guide without a latent": (["run", "--pair", "no_latent.py", *MINE], "which the guide does not sample"),
     "names that differ": (["run", "--pair", "other_name.py", *MINE], "only-in-"),
     "shapes that clash": (["run", "--pair", "fails.py", *MINE], "size of tensor a"),
     "nothing to train": (["run", "--pair", "no_parameters.py", *MINE], "no parameters to train"),
