@@ -48,6 +48,7 @@ class Dataset(Printed):
         columns: the names of the features, where they have names.
         label_names: the classes that labels 0, 1, … stand for, where these were words.
         standardisation: the map that brought x from the units of its file to mean 0 and standard deviation 1.
+        source_hash: the hash of the data before they were standardised in memory; empty of others.
         duplicates: how many rows of the validation and test part stand in the training part too, by part.
         notes: what a reader of numbers of these data must be told, a sentence each.
     """
@@ -68,6 +69,7 @@ class Dataset(Printed):
     columns: tuple[str, ...] | None = None
     label_names: tuple[str, ...] | None = None
     standardisation: Standardisation | None = None
+    source_hash: str = ""
     duplicates: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

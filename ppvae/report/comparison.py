@@ -185,6 +185,8 @@ def _same_data(a: Record, b: Record) -> None:
     both = f"{a.directory.path} and {b.directory.path}"
     for key, other in SAME.items():
         if a.summary.get(key) is None or a.summary.get(key) != b.summary.get(key):
+            if key == "data_sha256" and a.settings.standardise != b.settings.standardise:
+                raise RunError(f"{both} cannot be paired by datum: give two runs with the same --standardise.")
             raise RunError(
                 f"{both} cannot be paired by datum: they were evaluated on {other} ({a.summary.get(key)} and "
                 f"{b.summary.get(key)}): give two runs on the same data, or `ppvae evaluate` one with --split."

@@ -205,6 +205,7 @@ def test_the_command_line_reaches_all_of_it(trained, monkeypatch, capsys):
         (["certify", "{run}", "--num_data", "0"], "num_data must be a whole number of at least 1; it is 0"),
         (["gap", "{run}", "--num_data", "-1"], "num_data must be a whole number of at least 1; it is -1"),
         (["posterior", "{run}", "--num_data", "0"], "num_data must be a whole number of at least 1; it is 0"),
+        (["posterior", "{run}", "--num_unit_data", "2"], "num_unit_data must be a whole number of at least 3; it is 2"),
         (["posterior", "{run}", "--num_simulations", "5"], "num_simulations must be a whole number of at least 20"),
         (["posterior", "nowhere"], "nowhere is not a run directory"),
     ],
