@@ -23,7 +23,7 @@ _LEAST_NOISE = 1e-3
 
 
 class FactorAnalysis(LinearGaussian):
-    """Factor analysis with a linear Gaussian guide; everything that `LinearGaussian` knows exactly is known.
+    """Factor analysis with a linear Gaussian guide; its evidence and posterior are known exactly.
 
     Sites: the latent `z`, event shape `(latent_dim,)`, and the observation `x`, event shape `(num_features,)`, both in
     the plate `data` at dim −1.

@@ -115,7 +115,7 @@ class EvaluationPlan:
         """The plan, to be printed by rich."""
         table = Table(title=f"log p(x) of {self.num_data:,} data to ± {self.tolerance:g} nats".replace(",", "\u202f"))
         for i, name in enumerate(("workers, one core each", "hours", "core-hours, 95 % interval")):
-            table.add_column(name, justify="right" if i else "left")
+            table.add_column(name, justify="right" if i else "left", no_wrap=i > 0)
         for workers in [count for count in WORKERS if count <= self.num_data]:
             low, expected, high = self.core_hours(workers)
             table.add_row(str(workers), f"{self.hours(workers):.3g}", f"{expected:.3g} [{low:.3g}, {high:.3g}]")

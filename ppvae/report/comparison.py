@@ -73,8 +73,9 @@ class Comparison(Printed):
     def table(self) -> Table:
         """The numbers, to be printed by rich."""
         over = f"b − a, paired by datum: nats per datum, mean over {self.difference['num_data']} data"
-        table = Table(title=f"b − a: nats, log p(x) of the same {self._rows} data" if self.shared else over)
-        columns = ["", f"a: {escape(self.a.name)}", f"b: {escape(self.b.name)}", "b − a", "b higher for"]
+        of = f"b − a: nats, log p(x) of the same {self._rows} data" if self.shared else over
+        table = Table(title=f"a: {escape(self.a.name)}\nb: {escape(self.b.name)}\n{of}")
+        columns = ["", "a", "b", "b − a", "b higher for"]
         for column in columns[:-1] if self.shared else columns:
             table.add_column(column, justify="right" if column else "left")
         for name, label in QUANTITIES.items():
