@@ -44,8 +44,6 @@ class FactorAnalysis(LinearGaussian):
         True
     """
 
-    default_data = "breast_cancer"
-
     def __init__(self, num_features: int, latent_dim: int = 5, full_covariance: bool = True):
         """Make the pair; the class says what its arguments are."""
         super().__init__(num_features, latent_dim, diagonal_noise=True, full_covariance=full_covariance)

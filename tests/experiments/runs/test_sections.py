@@ -32,6 +32,7 @@ from ppvae.inference import Mended, Sampling, certify, estimate_evidence, latent
 from ppvae.models import LinearGaussian
 from ppvae.report.captions import CAPTIONS
 from ppvae.storage import RunDirectory, Settings
+from ppvae.with_errors import with_error
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,7 @@ def test_the_guide_is_mended_and_opened_again(trained):
     found = mend_run(trained, MendOptions(num_data=3, tolerance=0.5, steps=100, attribution_steps=10))
     section = trained.read_summary()["mended"]
     assert section["gap_after"] < section["gap_before"]
+    assert f"; ELBO {with_error(section, 'elbo_gain', '+')} nats per datum over 3 test data" in section["verdict"]
     assert section["gap_before"] - section["gap_after"] == pytest.approx(
         section["elbo_gain"] - section["log_evidence_difference"], abs=1e-6
     )
