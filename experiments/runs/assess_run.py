@@ -235,7 +235,8 @@ def _verdict_sentence(verdicts: tuple[tuple[str, ...], ...], unit: str = "datum"
     found = []
     if wrong:
         most = max((word for word in WORDS if word in first), key=lambda word: first[word])
-        found.append(f"wrong for {wrong} of {wrong + good} data, first of all {most} ({first[most]})")
+        judged = "data that could be judged" if unclear else "data"
+        found.append(f"wrong for {wrong} of {wrong + good} {judged}, most often {most} ({first[most]})")
     elif good:
         found.append(f"good for {good} of {good} data")
     if unclear:

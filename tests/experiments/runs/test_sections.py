@@ -316,10 +316,10 @@ def test_a_run_that_was_not_evaluated_is_refused_before_any_work(trained, tmp_pa
     [
         ([("good",)] * 3, "good for 3 of 3 data"),
         ([("cannot tell",)] * 2, "cannot tell for 2 of 2 data"),
-        ([("too wide",), ("shifted", "too wide"), ("good",)], "wrong for 2 of 3 data, first of all shifted (1)"),
+        ([("too wide",), ("shifted", "too wide"), ("good",)], "wrong for 2 of 3 data, most often shifted (1)"),
         (
             [("cannot tell",)] * 3 + [("too narrow",)] * 2,
-            "wrong for 2 of 2 data, first of all too narrow (2); cannot tell for 3 of 5 data",
+            "wrong for 2 of 2 data that could be judged, most often too narrow (2); cannot tell for 3 of 5 data",
         ),
     ],
 )
