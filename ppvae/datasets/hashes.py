@@ -12,6 +12,12 @@ def data_hash(data: Dataset) -> str:
     """SHA-256 over the three parts and the context of each, in single precision and in the units of their source.
 
     The units are those after the standardisation where the data stream: they are not read twice for a hash.
+
+    Example:
+        >>> from ppvae.datasets import load_dataset
+        >>> table = [[float(i), float(i % 7)] for i in range(30)]
+        >>> data_hash(load_dataset(table)) == data_hash(load_dataset(table, standardise=True))
+        True
     """
     if data.source_hash:
         return data.source_hash
