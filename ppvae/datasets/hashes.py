@@ -14,9 +14,10 @@ def data_hash(data: Dataset) -> str:
     The units are those after the standardisation where the data stream: they are not read twice for a hash.
 
     Example:
+        >>> import torch
         >>> from ppvae.datasets import load_dataset
-        >>> table = [[float(i), float(i % 7)] for i in range(30)]
-        >>> data_hash(load_dataset(table)) == data_hash(load_dataset(table, standardise=True))
+        >>> x = torch.arange(1.0, 61.0).reshape(30, 2).sqrt()
+        >>> data_hash(load_dataset(x)) == data_hash(load_dataset(x, standardise=True))
         True
     """
     if data.source_hash:
