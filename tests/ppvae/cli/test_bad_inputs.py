@@ -49,6 +49,7 @@ PAIRS = {
     "raises.py": HEAD + "class Pair:\n    def __init__(self):\n        raise RuntimeError('out of ideas')\n",
     "half.py": HEAD + "def model(x):\n    pass\n",
     "observes_nothing.py": HEAD + GOOD.replace(", obs=x)", ")"),
+    "needs.py": "class Needs:\n    def __init__(self, latent_dim):\n        pass\n",
     "no_latent.py": HEAD
     + GOOD.replace('pyro.sample("z", dist.Normal(x.sum', "print if x is None else (dist.Normal(x.sum"),
     "other_name.py": HEAD + GOOD.replace('pyro.sample("z", dist.Normal(x.sum', 'pyro.sample("y", dist.Normal(x.sum'),
@@ -117,7 +118,9 @@ CASES: dict[str, tuple[list[str], str]] = {
     "shapes that clash": (["run", "--pair", "fails.py", *MINE], "size of tensor a"),
     "nothing to train": (["run", "--pair", "no_parameters.py", *MINE], "no parameters to train"),
     "unknown argument of a pair": (["run", "--pair_args.latent", "3"], "did you mean 'latent_dim'"),
-    "missing argument of a pair": (["run", "--pair", "LinearGaussian"], "--pair_args.latent_dim"),
+    "missing argument of a pair": (["run", "--pair", "needs.py:Needs"], "--pair_args.latent_dim"),
+    "inputs of a network": (["run", "--pair", "FeedForward"], "FeedForward.for_data"),
+    "pair without log p(x)": (["run", "--pair", "Autoencoder", "--epochs", "1"], "has no log p"),
     "pair of a bad size": (["run", "--pair_args.latent_dim", "0"], "latent_dim is 0"),
     "arguments for an object": (["run", *OWN, "--pair_args.latent_dim", "2"], "takes no --pair_args"),
     # options
