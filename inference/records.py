@@ -1,4 +1,4 @@
-"""How results are printed: in a few lines, the numbers of their summary with errors, and what a reader must be told."""
+"""How results are printed: in a few lines, the numbers of their summary with errors, and remarks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Summarised(Printed):
         return {}
 
     def remarks(self) -> list[str]:
-        """What a reader of the numbers must be told, a sentence each; empty when there is nothing."""
+        """Remarks on the numbers, a sentence each; empty when there are none."""
         return []
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Checkpoints: one format for everything that can be gone on with, in one file that appears whole or not at all.
+"""Checkpoints: one format for all work that can be resumed, in one file that appears whole or not at all.
 
 A file holds tensors, numbers, strings and containers of them, and loads without running code. With them it holds a
 fingerprint of what it belongs to, and is refused by anything else.

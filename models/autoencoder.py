@@ -71,7 +71,7 @@ class Autoencoder(nn.Module):
     def __init__(
         self,
         num_features: int,
-        latent_dim: int,
+        latent_dim: int = 20,
         hidden: tuple[int, ...] = (),
         likelihood: Likelihood | None = None,
         nonlinearity: type[nn.Module] = nn.Tanh,
@@ -87,7 +87,7 @@ class Autoencoder(nn.Module):
         self.register_buffer("input_scale", torch.tensor(1.0))
 
     @classmethod
-    def for_data(cls, x: Tensor, latent_dim: int, likelihood: Likelihood | None = None, **options: Any) -> Self:
+    def for_data(cls, x: Tensor, latent_dim: int = 20, likelihood: Likelihood | None = None, **options: Any) -> Self:
         """An autoencoder for these data: it takes their width and type, and copies their mean as their mean.
 
         The encoder sees x less its mean, over one scale for all features; the decoder's output bias starts where

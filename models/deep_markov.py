@@ -64,7 +64,10 @@ class DeepMarkovModel(nn.Module):
         super().__init__()
         self.num_steps, d = whole_number("num_steps", num_steps), whole_number("latent_dim", latent_dim)
         if num_features % num_steps:
-            raise OptionError(f"num_steps is {num_steps}, which does not divide the {num_features} numbers of a datum.")
+            raise OptionError(
+                f"num_steps is {num_steps}, which does not divide the {num_features} numbers of a datum; give a "
+                "divisor."
+            )
         self.likelihood = Bernoulli() if likelihood is None else likelihood
         F_, width = num_features // num_steps, (hidden,) if hidden else ()
         self.start = nn.Parameter(torch.cat([torch.zeros(d), torch.full((d,), 0.5413)]))  # softplus is 1

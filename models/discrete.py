@@ -86,7 +86,7 @@ class DiscreteVAE(nn.Module):
             return pyro.sample("x", self.decode(*codes), obs=x)
 
     def guide(self, x: Tensor) -> None:
-        """Nothing is proposed, since all is summed out.
+        """An empty guide: all latents are summed out.
 
         Args:
             x: a batch, `(num_data, num_features)`.

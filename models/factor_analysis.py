@@ -23,7 +23,7 @@ _LEAST_NOISE = 1e-3
 
 
 class FactorAnalysis(LinearGaussian):
-    """Factor analysis with a linear Gaussian guide; everything that `LinearGaussian` knows exactly is known.
+    """Factor analysis with a linear Gaussian guide; its evidence and posterior are known exactly.
 
     Sites: the latent `z`, event shape `(latent_dim,)`, and the observation `x`, event shape `(num_features,)`, both in
     the plate `data` at dim −1.
@@ -43,8 +43,6 @@ class FactorAnalysis(LinearGaussian):
         >>> bool(torch.allclose(pair.exact_elbo(x), pair.log_evidence(x), atol=1e-3))
         True
     """
-
-    default_data = "breast_cancer"
 
     def __init__(self, num_features: int, latent_dim: int = 5, full_covariance: bool = True):
         """Make the pair; the class says what its arguments are."""

@@ -9,9 +9,8 @@ With r = x − b and M = I + Wᵀ Ψ⁻¹ W (d × d) everything that inference e
     evidence    log p(x) = −½ [D log 2π + log|Ψ| + log|M| + (r − W m)ᵀ Ψ⁻¹ (r − W m) + mᵀ m]
     ELBO        −½ [D log 2π + log|Ψ| + ρᵀ Ψ⁻¹ ρ + μᵀ μ + tr(M S) − log|S| − d],   μ = V x + c,  ρ = r − W μ
 
-in nats. |Ψ + W Wᵀ| = |Ψ| |M| is the matrix determinant lemma. The quadratic form of the evidence is written as the
-minimum over z of the joint's, attained at m: a sum of squares, where Woodbury's difference would cancel when the noise
-is small. No D × D matrix is ever formed, and all of it is done in float64 whatever the type of the parameters.
+in nats. |Ψ + W Wᵀ| = |Ψ| |M|. The quadratic form of the evidence is the minimum over z of the joint's: a sum of
+squares, where Woodbury's difference would cancel for small noise. No D × D matrix is formed; all is in float64.
 
 "Probabilistic Principal Component Analysis" (Tipping & Bishop, 1999), J. R. Stat. Soc. B 61(3); on the ELBO of this
 pair: "Don't Blame the ELBO! A Linear VAE Perspective on Posterior Collapse" (Lucas et al., 2019), arXiv:1911.02469.
@@ -37,8 +36,7 @@ class LinearGaussian(nn.Module):
     """Probabilistic PCA or factor analysis, with a linear Gaussian guide.
 
     Sites: the latent `z`, event shape `(latent_dim,)`, and the observation `x`, event shape `(num_features,)`, both in
-    the plate `data` at dim −1. W starts from Glorot's uniform rule, b from 0, Ψ from I; the guide starts at the prior,
-    V = 0, c = 0, S = I.
+    the plate `data` at dim −1. W starts from Glorot's rule, b from 0, Ψ from I; V = 0, c = 0, S = I make the prior.
 
     Args:
         num_features: D, the length of x.
@@ -57,6 +55,8 @@ class LinearGaussian(nn.Module):
         >>> bool(torch.allclose(pair.set_exact_guide().exact_elbo(x), pair.log_evidence(x), atol=1e-4))
         True
     """
+
+    default_data = "breast_cancer"
 
     def __init__(self, num_features: int, latent_dim: int, diagonal_noise: bool = False, full_covariance: bool = True):
         """Make the pair; the class says what its arguments are."""
@@ -84,7 +84,7 @@ class LinearGaussian(nn.Module):
         return self.weight.shape[1]
 
     @classmethod
-    def for_data(cls, x: Tensor, latent_dim: int, **options: Any) -> Self:
+    def for_data(cls, x: Tensor, latent_dim: int = 2, **options: Any) -> Self:
         """A pair for these data: b starts at their mean, Ψ at their variance, and W is in their units.
 
         Args:

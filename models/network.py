@@ -135,7 +135,7 @@ class FeedForward(nn.Module):
             return pyro.sample("y", self.predict(x), obs=y)
 
     def guide(self, y: Tensor, x: Tensor) -> None:
-        """Nothing is hidden, so nothing is proposed.
+        """An empty guide: the model has no latents.
 
         Args:
             y: the targets of a batch, `(num_data, num_targets)`.

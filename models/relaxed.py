@@ -75,7 +75,8 @@ class RelaxedVAE(VAE):
         self.guide_temperature = temperature if guide_temperature is None else guide_temperature
         if not min(self.temperature, self.guide_temperature) >= _LEAST_TEMPERATURE:
             raise OptionError(
-                f"a temperature is below {_LEAST_TEMPERATURE}, where draws leave the inside of the simplex."
+                f"a temperature is below {_LEAST_TEMPERATURE}, where draws reach the edge of the simplex; give at "
+                "least that."
             )
         self.code_logits = nn.Parameter(torch.zeros(G, K))
         self.encoder = MLP(num_features, hidden, G * K, nonlinearity)

@@ -1,4 +1,4 @@
-"""How results show themselves: in a few lines, in a terminal and in a notebook."""
+"""The printed form of results: a few lines, in a terminal and in a notebook."""
 
 from __future__ import annotations
 

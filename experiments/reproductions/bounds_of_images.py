@@ -44,7 +44,7 @@ def memory_mb(x: Tensor) -> float:
 
 
 def drawn_bound(pair: Any, x: Tensor, num_particles: int, seed: int) -> Bound:
-    """The bound from K draws of the guide, which stand for nothing but themselves: no modes are searched for."""
+    """The bound from K draws of the guide alone; no modes are searched for."""
     parts = []
     for start in range(0, len(x), PIECE):
         piece = x[start : start + PIECE]
@@ -57,7 +57,7 @@ def drawn_bound(pair: Any, x: Tensor, num_particles: int, seed: int) -> Bound:
 
 
 def on_device_or_cpu(measure: Callable[[Any, Tensor], Found], pair: Any, x: Tensor) -> tuple[Tensor, Found]:
-    """What is measured of a pair on images, and on which: all of them, where the device of x can do it.
+    """Rows of x and the result of a function on them: all rows where the device of x can do it, else some.
 
     Else the pair is moved to the CPU and measured on some of them.
     """

@@ -76,7 +76,7 @@ def trained(
         The pair, and a dictionary of its steps, epochs, seconds and the kind of its steps.
     """
     if effort.seconds is None:
-        raise ValueError("a training for a time needs effort.seconds")
+        raise ValueError("effort.seconds is missing: give the seconds that the training may take")
     note = effort.folder / f"{name}.training.json"
     told = json.loads(note.read_text()) if note.exists() else None
     budget = TimeBudget(effort.seconds, options.pop("epochs", ENDLESS))

@@ -49,8 +49,7 @@ WORDS_OF = {
     "calibration": "calibration cannot be assessed",
     "quality": "there is no reference to compare the guide with",
 }
-# Data over which the latent units are examined, and those on the latent map.
-NUM_UNITS_DATA, NUM_MAPPED = 500, 200
+NUM_MAPPED = 200  # data on the latent map
 
 
 def assess_run(directory: RunDirectory, options: AssessOptions, *, command: str = "") -> Section:
@@ -67,12 +66,14 @@ def assess_run(directory: RunDirectory, options: AssessOptions, *, command: str 
     """
     options.check()
     check_evaluated(directory)
-    run = load_run(directory, split=options.split, max_eval=NUM_UNITS_DATA, seed=options.seed)
+    run = load_run(
+        directory, split=options.split, max_eval=max(options.num_data, options.num_unit_data), seed=options.seed
+    )
     common = {"split": run.split, "unit": run.data.unit, "seed": run.settings.seed, "command": command}
     started = time.monotonic()
     steps: dict[str, Callable[[], dict[str, Any]]] = {
-        "latent_units": lambda: _assess_units(run, common),
-        "calibration": lambda: _assess_calibration(run, options.num_simulations, common),
+        "latent_units": lambda: _assess_units(run, options.num_unit_data, common),
+        "calibration": lambda: _assess_calibration(run, options, common),
         "quality": lambda: _assess_quality(run, options, common, started),
     }
     try:
@@ -123,9 +124,9 @@ def _all_that_apply(
     return found
 
 
-def _assess_units(run: SavedRun, common: dict[str, Any]) -> dict[str, Any]:
+def _assess_units(run: SavedRun, num_data: int, common: dict[str, Any]) -> dict[str, Any]:
     model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
-    units = latent_units(model, guide, run.batch, seed=seed, progress=True)
+    units = latent_units(model, guide, run.some(num_data), seed=seed, progress=True)
     numbers = units.summary()
     section = {
         **numbers,
@@ -162,16 +163,17 @@ def _collapse_reasons(run: SavedRun, units: LatentUnits) -> list[str]:
     return [f"{units.label[j]} has collapsed: {stability.reason(j)}" for j in collapsed]
 
 
-def _assess_calibration(run: SavedRun, num_simulations: int, common: dict[str, Any]) -> dict[str, Any]:
+def _assess_calibration(run: SavedRun, options: AssessOptions, common: dict[str, Any]) -> dict[str, Any]:
     model, guide, seed = run.pair.model, run.pair.guide, run.settings.seed
     if not run.data.data.divided:
         raise PairError("the guide was fitted to these data alone, and need not be right on data that are simulated.")
-    with Pair.on(model, guide, run.batch) as pair:
+    x, num_simulations = run.some(options.num_unit_data), options.num_simulations
+    with Pair.on(model, guide, x) as pair:
         summed = sorted(pair.summed)  # simulations near the data cannot be drawn there
     anchor: Literal["prior", "both"] = "prior" if summed else "both"
-    found = calibrate(model, guide, run.batch, anchor=anchor, num_simulations=num_simulations, seed=seed, progress=True)
+    found = calibrate(model, guide, x, anchor=anchor, num_simulations=num_simulations, seed=seed, progress=True)
     told = discriminative_calibration(
-        model, guide, run.batch, num_simulations=max(num_simulations, 100), seed=seed, progress=True
+        model, guide, x, num_simulations=max(num_simulations, 100), seed=seed, progress=True
     )
     remarks = [*found.remarks(), *(f"by a classifier, {remark}" for remark in told.remarks())]
     if summed:
@@ -233,7 +235,8 @@ def _verdict_sentence(verdicts: tuple[tuple[str, ...], ...], unit: str = "datum"
     found = []
     if wrong:
         most = max((word for word in WORDS if word in first), key=lambda word: first[word])
-        found.append(f"wrong for {wrong} of {wrong + good} data, first of all {most} ({first[most]})")
+        judged = "data that could be judged" if unclear else "data"
+        found.append(f"wrong for {wrong} of {wrong + good} {judged}, most often {most} ({first[most]})")
     elif good:
         found.append(f"good for {good} of {good} data")
     if unclear:

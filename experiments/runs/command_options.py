@@ -191,6 +191,7 @@ class AssessOptions(ShardOptions):
     Args:
         split: the part of the data. null takes the test data, or all data if none are held out.
         num_data: the number of data that get reference draws of the posterior, evenly spaced.
+        num_unit_data: the number of data over which latent units and calibration are examined, evenly spaced.
         num_draws: reference draws of each of the 16 chains of a datum.
         warm_up: transitions of each chain before its draws are kept.
         num_simulations: data drawn from the model, for the test of calibration.
@@ -199,6 +200,7 @@ class AssessOptions(ShardOptions):
 
     split: Split | None = None
     num_data: int = 20
+    num_unit_data: int = 500
     num_draws: int = 500
     warm_up: int = 300
     num_simulations: int = 1000
@@ -208,6 +210,7 @@ class AssessOptions(ShardOptions):
         """Raise OptionError where a count cannot be used."""
         super().check()
         check_count("num_data", self.num_data)
+        check_count("num_unit_data", self.num_unit_data, least=3)
         for name in ("num_draws", "warm_up", "num_simulations"):
             check_count(name, getattr(self, name), least=20)
 

@@ -56,7 +56,7 @@ class Estimation:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found.
+    """The estimate of log p(x) of a run, and the data that it is of.
 
     Attributes:
         evidence: of the data that were measured, with ELBO and K-sample bounds by ``draws``.

@@ -58,7 +58,7 @@ class Evaluation(Printed):
         table = Table(title=f"{self.summary['pair']} on {self.summary['data']}: {self._what}")
         columns = ("", "± Monte Carlo error", "") if shared else ("", "mean ± standard error", "of which Monte Carlo")
         for i, column in enumerate(columns):
-            table.add_column(column, justify="right" if i else "left")
+            table.add_column(column, justify="right" if i else "left", no_wrap=i == 1)
         for name, label in (("log_evidence", "log p(x)"), ("elbo", "ELBO"), ("gap", "gap")):
             monte_carlo = "" if shared else f"{numbers[f'{name}_monte_carlo_error']:.2g}"
             table.add_row(label, with_error(numbers, name), monte_carlo)

@@ -161,6 +161,11 @@ def _checked_args(
                 f"{spec} takes no argument {name!r}{suggestion(name, accepted)}: its arguments are {takes}."
             )
     missing = [n for n, p in accepted.items() if p.default is inspect.Parameter.empty and n not in args]
+    if missing and accepted[missing[0]].annotation in (Tensor, "Tensor"):
+        raise OptionError(
+            f"{spec} is made from the array {missing[0]}, which no option holds: make it in Python by "
+            f"{spec}.for_data and train it by fit, or name a file that makes it, --pair my_file.py."
+        )
     if missing:
         raise OptionError(f"{spec} needs the argument {missing[0]}: give it with --{option}.{missing[0]}.")
     wants_class = {name for name, p in accepted.items() if get_origin(p.annotation) is type}

@@ -76,7 +76,10 @@ def _section(
     )
     kept = [step.name for step in mended.steps if step.kept]
     numbers = {name: side.summary() for name, side in sides.items()}
+    gained = with_error({"gain": gain, "gain_standard_error": gain_error}, "gain", "+")
+    gained += " nats" if run.data.unit == "data set" else f" nats per datum over {len(before.total)} {run.split} data"
     verdict = f"kept: {', '.join(kept)}" if kept else "no step gained enough: the guide is as it was"
+    verdict += f"; ELBO {gained}" if kept else ""
     return {
         "verdict": f"{verdict} (the model {'was trained too' if mended.model_changed else 'stays as it was'})",
         "split": run.split,

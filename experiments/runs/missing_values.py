@@ -22,7 +22,7 @@ from .make_pair import make_pair
 
 
 def made_pair(settings: Settings, data: Dataset) -> Any:
-    """As :func:`.make_pair.make_pair`; a constructor that refuses missing values is said to.
+    """The pair of :func:`.make_pair.make_pair`; the error says so where its constructor refuses missing values.
 
     Raises:
         PpvaeError: the pair cannot be made.
@@ -39,7 +39,7 @@ def made_pair(settings: Settings, data: Dataset) -> Any:
 
 
 def remark(data: Dataset, pair: Pair) -> str:
-    """What log p(x) is of where values are missing, a sentence; empty where none are."""
+    """A sentence that says which values log p(x) is of where some are missing; empty where none are."""
     if data.streams and not data.missing:  # all rows were looked at when they were found
         return ""
     rows = [rows for part in PARTS for rows in data.portions(part)]

@@ -76,7 +76,7 @@ class EvaluationPlan:
 
     @property
     def error(self) -> float:
-        """Half the width of its 95 % interval."""
+        """Half the width of the 95 % interval of :attr:`per_datum`."""
         from scipy.stats import t  # slow to import
 
         return float(t.ppf(0.975, len(self.sizes) - 2)) * self._line()[1] / PORTION
@@ -91,18 +91,18 @@ class EvaluationPlan:
 
     @property
     def standard_error(self) -> float:
-        """Of the mean of log p(x) over so many data, in nats: what the spread between data leaves."""
+        """The standard error of the mean of log p(x) over all data, in nats, from the spread between data."""
         return self.spread / math.sqrt(self.num_data)
 
     def core_hours(self, workers: int = 1) -> tuple[float, float, float]:
-        """Low, expected and high."""
+        """Core hours of the evaluation: low, expected and high."""
         starts = workers * self.startup
         low = max(self.per_datum - self.error, 0.0)
         all_three = (low, self.per_datum, self.per_datum + self.error)
         return tuple((self.num_data * one + starts) / 3600 for one in all_three)  # type: ignore[return-value]
 
     def hours(self, workers: int) -> float:
-        """Until the last of so many workers ends, if each takes the same share."""
+        """Hours until the last of so many workers ends, if each takes the same share."""
         return (self.startup + math.ceil(self.num_data / workers) * self.per_datum) / 3600
 
     def workers_for(self, hours: float) -> int | None:
@@ -115,14 +115,14 @@ class EvaluationPlan:
         """The plan, to be printed by rich."""
         table = Table(title=f"log p(x) of {self.num_data:,} data to ± {self.tolerance:g} nats".replace(",", "\u202f"))
         for i, name in enumerate(("workers, one core each", "hours", "core-hours, 95 % interval")):
-            table.add_column(name, justify="right" if i else "left")
+            table.add_column(name, justify="right" if i else "left", no_wrap=i > 0)
         for workers in [count for count in WORKERS if count <= self.num_data]:
             low, expected, high = self.core_hours(workers)
             table.add_row(str(workers), f"{self.hours(workers):.3g}", f"{expected:.3g} [{low:.3g}, {high:.3g}]")
         return table
 
     def remarks(self, hours: float | None = None) -> list[str]:
-        """What else is known, a sentence each."""
+        """Remarks on the plan, a sentence each."""
         found = [
             f"{self.per_datum:.3g} ± {self.error:.2g} core seconds per datum, and {self.startup:.0f} s until a worker "
             f"begins, on this machine ({self.device}).",
@@ -154,10 +154,14 @@ def plan_run(directory: RunDirectory, options: PlanOptions) -> EvaluationPlan:
     options.check()
     run = load_run(directory, tolerance=options.tolerance, seed=options.seed)
     if not run.data.data.divided:
-        raise OptionError("this run has no held-out data: its evaluation is of all data at once, and is not divided.")
+        raise OptionError(
+            "this run has no held-out data: `ppvae evaluate` measures all of it at once, and nothing is to be planned."
+        )
     sizes = [round(share * min(options.pilot, len(run.x))) for share in SHARES]
     if sizes[0] < 1 or len(set(sizes)) < len(SHARES):
-        raise OptionError(f"a pilot takes 10 data or more; the run has {len(run.x)} to evaluate.")
+        raise OptionError(
+            f"a pilot takes 10 data or more; the run has {len(run.x)} to evaluate: `ppvae evaluate` measures them."
+        )
     clock = time.process_time if run.x.device.type == "cpu" else time.monotonic
     order = torch.randperm(len(run.x), generator=torch.Generator().manual_seed(run.settings.seed))
     _measured(run, order[:2], options.tolerance)  # what is done once in a process

@@ -73,6 +73,11 @@ def report(findings: list[Finding], settings: Settings, say: Say) -> None:
     for finding in findings:
         if finding not in fatal[:1]:
             say(str(finding))
+    if [finding.code for finding in fatal] == ["point-mass"]:
+        raise PairError(
+            f"{settings.pair} has no log p(x) for `ppvae run` to estimate: {str(fatal[0]).rstrip('.')}. In Python, "
+            "`ppvae.inference.fit` trains it."
+        )
     if fatal:
         raise PairError(
             f"{settings.pair} breaks the contract of a pair in {len(fatal)} way{'s' * (len(fatal) > 1)}, the first: "

@@ -57,7 +57,7 @@ class RunData:
 
     @property
     def remarks(self) -> list[str]:
-        """What a reader must be told of the data, a sentence each."""
+        """Remarks on the data, a sentence each."""
         leaked = [self.data.leakage] if self.data.leakage else []
         return [*([self.missing] if self.missing else []), *self.data.notes, *leaked, *self._held_out()]
 
@@ -87,7 +87,7 @@ class RunData:
         return TRAINING
 
     def batch(self, part: str, most: int | None = None) -> Batch:
-        """``(x, *context)`` of a part of the data, of which so many at most, evenly spaced, where they can be cut."""
+        """``(x, *context)`` of a part of the data; where they can be cut, at most ``most`` of them, evenly spaced."""
         return self.data.batch(*self._place(part, most))
 
     def numbers(self, part: str, most: int | None = None) -> Tensor:
@@ -104,7 +104,7 @@ class RunData:
         return self.data.batch("train", slice(NUM_SHOWN) if self.data.streams else slice(None))
 
     def some(self, batch: Batch, most: int) -> Batch:
-        """So many at most of the data of a batch, evenly spaced, where they can be cut."""
+        """At most ``most`` of the data of a batch, evenly spaced, where they can be cut."""
         if not self.data.divided:
             return batch
         return self.rows(batch, evenly_spaced(torch.arange(len(batch[0])), most))

@@ -53,7 +53,9 @@ def _logger(spec: str, folder: Path) -> Any:
 def _called(make: Any, spec: str, folder: Path) -> Any:
     """What a class or a function of loggers makes."""
     if not callable(make):
-        raise OptionError(f"the logger {spec} is neither a logger nor a class or function that makes one.")
+        raise OptionError(
+            f"the logger {spec} is neither a logger nor a class or function that makes one: name such a one."
+        )
     takes = [name for name in FOLDERS if name in inspect.signature(make).parameters][:1]
     try:
         return make(**{name: str(folder) for name in takes})

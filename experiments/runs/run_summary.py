@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ppvae.datasets import data_hash
 from ppvae.inference import Evidence
-from ppvae.storage import data_hash, device_name, versions
+from ppvae.storage import device_name, versions
 
 from .estimate import Estimation, Measured
 from .saved_run import UNFINISHED, SavedRun, saved_summary

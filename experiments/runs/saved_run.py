@@ -51,7 +51,7 @@ class SavedRun:
         return self.batch[0]
 
     def remarks(self, option: str, most: int | None) -> list[str]:
-        """What a reader must be told of the data, a sentence each.
+        """Remarks on the data, a sentence each.
 
         Args:
             option: that asks for some of the data only.
@@ -72,7 +72,7 @@ class SavedRun:
         return typed(self.data.data, self.x.dtype) if self.data.data.divided else self.batch
 
     def some(self, most: int) -> Batch:
-        """So many at most of the data to evaluate on, evenly spaced, with their context."""
+        """At most ``most`` of the data to evaluate on, evenly spaced, with their context."""
         return self.data.some(self.batch, most)
 
 

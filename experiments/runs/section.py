@@ -48,7 +48,7 @@ class Section(Printed):
         nats = "nats" if self.summary.get("unit") == "data set" else "nats per datum"
         heading = nats if self.heading is None else self.heading
         for column, justify in (("", "left"), (heading, "right"), ("", "left")):
-            table.add_column(column, justify=justify)  # type: ignore[arg-type]
+            table.add_column(column, justify=justify, no_wrap=justify == "right")  # type: ignore[arg-type]
         for row in self.rows:
             table.add_row(*row)
         return table

@@ -31,7 +31,10 @@ def trained_pair(run: str | None, num_data: int, epochs: int, seed: int) -> tupl
     if run is not None:
         saved = load_run(RunDirectory.open(run), max_eval=num_data)
         if saved.data.data.context or saved.data.unit == "data set":
-            raise OptionError(f"run must have a pair without context whose unit is the datum; {run} has another.")
+            raise OptionError(
+                f"run must have a pair without context whose unit is the datum; {run} has another: give the "
+                "directory of such a run."
+            )
         return saved.pair, saved.x, f"{saved.settings.pair} on {saved.data.data.name}"
     data = load_dataset("digits")
     with torch.random.fork_rng(devices=[]):

@@ -24,8 +24,8 @@ PART = "validation"
 
 
 @dataclass(frozen=True)
-class Told:
-    """Is told the validation ELBO after each epoch, as ``fit`` tells its loggers.
+class ValidationLogger:
+    """A logger of ``fit`` that passes on the validation ELBO of each epoch.
 
     Attributes:
         report: takes the ELBO and the epoch, and raises where the trial is to be given up.
@@ -34,7 +34,7 @@ class Told:
     report: Callable[[float, int], None]
 
     def log_metrics(self, row: dict[str, float], step: int) -> None:
-        """Take the row of an epoch."""
+        """Pass on the validation ELBO of an epoch."""
         self.report(row["validation_elbo"], step)
 
 
@@ -58,13 +58,16 @@ def measured_trial(settings: Settings, report: Callable[[float, int], None], fil
     settings = with_data(settings)
     pair, data = load_pair_and_data(settings)
     if not data.data.divided:
-        raise OptionError("this pair holds no data out, so there is no validation log p(x) to sweep by.")
+        raise OptionError(
+            "this pair holds no data out, so there is no validation log p(x) to sweep by: give a pair whose data "
+            "can be divided."
+        )
     trained = fit(
         pair.model,
         pair.guide,
         data.data,
         **training_options(settings, data),
-        loggers=[Told(report)],
+        loggers=[ValidationLogger(report)],
         progress=False,
     )
     if trained.stopped == "interrupted":

@@ -53,8 +53,10 @@ class Sweep:
         """The best trials, to be printed by rich."""
         title = f"{self.summary['num_measured']} measured of {len(self.summary['trials'])} trials"
         table = Table(title=f"{title}: log p(x) of validation data, nats per datum")
-        for name in ("trial", "log p(x)", "best − trial, interval", *self.summary["swept"]):
-            table.add_column(name, justify="left" if name == "trial" else "right")
+        for name in ("trial", "log p(x)", "best − trial, interval"):
+            table.add_column(name, justify="left" if name == "trial" else "right", no_wrap=True)
+        for name in self.summary["swept"]:
+            table.add_column(name, justify="right", overflow="fold")
         apart = {one.other: one for one in self.ranking.differences} if self.ranking else {}
         measured = [one for one in self.summary["trials"] if one["state"] == "measured"]
         for one in sorted(measured, key=lambda one: -one["log_evidence"])[:10]:

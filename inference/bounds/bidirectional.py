@@ -80,7 +80,7 @@ class BidirectionalWeights(NamedTuple):
     def of(
         self, pair: Pair, exact: Latents | None, effort: Effort, title: str, found: Search | None = None
     ) -> Iterator[Weights]:
-        """The same of a pair on data.
+        """The weights of a batch, as :meth:`weights` gives them, for a pair that is on its data already.
 
         Args:
             pair: whose latents have densities on a continuum.
@@ -138,7 +138,7 @@ def gather(parts: Iterable[Weights]) -> Weights:
 
 
 def paths(pair: Pair, units: Tensor, found: Search | None) -> Iterator[tuple[Tensor, AnnealingPath]]:
-    """Some units and what their chains are annealed on: those for which modes were found start from these too.
+    """Groups of units with the path of their chains: where modes were found, the chains start from these too.
 
     Every chain starts from the mixture by itself, since the bounds ask for independent weights of one mean.
     """

@@ -134,7 +134,7 @@ class Certificate(Summarised):
         }
 
     def remarks(self) -> list[str]:
-        """What a reader of the numbers must be told, a sentence each; empty when there is nothing."""
+        """Remarks on the numbers, a sentence each; empty when there are none."""
         found = list(self.notes)
         impossible = int(self.log_evidence.isneginf().sum())
         if self.kind == "simulated":

@@ -86,7 +86,7 @@ class Certification(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What a pilot chose.
+    """The settings that a pilot chose.
 
     Attributes:
         effort: of the chains.

@@ -41,7 +41,7 @@ from torch import Tensor
 
 
 class Sandwich(NamedTuple):
-    """What the weights of some data say, each ``(num_data,)`` and without the margins, in nats.
+    """Bounds of log p(x) from weights, each ``(num_data,)`` and without the margins, in nats.
 
     Attributes:
         estimate: log p̂ of all weights.

@@ -1,4 +1,4 @@
-"""Two looks at what the weights of the chains cannot show: a part of the posterior that no chain reaches.
+"""Two checks for a part of the posterior that no chain reaches, which the weights of the chains cannot show.
 
 **Data drawn from the model** come with an exact draw z* of their posterior, from which chains run back to the start
 with the weight w*. Where C chains reach all of the posterior, w* exceeds all of theirs about as often as a draw among
@@ -37,7 +37,7 @@ GROUP = 8
 
 
 def look_at_twins(job: Certification, pair: Pair, effort: Effort) -> tuple[str, int, int]:
-    """What data drawn from the model say of the chains.
+    """Check the chains on data drawn from the model, whose exact latents are known.
 
     Args:
         job: what was asked for.
@@ -75,7 +75,7 @@ def contradiction(log_w: Tensor, log_w_exact: Tensor) -> str:
 
 
 def look_from_the_prior(job: Certification, pair: Pair, log_w: Tensor, effort: Effort) -> tuple[str, int]:
-    """What chains from the prior say of the upper end of some of the data.
+    """Check the upper end by chains from the prior, on some of the data.
 
     Args:
         job: what was asked for.

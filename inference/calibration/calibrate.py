@@ -236,7 +236,7 @@ def calibrate(
     memory_mb: float = 64.0,
     progress: bool = False,
 ) -> Calibration:
-    """Hold a guide to exact draws, on data simulated from the prior and near the data.
+    """Compare a guide with exact draws of the posterior, on data simulated from the prior and near the data.
 
     Args:
         model: ``model(x, *context)``, the generative program; its data must be drawable (see
@@ -288,7 +288,10 @@ def calibrate(
     given: dict[str, Tensor] = {}
     with seeded(seed), Pair.on(model, guide, batch, start="prior") as pair:
         if pair.dim == 0:
-            raise PairError("the model has no latent on a continuum, so that there is nothing to calibrate.")
+            raise PairError(
+                "the model has no latent on a continuum, so that it has no ranks to test: `latent_units` and "
+                "`attribute_gap` take any pair."
+            )
         total = num_simulations * num_draws * len(anchors)
         with Progress("calibration", total, "draws", progress, why_slow(pair)) as bar, torch.no_grad():
             for name in anchors:
@@ -300,7 +303,7 @@ def calibrate(
 
 @dataclass(frozen=True)
 class SimulatedData:
-    """What was asked for; see :func:`calibrate`."""
+    """How data are simulated for a calibration; see :func:`calibrate`."""
 
     num_simulations: int
     num_draws: int

@@ -85,7 +85,7 @@ class Discrimination(Summarised):
 
     @property
     def p_value(self) -> float:
-        """That the guide is the posterior, by both scores: twice the smaller p-value."""
+        """The p-value of "the guide is the posterior": twice the smaller of the two scores' p-values."""
         return min(1.0, 2 * min(self.score_p_value, self.learnt_p_value))
 
     @property
@@ -110,7 +110,7 @@ class Discrimination(Summarised):
 
     @property
     def depth_p_value(self) -> float:
-        """That the depths are uniform."""
+        """The p-value of "the depths are uniform"."""
         return float(shape_p_value(self.depth.numpy()[:, None])[0])
 
     @property
@@ -176,7 +176,7 @@ def discriminative_calibration(
     memory_mb: float = 64.0,
     progress: bool = False,
 ) -> Discrimination:
-    """Let a classifier tell exact draws from the guide's, on data simulated from the prior.
+    """Train a classifier to tell exact draws from the guide's, on data simulated from the prior.
 
     Args:
         model: ``model(x, *context)``, the generative program; its data must be drawable.
@@ -217,7 +217,7 @@ def discriminative_calibration(
     job = SimulatedData(num_simulations, num_draws, memory_mb)
     with seeded(seed), Pair.on(model, guide, batch, start="prior") as pair:
         if pair.dim == 0:
-            raise PairError("the model has no latent on a continuum, so that there is nothing to calibrate.")
+            raise PairError("the model has no latent on a continuum to calibrate: give a pair that has one.")
         with Progress("classifier", num_simulations, "simulations", progress, why_slow(pair)) as bar, torch.no_grad():
             sets = candidates(job.pairs(pair, None), num_draws, memory_mb, bar)
         return discriminate(sets, unit_names(pair))

@@ -86,12 +86,12 @@ class View(Summarised):
 
     @property
     def num_simulations(self) -> int:
-        """M."""
+        """M, the number of simulations."""
         return len(self.pit)
 
     @property
     def num_draws(self) -> int:
-        """K."""
+        """K, the guide's draws for each simulation."""
         return len(self.weights) - 1
 
     @property
@@ -102,17 +102,17 @@ class View(Summarised):
 
     @cached_property
     def p_value(self) -> Tensor:
-        """Of shape, mean and spread of every unit, ``(num_units, 3)``, as they are."""
+        """The p-values of shape, mean and spread of every unit, ``(num_units, 3)``, not adjusted."""
         return torch.from_numpy(p_values(self.pit.numpy()))
 
     @cached_property
     def joint_p_value(self) -> Tensor:
-        """Of distance and density, ``(2,)``, as they are."""
+        """The p-values of distance and density, ``(2,)``, not adjusted."""
         return torch.from_numpy(shape_p_value(self.joint_pit.numpy()))
 
     @cached_property
     def adjusted(self) -> tuple[Tensor, Tensor]:
-        """Both after Holm's rule for all of them, to be held against the level."""
+        """All p-values adjusted by Holm's rule, to be compared with the level."""
         every = holm(np.concatenate([self.p_value.numpy().ravel(), self.joint_p_value.numpy()]))
         return torch.from_numpy(every[:-2].reshape(-1, 3)), torch.from_numpy(every[-2:])
 
@@ -152,7 +152,7 @@ class View(Summarised):
         return bool(self.joint_faults) or any(word != "fine" for word in self.verdict)
 
     def power(self, scale: float = 1.0, bias: float = 0.0) -> float:
-        """Chance that one unit is found out, were its guide N(m + bias·s, (scale·s)²) for a posterior N(m, s²).
+        """The probability of finding one unit at fault, for a guide N(m + bias·s, (scale·s)²) and a posterior N(m, s²).
 
         Simulated with as many simulations, draws and tests as here, and with these weights, taken as independent of
         where in this unit the draws lie; which of a simulation's draws is the exact one is drawn by its weight. A
@@ -175,7 +175,7 @@ class View(Summarised):
 
     @cached_property
     def stated_power(self) -> tuple[float, float]:
-        """Of a scale of 0.8 and of a bias of 0.25."""
+        """The power against a scale of 0.8 and against a bias of 0.25."""
         return self.power(scale=SCALE), self.power(bias=BIAS)
 
     def summary(self) -> dict[str, float]:

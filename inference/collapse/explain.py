@@ -100,7 +100,10 @@ def explain_collapse(
         model, guide = restored(model, guide)
         data = MendingData.of(model, guide, x, validation)
         if not data.divisible:
-            raise PairError("the programs run on all data at once, so that none can be held out to judge the trials.")
+            raise PairError(
+                "the programs run on all data at once, so that none can be held out to judge the trials: give a "
+                "pair that can be run on some of them."
+            )
         trials = Trials(model, guide, data, Budget(steps, rate, data.divisible), weight, memory_mb)
         with Progress("trials", 10, "trainings", progress) as bar:
             return CauseSearch(trials, errors, bar).explained()

@@ -104,7 +104,7 @@ class ExplainedCollapse(Summarised):
         return out | {"explained": self.explained, "seconds": sum(trial.seconds for trial in self.trials)}
 
     def remarks(self) -> list[str]:
-        """What a reader of the numbers must be told, a sentence each; empty when there is nothing."""
+        """Remarks on the numbers, a sentence each; empty when there are none."""
         found = [sentence for cause in CAUSES if (sentence := self._sentence(cause))]
         found += [f"{trial.name} could not be tried: {trial.note}." for trial in self.trials if trial.note]
         return found

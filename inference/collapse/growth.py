@@ -1,4 +1,4 @@
-"""Would the likelihood let an unused unit grow? The test of :mod:`ppvae.inference.latents.stability` for any decoder.
+"""Whether an unused unit would grow under the likelihood: :mod:`ppvae.inference.latents.stability` for any decoder.
 
 Let r(x) be what the model expects x to be too low by, x − E_q[E[x|z]], in standard deviations of the noise feature by
 feature, and u a direction. A unit that adds ε z_j along u to the natural parameters of p(x|z), with a guide to match,

@@ -99,7 +99,7 @@ class Trials:
         return paired_gain(self.present.log_w, self._elbo(self.model, guide))
 
     def on(self, look: Callable[[Pair], Any]) -> Any:
-        """Something of the pair on the data held out."""
+        """The result of a function of the pair on the data held out."""
         with Pair.on(self.model, self.guide, self._elbo_data) as pair:
             return look(pair)
 

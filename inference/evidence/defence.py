@@ -63,7 +63,7 @@ def _joined(found: list[Search]) -> Search:
 
 
 def defended(pair: Pair, found: Search, num_particles: int, memory_mb: float) -> ImportanceEvidence:
-    """What draws of the guide, of the prior and of the places that were found say together.
+    """The estimate from draws of the guide, of the prior and of the modes that were found, together.
 
     Args:
         pair: the pair on the data for which something was found.

@@ -28,7 +28,7 @@ IMPORTANCE, MIXTURE, ANNEALING, NOTHING = range(4)
 
 @dataclass(frozen=True, repr=False)
 class ImportanceEvidence(Evidence):
-    """From draws of the guide and, where it misses a part of the posterior, of a mixture that covers this too."""
+    """log p(x) from draws of the guide or, where it misses a part of the posterior, of a mixture that covers it."""
 
     method: ClassVar[str] = "importance"
 
@@ -49,7 +49,7 @@ class ImportanceEvidence(Evidence):
 
 @dataclass(frozen=True, repr=False)
 class AnnealedEvidence(Evidence):
-    """From annealed chains.
+    """log p(x) from annealed chains.
 
     ``num_particles`` counts chains, and ``ess``, ``pareto_k``, ``bound`` and ``spread`` speak of their weights; the
     ELBO comes from draws of the guide.
@@ -79,7 +79,7 @@ class AnnealedEvidence(Evidence):
 
     @property
     def by_chains(self) -> Tensor:
-        """Everywhere."""
+        """True for every datum: all weights are those of chains."""
         return torch.ones_like(self.confirmed)
 
     def _reasons(self) -> list[tuple[Tensor, str]]:
@@ -106,7 +106,7 @@ class AnnealedEvidence(Evidence):
 
 @dataclass(frozen=True, repr=False)
 class AdaptiveEvidence(Evidence):
-    """From draws or from chains, whichever settled the datum.
+    """log p(x) from draws or from chains, whichever settled the datum.
 
     ``num_particles``, the ELBO and ``bound`` are those of the first draws of the guide.
 
@@ -208,7 +208,7 @@ def shifted(evidence: Record, by: Tensor) -> Record:
 
 
 def spread_remark(doubtful: Tensor, limit: float) -> list[str]:
-    """What is to be said of chains whose weights differ too much, ``(num_data,)`` bool."""
+    """The remark on chains whose weights differ too much, ``(num_data,)`` bool."""
     if not doubtful.any():
         return []
     return [

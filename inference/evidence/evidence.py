@@ -212,7 +212,7 @@ class Evidence(Printed):
         return out
 
     def remarks(self) -> list[str]:
-        """What a reader of the numbers must be told, a sentence each; empty when there is nothing."""
+        """Remarks on the numbers, a sentence each; empty when there are none."""
         found = list(self.notes)
         n = len(self.log_evidence)
         broken = self.log_evidence.isnan() | self.log_evidence.isposinf()

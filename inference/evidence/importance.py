@@ -124,7 +124,7 @@ def by_guide(
     bar: Progress | None = None,
     weigh: Callable[[Pair, int], Tensor] = Pair.log_weights,
 ) -> ImportanceEvidence:
-    """What draws of the guide alone say, weighed in this way; no search is made."""
+    """The estimate from draws of the guide alone, weighed in this way; no search is made."""
     parts: list[ImportanceEvidence] = []
     running: Running | None = None
     with torch.no_grad():

@@ -114,7 +114,7 @@ def wanted(found: Evidence, tolerance: float) -> Tensor:
 
 
 def record(log_w: Tensor, num_bounds: int | None = None) -> ImportanceEvidence:
-    """What log weights ``(num_draws, num_data)`` say, with so many K-sample bounds."""
+    """The estimate from log weights ``(num_draws, num_data)``, with so many K-sample bounds."""
     running = Running(len(log_w), log_w.shape[1], num_bounds)
     running.add(log_w)
     return running.evidence()

@@ -1,4 +1,4 @@
-"""What draws of the prior say of a guide whose latents have no density on a continuum, so that no search finds modes.
+"""A check by draws of the prior of guides whose latents have no density on a continuum, where no search finds modes.
 
 A guide that never draws a class leaves no trace in its weights, which may all be equal. With z_k ~ p(z),
 

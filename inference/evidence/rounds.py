@@ -34,7 +34,7 @@ FEW = 10
 
 
 class Sample(NamedTuple):
-    """What draws say of some data: as draws of the guide, of the mixture; and whether those of the prior confirm it."""
+    """Estimates of some data by draws of the guide and of the mixture, and whether draws of the prior confirm them."""
 
     own: Evidence
     mixed: Evidence
@@ -48,7 +48,7 @@ Sampler = Callable[[Tensor, int, float], Sample]
 def draw_rounds(
     sample: Sampler, num_data: int, goal: Goal, most: int, found: Search | None = None
 ) -> tuple[Ledger, Evidence]:
-    """Rounds of draws; also what the last round of each datum says by the mixture.
+    """Take rounds of draws; return the estimates, and those of each datum's last round by the mixture.
 
     Args:
         sample: data, number of draws, share of the prior ↦ what the draws say.

@@ -84,7 +84,7 @@ def ascend(
     num_at_once: int,
     advance: Callable[[int], None] = lambda units: None,
 ) -> Ascent:
-    """Climb the ELBO of every datum from ``family.start``.
+    """Maximise the ELBO of every datum by gradient steps from ``family.start``.
 
     Args:
         family: what is climbed.

@@ -175,7 +175,7 @@ class GapAttribution(Summarised):
         return out
 
     def remarks(self) -> list[str]:
-        """What a reader of the numbers must be told, a sentence each; empty when there is nothing."""
+        """Remarks on the numbers, a sentence each; empty when there are none."""
         n = len(self.total)
         found = self.refinement.remarks()
         unreached = int((~self.refinement.members["guide"].converged).sum())

@@ -83,7 +83,7 @@ class GuideFamily:
         trace: Any = pair.programs.trace(pair.guide, pair.frame, pair.batch, enumerate_sites=False)
         names = [name for name in pair.structure.drawn if name in trace.nodes]
         if not names:
-            raise PairError("the guide draws no continuous latent, so that it has no parameters to refine.")
+            raise PairError("the guide draws no continuous latent: there is nothing to refine; give one that does.")
         self.offsets: list[Offset] = []
         start = []
         for name in names:

@@ -108,7 +108,7 @@ class Refinement(Printed):
         )
 
     def remarks(self) -> list[str]:
-        """What a reader of the numbers must be told, a sentence each; empty when there is nothing."""
+        """Remarks on the numbers, a sentence each; empty when there are none."""
         n, missing = len(self.elbo), int((~self.converged).sum())
         found = self.poorer.remarks() if self.poorer else list(self.notes)
         if missing:

@@ -88,7 +88,7 @@ def latent_units(
     memory_mb: float = 64.0,
     progress: bool = False,
 ) -> LatentUnits:
-    """Tell the latent units that the guide uses from those that have collapsed.
+    """Which latent units the guide uses, and which have collapsed.
 
     The work grows with N² K densities of every unit; the memory does not. 500 data, as Burda et al. took, are enough
     for most verdicts.
@@ -137,7 +137,7 @@ def latent_units(
     batch = where_parameters_are(model, guide, batch)
     with seeded(seed), Pair.on(model, guide, batch, density=False) as pair, torch.no_grad():
         if pair.unit == "data set":
-            raise PairError("the latents are shared by the data, so that no unit differs from datum to datum.")
+            raise PairError("the data share the latents: give a pair with latents for each datum, whose units differ.")
         work = _Work(pair, num_particles, memory_mb)
         densities = sum(not site.guide_reason for site in work.sites.values()) * num_particles * pair.num_units**2
         with Progress("q(z)", densities, "densities", progress, why_slow(pair)) as bar:
@@ -291,13 +291,14 @@ def _sites(pair: Pair) -> dict[str, _Site]:
         with generator_kept():
             if not _same_for_all(some, name):
                 raise PairError(
-                    f"the prior of {name!r} differs between data, so that q(z) has none to be held against."
+                    f"the prior of {name!r} differs between data, so that q(z) has none to be compared with: give "
+                    "it one prior for all data."
                 )
             parents = {w: PARENTS if has_parents(some, w, name) else 1 for w in WHICH}
         reasons = [why_unknown(some, which, name) for which in WHICH]
         sites[name] = _Site(unit_indices(site), parents["guide"], parents["model"], *reasons)
     if not sites:
-        raise PairError("the pair has no continuous latent that both programs draw: there are no units to look at.")
+        raise PairError("no continuous latent is drawn by both programs: give a pair with one, to look at its units.")
     return sites
 
 

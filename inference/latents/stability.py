@@ -1,4 +1,4 @@
-"""Why a column of a linear decoder has collapsed: would the likelihood let it grow?
+"""Why a column of a linear decoder has collapsed: whether the likelihood would let it grow.
 
     model   z ~ N(0, I_d),   x ~ N(W z + b, Ψ)        Ψ diagonal; σ² I is probabilistic PCA
 
@@ -44,7 +44,7 @@ SHORT = 0.1
 
 @dataclass(frozen=True, repr=False)
 class ColumnStability(Printed):
-    """For every column of W: were it zero, would it stay? Tensors of shape ``(latent_dim,)``, float64.
+    """Whether each column of W would stay at zero. Tensors of shape ``(latent_dim,)``, float64.
 
     Attributes:
         ratio: ρ, the largest variance of the data, in units of the noise, in a direction that the other columns leave
@@ -84,7 +84,7 @@ class ColumnStability(Printed):
 
 
 def column_stability(weight: Tensor, noise_variance: Tensor | float, x: Tensor) -> ColumnStability:
-    """Whether the collapsed columns of a linear-Gaussian decoder are the likelihood's own doing.
+    """Whether the likelihood itself keeps the collapsed columns of a linear-Gaussian decoder at zero.
 
     Args:
         weight: W, ``(num_features, latent_dim)``.

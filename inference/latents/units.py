@@ -97,7 +97,7 @@ class LatentUnits(Summarised):
         return out
 
     def remarks(self) -> list[str]:
-        """What a reader of the numbers must be told, a sentence each; empty when there is nothing."""
+        """Remarks on the numbers, a sentence each; empty when there are none."""
         found = []
         collapsed, undecided = self._which("collapsed"), self._which("undecided")
         if collapsed:

@@ -41,9 +41,7 @@ def as_batch(x: Any, name: str = "x") -> Batch:
             f"{kind}: convert it with torch.as_tensor."
         )
     if any(isinstance(part, Tensor) and part.layout != torch.strided for part in tree_iter(batch)):
-        raise DataError(
-            f"{name} holds a sparse tensor, which the programs cannot be cut by rows on: give {name}.to_dense()."
-        )
+        raise DataError(f"{name} holds a sparse tensor, which cannot be cut by rows: give {name}.to_dense().")
     if batch[0].is_complex():
         raise DataError(
             f"{name} holds complex numbers, which have no density here: give their parts, torch.view_as_real({name})."

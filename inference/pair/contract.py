@@ -56,7 +56,7 @@ class ContractError(PairError):
 
 
 def unmatched_sites(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]:
-    """The model observes something, and every latent stands in both programs, but for those that are enumerated."""
+    """Findings where the model observes nothing, or a latent that is not enumerated is in one program only."""
     hidden, proposed = latents(model_trace), latents(guide_trace)
     if all(not site["is_observed"] for _, site in sample_sites(model_trace)):
         yield Finding(
@@ -70,7 +70,7 @@ def unmatched_sites(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]
                 if discrete
                 else f"sample {name!r} in the guide"
             )
-            yield Finding("only-in-model", name, "it is hidden in the model and the guide does not propose it", way_out)
+            yield Finding("only-in-model", name, "a latent of the model, which the guide does not sample", way_out)
     for name, site in proposed.items():
         if name in model_trace.nodes and model_trace.nodes[name]["is_observed"] and name not in hidden:
             yield Finding("observed", name, "the guide proposes what the model observes", "remove it from the guide")

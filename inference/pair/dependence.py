@@ -1,4 +1,4 @@
-"""What the densities of a pair depend on: data, latents, parameters; and what is strange in it.
+"""Findings about what the densities of a pair depend on: data, latents, parameters.
 
 Read off the graph of one run (:mod:`ppvae.inference.pair.gradient_run`), and by values, where both must say so: a
 network whose last layer starts at zero gives the same to all, and depends on its input all the same.
@@ -23,7 +23,7 @@ LEAST_ROWS, ENTRIES = 10, 8
 
 
 def dependence(pair: Pair, run: GradientRun) -> Iterator[Finding]:
-    """What is to be said of a pair that can be measured."""
+    """Findings about what the densities depend on, of a pair that can be measured."""
     if pair.unit == "datum":
         with torch.enable_grad():
             yield from list(_reads_its_data(run))

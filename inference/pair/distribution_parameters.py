@@ -26,7 +26,7 @@ LINEAR = ("Addmm", "Mm", "Bmm", "Linear", "Baddbmm", "Mv", "Addmv")
 
 
 def distribution_parameters(run: GradientRun) -> Iterator[Finding]:
-    """What is to be said of the parameters of every site's distribution."""
+    """Findings about the parameters of every site's distribution."""
     for program, name, site in run.sites():
         values = _values(site["fn"])
         yield from _out_of_range(program, name, site, values)

@@ -38,7 +38,7 @@ def observed_leaves(pair: Pair) -> tuple[int, ...]:
 
 
 def observed_otherwise(pair: Pair) -> list[Finding]:
-    """What is to be said of the data that a pair observes; nothing of data that are not floating-point numbers."""
+    """Findings about the data that a pair observes; none where the data are not floating-point numbers."""
     try:
         with torch.enable_grad():
             return _found(pair.few) or _in_place_of_missing(pair)

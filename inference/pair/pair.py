@@ -163,7 +163,7 @@ class Pair:
 
     @property
     def frame(self) -> Frame:
-        """Of a run for one draw of all that the arguments hold."""
+        """The frame of a run for one draw of all data."""
         num_units = 1 if self.unit == "data set" else self.arguments.num_rows
         return Frame(self.structure.plates, num_units, None, self.device)
 

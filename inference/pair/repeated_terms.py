@@ -24,7 +24,7 @@ Terms = dict[str, Tensor]
 
 
 def repeated_terms(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]:
-    """Factors that the ELBO contains already, and data of integers that two sites observe."""
+    """Findings of factors that the ELBO contains already, and of data of integers that two sites observe."""
     factors = [
         (name, torch.as_tensor(site["fn"].log_factor).detach(), trace is guide_trace)
         for trace in (model_trace, guide_trace)
@@ -98,7 +98,7 @@ def _one_tensor(one: Any, two: Any) -> bool:
 
 
 def all_masked(model_trace: Trace) -> Iterator[Finding]:
-    """A model whose masks leave out all that it observes."""
+    """The finding that the masks of a model leave out all that it observes."""
     observed = observations(model_trace)
     if observed and all(bool(left_out(site).all()) for site in observed.values()):
         yield Finding(
@@ -111,7 +111,7 @@ def all_masked(model_trace: Trace) -> Iterator[Finding]:
 
 
 def changed_in_the_model(model: Program, guide: Program, batch: Batch, model_trace: Trace) -> Iterator[Finding]:
-    """Observed values that come of the data and are none of them: rounded, binarised, made integers."""
+    """Findings of observed values that are made from the data: rounded, binarised, made integers."""
     held = [leaf.detach().double().reshape(-1) for leaf in tree_flatten(batch)[0] if isinstance(leaf, Tensor)]
     num_rows, numbers = len(batch[0]), torch.cat(held)
     observed = observations(model_trace)

@@ -44,7 +44,7 @@ from .unconstrained import demand_continuum
 def understood(
     model: Program, guide: Program, batch: Batch, start: Start | None, *, density: bool = True
 ) -> Iterator[Pair]:
-    """See :meth:`.pair.Pair.on`."""
+    """The pair as it is measured; see :meth:`.pair.Pair.on`."""
     grad = torch.is_grad_enabled()
     with (
         programs_named(),

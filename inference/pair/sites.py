@@ -106,7 +106,7 @@ class Frame:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of a log density by unit."""
+        """The shape of a log density by unit."""
         return (*self.lead, self.num_units)
 
     @property
@@ -201,4 +201,4 @@ def demand_whole_event(name: str, node: dict[str, Any], site: Site) -> None:
     shape = tuple(torch.as_tensor(node["value"]).shape)
     drawn, wanted = shape[max(len(shape) - site.event_dim, 0) :], site.shape[len(site.plates) :]
     if not node["is_observed"] and drawn != wanted:
-        raise PairError(f"a draw of {name!r} has shape {drawn} and what was given {wanted}")
+        raise PairError(f"a draw of {name!r} has shape {drawn} and what was given {wanted}: give that shape")

@@ -17,7 +17,7 @@ from .unconstrained import CIRCULAR
 
 
 def supports(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]:
-    """Data lie in the likelihood's support; prior and guide have the same support."""
+    """Findings where data lie outside the likelihood's support, or prior and guide differ in theirs."""
     for name, site in sample_sites(model_trace):
         value = site["value"]
         missing = value.is_floating_point() and bool(value.isnan().any())  # masked, or found when it is measured

@@ -25,7 +25,7 @@ SHOWN = 3
 def training_findings(
     model: Program, guide: Program, batch: Batch, traces: tuple[Trace, Trace], run: GradientRun | None
 ) -> Iterator[Finding]:
-    """A gradient of the ELBO reaches every parameter, and all that the densities depend on are parameters."""
+    """Findings where no gradient reaches a parameter, or densities depend on what is no parameter."""
     try:
         parameters = named_parameters(model, guide, batch)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Can draws of two distributions be told apart? A classifier tries.
+"""Whether a classifier can tell the draws of two distributions apart.
 
 Trained on labelled draws of q and p, as many of each, a classifier is right about others with probability
 

@@ -78,7 +78,7 @@ def to_datatree(
     seed: int | None = None,
     memory_mb: float = 64.0,
 ) -> xr.DataTree:
-    """Draws of the latents of every datum, with all that ArviZ wants to know about them.
+    """A DataTree in ArviZ's schema: draws of the latents of every datum, densities, data and predictions.
 
     Args:
         model: ``model(x, *context)``, the generative program.

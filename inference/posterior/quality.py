@@ -1,4 +1,4 @@
-"""Can q(z|x) be trusted as a posterior? The guide against reference draws, datum by datum.
+"""How good q(z|x) is as a posterior: the guide compared with reference draws, datum by datum.
 
 In the unconstrained coordinates u of :mod:`ppvae.inference.density`, where every moment of a common prior exists, and
 with posterior draws from :func:`ppvae.inference.sample_posterior`:
@@ -138,7 +138,7 @@ class Quality(Summarised):
         return out
 
     def remarks(self) -> list[str]:
-        """What a reader must be told, a sentence each: the verdicts, and what could not be judged."""
+        """Remarks, a sentence each: the verdicts, and what could not be judged."""
         n, unjudged = len(self.verdicts), int((~self.judged).sum())
         found = []
         for word, count in Counter(words[0] for words in self.verdicts).most_common():

@@ -1,4 +1,4 @@
-"""Reference draws of the posterior, per datum, and whether they deserve the name.
+"""Reference draws of the posterior, per datum, and whether their chains have converged.
 
 Many Hamiltonian Monte Carlo chains per datum, those of all data side by side, move in the unconstrained coordinates u
 of :mod:`ppvae.inference.density`, where every support is the whole of ℝ^d and discrete sites are summed out. They start
@@ -91,7 +91,7 @@ FIRST, SECOND = Attempt(0.8, 1), Attempt(0.98, 3)
 
 @dataclass(frozen=True, repr=False)
 class Posterior(Summarised):
-    """Draws of every datum's posterior, and how far they can be trusted.
+    """Draws of every datum's posterior, and the diagnostics of their chains.
 
     Attributes:
         draws: by site ``(num_chains, num_draws, num_data, *plates inside the datum, *event)``, in the site's support.
@@ -152,7 +152,7 @@ class Posterior(Summarised):
         }
 
     def remarks(self) -> list[str]:
-        """What a reader of the draws must be told, a sentence each; empty when there is nothing."""
+        """Remarks on the draws, a sentence each; empty when there are none."""
         n = len(self.rhat)
         reasons = {
             f"R-hat is not below {RHAT_LIMIT} (their chains disagree, as with modes far apart)": ~(
@@ -256,7 +256,7 @@ def sample_posterior(
     with seeded(seed), Pair.on(model, guide, batch, start="guide") as pair:
         shapes = {name: site.shape for name, site in pair.sites.items()}
         if pair.dim == 0:
-            raise PairError("the model has no latent on a continuum, so that there is nothing to draw.")
+            raise PairError("the model has no latent on a continuum, and nothing is to be drawn: give one that has.")
         total = pair.num_units * num_chains * (transitions + num_draws)
         with Progress("posterior", total, "transitions", progress, why_slow(pair)) as bar:
             for data in pair.pieces(num_chains, memory_mb):

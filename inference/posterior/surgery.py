@@ -1,4 +1,4 @@
-"""ELBO surgery: what the guide pays to the prior, in two parts.
+"""ELBO surgery: the KL of the guide from the prior, in two parts.
 
 For N data let n be uniform on 1…N and q(n, z) = q(z|x_n)/N. The guide's average is the aggregate posterior,
 
@@ -112,7 +112,7 @@ def elbo_surgery(
     memory_mb: float = 64.0,
     progress: bool = False,
 ) -> Surgery:
-    """Carve up the ELBO of every datum: reconstruction, mutual information and the aggregate posterior's distance.
+    """Split the ELBO of every datum into reconstruction, mutual information and KL of the aggregate posterior.
 
     The work grows with N² K densities of the guide; the memory does not.
 
@@ -173,7 +173,8 @@ def _demand_parts(pair: Pair) -> None:
     """Raise PairError unless the ELBO of a pair can be carved up."""
     if pair.unit == "data set":
         raise PairError(
-            "the latents are shared by the data, so that there is no code of a datum: carve up a local pair."
+            "the latents are shared by the data, so that there is no code of a datum: give a pair with latents "
+            "for each datum."
         )
     if pair.structure.auxiliary:
         raise PairError(
@@ -189,7 +190,10 @@ def _demand_parts(pair: Pair) -> None:
     found = some.densities(z)
     log_prior = found.log_p - found.log_likelihood
     if not log_prior.isclose(log_prior[:, :1], rtol=1e-5, atol=1e-4, equal_nan=True).all():
-        raise PairError("the prior differs between data, so that the average of q(z|x) has none to be held against.")
+        raise PairError(
+            "the prior differs between data, so that the average of q(z|x) has none to be compared with: give "
+            "one for all data."
+        )
 
 
 def _draw(pair: Pair, num_particles: int, memory_mb: float) -> tuple[Values, Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What the model makes of given latents: E[x|z]."""
+"""Decoding: E[x|z], the mean of the data at given latents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the model makes of the latents on the way from one datum to another.
+"""Interpolation: E[x|z] at latents on the line between two data.
 
 The way is a straight line in unconstrained coordinates, u(t) = (1 − t) u_a + t u_b with u = T⁻¹(E[z|x]), so that z(t) =
 T(u(t)) stays in the support of its site; for latents on all reals it is a straight line in z.

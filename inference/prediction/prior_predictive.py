@@ -57,7 +57,7 @@ def sample(
 def samples(
     model: Program, guide: Program, like: Batch, num_samples: int, seed: int | None, memory_mb: float, *, given: bool
 ) -> Tensor:
-    """See :func:`sample`.
+    """Draws of data from a pair's model; see :func:`sample`.
 
     Raises:
         OptionError: the draws depend on a context by datum that nobody has given.

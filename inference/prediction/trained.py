@@ -1,4 +1,4 @@
-"""A trained pair as a thing to use: what people do after training, as methods of one object."""
+"""A trained pair with methods: sample, embed, reconstruct, impute, interpolate, log_prob, to_datatree."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class TrainedPair(Printed):
-    """A model and a guide, with what one asks of them after training; :func:`ppvae.inference.fit` returns one.
+    """A trained model and guide with methods to use them; :func:`ppvae.inference.fit` returns one.
 
     Each method is the function of the same name in :mod:`ppvae.inference`, where its options and errors are told. The
     programs may be any two, trained or not, by this package or by Pyro's own ``SVI``.

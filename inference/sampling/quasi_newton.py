@@ -28,7 +28,7 @@ DENSE_LIMIT = 64
 
 
 class Climbed(NamedTuple):
-    """Where the climbers are.
+    """The places that the climbs have reached.
 
     Attributes:
         u: ``(num_climbers, num_data, dim)``.

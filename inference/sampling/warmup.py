@@ -75,7 +75,7 @@ class Kernel(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """What the chains visited.
+    """The states that the chains visited.
 
     Attributes:
         u: ``(num_chains, num_draws, num_data, dim)``.

@@ -199,7 +199,10 @@ def _made(executor: Any) -> Any:
         )
     made = function()
     if not hasattr(made, "submit"):
-        raise OptionError(f"the executor {shown(executor)} returned a {type(made).__name__}, which has no submit().")
+        raise OptionError(
+            f"the executor {shown(executor)} returned a {type(made).__name__}, which has no submit(): let it "
+            "return a concurrent.futures.Executor."
+        )
     return made
 
 

@@ -26,7 +26,7 @@ def train(
     loggers: Sequence[Any],
     progress: bool,
 ) -> str:
-    """Train, and say why it ended."""
+    """Train, and return why the training ended."""
     per_epoch = training.source.num_batches
     stopped = "finished"
     speaks = training.team.first

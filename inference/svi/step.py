@@ -78,7 +78,7 @@ class Step:
         return self._eager(batch)
 
     def at(self, number: int) -> None:
-        """Say which step of the training comes next to an objective that depends on it (a warm-up)."""
+        """Tell an objective that depends on it (a warm-up) which step of the training comes next."""
         if hasattr(self._loss.elbo, "at_step"):
             self._loss.elbo.at_step(number)
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import sys
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+WIDTH = 80  # of tables where there is no terminal
 
 
 def first_sentence(documented: Any) -> str:
@@ -14,9 +20,19 @@ def first_sentence(documented: Any) -> str:
 
 
 def show(content: Any) -> None:
-    """Print a rich table; on a narrow terminal it folds, in a file or a pipe it keeps its width."""
+    """Print a rich table, as wide as the terminal; without one 80 columns, or as many as keep every word whole."""
     console = Console()
-    (console if console.is_terminal else Console(width=120)).print(content, highlight=False)
+    if not console.is_terminal:
+        console = Console(width=max(WIDTH, _least_width(content)) if isinstance(content, Table) else WIDTH)
+    console.print(content, highlight=False)
+
+
+def _least_width(table: Table) -> int:
+    """The width at which no word of a table is cut, but for those of columns that fold."""
+    narrow = copy(table)
+    narrow.columns = [replace(one, max_width=1) if one.overflow == "fold" else one for one in table.columns]
+    wide = Console(width=10_000)
+    return Measurement.get(wide, wide.options, narrow).minimum
 
 
 def show_result(result: Any) -> int:

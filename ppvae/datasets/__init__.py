@@ -4,6 +4,7 @@ from .arrangement import PARTS
 from .arrays import evenly_spaced, to_rows, without_missing
 from .context import Context
 from .dataset import Dataset
+from .hashes import data_hash
 from .known import DATASETS
 from .load import BYTES, load_dataset
 from .program_arguments import column_names, program_arguments
@@ -22,6 +23,7 @@ __all__ = [
     "Split",
     "Standardisation",
     "column_names",
+    "data_hash",
     "evenly_spaced",
     "load_dataset",
     "program_arguments",

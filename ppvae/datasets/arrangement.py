@@ -1,4 +1,4 @@
-"""What of a source is data, and what else its columns and arrays are: label, context, split, or nothing."""
+"""Which columns and arrays of a source are data, and which are labels, context or split, or are left out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Roles:
-    """What columns, or arrays beside x, are for.
+    """Which columns, or arrays beside x, are labels, context or split, and which are left out.
 
     Attributes:
         label: colours pictures and names data; ``"none"`` says that no column of numbers is a label or an identity.

@@ -103,7 +103,7 @@ def to_rows(array: np.ndarray) -> Tensor:
 
 
 def without_missing(rows: Tensor) -> Tensor:
-    """The rows with each missing value (NaN) replaced by values of its column that are there, in turn.
+    """The rows with each missing value (NaN) replaced by observed values of its column, one after the other.
 
     This is for shapes, ranges and starting values, not for a density: a replacement lies in the support that the
     column has. A column without any value takes those of the others.

@@ -48,6 +48,7 @@ class Dataset(Printed):
         columns: the names of the features, where they have names.
         label_names: the classes that labels 0, 1, … stand for, where these were words.
         standardisation: the map that brought x from the units of its file to mean 0 and standard deviation 1.
+        source_hash: the hash of the data before they were standardised in memory; empty of others.
         duplicates: how many rows of the validation and test part stand in the training part too, by part.
         notes: what a reader of numbers of these data must be told, a sentence each.
     """
@@ -68,6 +69,7 @@ class Dataset(Printed):
     columns: tuple[str, ...] | None = None
     label_names: tuple[str, ...] | None = None
     standardisation: Standardisation | None = None
+    source_hash: str = ""
     duplicates: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -97,7 +99,7 @@ class Dataset(Printed):
         return isinstance(self.train, Rows)
 
     def some(self, most: int = SHOWN) -> Tensor:
-        """The training rows; of data that stream at most so many, evenly spaced."""
+        """The training rows; where they stream, at most so many of them, evenly spaced."""
         train: Any = self.train
         return train.some(most) if self.streams else train
 
@@ -117,7 +119,7 @@ class Dataset(Printed):
 
     @property
     def leakage(self) -> str:
-        """That held-out data stand among the training data too, in a sentence; empty where none do."""
+        """A sentence that says how many held-out data are also training data; empty where none are."""
         return leakage.sentence(self.duplicates.get("test", 0), self.duplicates.get("validation", 0), len(self.test))
 
     def batch(self, part: str, index: Tensor | slice = slice(None)) -> tuple[Tensor, ...]:
@@ -167,7 +169,9 @@ class Dataset(Printed):
             DataError: the data are no such pictures.
         """
         if self.total_count != 255 or self.missing:
-            raise DataError(f"{self.name} holds no bytes 0 … 255: zeros and ones are drawn from such only.")
+            raise DataError(
+                f"{self.name} holds no bytes 0 … 255: give pictures of bytes, or zeros and ones as they are."
+            )
         largest = self.total_count
         parts = {part: changed(getattr(self, part), lambda rows: rows / largest) for part in PARTS}
         for i, part in enumerate(PARTS[1:]):
@@ -199,7 +203,7 @@ class Dataset(Printed):
 
 
 def changed(rows: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Rows with something done to each, now or when they are read."""
+    """Rows with a function applied to each, now or when they are read."""
     return rows.changed(change) if isinstance(rows, Rows) else change(rows)
 
 

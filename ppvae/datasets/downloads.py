@@ -94,7 +94,7 @@ _SOURCES = {
         _parse_mat,
     ),
 }
-_WAY_OUT = "set PPVAE_DATA or --data-dir to a folder that has it, or connect to the network and try again"
+_WAY_OUT = "set PPVAE_DATA or --data_dir to a folder that has it, or connect to the network and try again"
 
 
 def ready_made(name: str, data_dir: str | Path | None = None) -> dict[str, np.ndarray]:
@@ -116,7 +116,7 @@ def ready_made(name: str, data_dir: str | Path | None = None) -> dict[str, np.nd
         >>> ready_made("mnist", "nowhere")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
-        ppvae.errors.DatasetError: nowhere/mnist.npz does not exist: set PPVAE_DATA or --data-dir to a folder ...
+        ppvae.errors.DatasetError: nowhere/mnist.npz does not exist: set PPVAE_DATA or --data_dir to a folder ...
     """
     named = data_dir or os.environ.get("PPVAE_DATA")
     if named:
@@ -135,7 +135,7 @@ def _from_folder(folder: Path, name: str) -> dict[str, np.ndarray]:
     if packed.is_file():
         return _verified(read_npz(packed), name, str(packed))
     if not all((folder / file).is_file() for file in source.files):
-        raise DatasetError(f"{packed} does not exist: {_WAY_OUT} without PPVAE_DATA and --data-dir.")
+        raise DatasetError(f"{packed} does not exist: {_WAY_OUT} without PPVAE_DATA and --data_dir.")
     return _verified(_parsed(folder, name), name, ", ".join(str(folder / file) for file in source.files))
 
 

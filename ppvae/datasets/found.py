@@ -20,7 +20,7 @@ ONE = ""
 
 @dataclass(frozen=True)
 class Found:
-    """What a source holds.
+    """The arrays and tables of a source, by name.
 
     Attributes:
         what: it is called in messages.

@@ -49,7 +49,7 @@ def by_name(name: str, data_dir: str | Path | None, seed: int) -> Dataset:
 
 
 def beside(name: str, data: Dataset, data_dir: str | Path | None = None) -> dict[str, np.ndarray]:
-    """What a data set known by name holds beside x for the programs, in the order of all its rows."""
+    """The context of a data set known by name, in the order of all its rows."""
     if name == "jsb_chorales":
         arrays = ready_made(name, data_dir)
         return {"lengths": np.concatenate([arrays[f"lengths_{part}"] for part in PARTS])}

@@ -45,7 +45,7 @@ class Large:
 
 
 def is_many(shape: tuple[int, ...]) -> bool:
-    """Whether an array of this shape is too large to be read into memory as a matter of course."""
+    """Whether an array of this shape is too large to be read into memory by default."""
     return len(shape) > 0 and (shape[0] > MANY_ROWS or 4 * int(np.prod(shape)) > MANY_MB * 2**20)
 
 

@@ -46,7 +46,7 @@ class HeldOut:
 
 
 def sentence(num_test: int, num_validation: int, of_test: int) -> str:
-    """That held-out data stand among the training data, in a sentence; empty where none do.
+    """A sentence that says how many held-out data are also training data; empty where none are.
 
     Args:
         num_test: test data that do.

@@ -16,6 +16,7 @@ from .arrangement import PARTS, Arranged, Roles, arrange
 from .context import contexts, of_columns
 from .dataset import Dataset, changed
 from .found import Found
+from .hashes import data_hash
 from .known import DATASETS, beside, by_name
 from .label_columns import NO_LABEL
 from .large import streamed
@@ -223,4 +224,5 @@ def _standardised(data: Dataset, what: str) -> Dataset:
         "ELBO are those of x in its own units, with the Jacobian −Σ log s in them; pictures show x standardised."
     )
     parts = {part: changed(getattr(data, part), units.apply) for part in PARTS}
-    return replace(data, **parts, standardisation=units, notes=(*data.notes, note))
+    own = "" if data.streams else data_hash(data)
+    return replace(data, **parts, standardisation=units, source_hash=own, notes=(*data.notes, note))

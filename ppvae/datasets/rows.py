@@ -42,11 +42,11 @@ class Stored:
 
     @property
     def width(self) -> int:
-        """Numbers of a datum."""
+        """How many numbers a datum has."""
         return prod(self.shape[1:])
 
     def read(self, index: slice | np.ndarray) -> np.ndarray:
-        """Some rows.
+        """Read the rows that a slice or an array of numbers names.
 
         Raises:
             DatasetError: the file is gone, or shorter than it was.
@@ -117,13 +117,13 @@ class Rows:
 
     @property
     def shape(self) -> torch.Size:
-        """As that of a tensor of all rows."""
+        """The shape of a tensor of all rows."""
         inner = (self.stored.width,) if self.event_shape is None else self.event_shape
         return torch.Size((len(self), *inner))
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the tensors that are read."""
+        """The dtype of the tensors that are read."""
         return torch.get_default_dtype()
 
     def __getitem__(self, index: Any) -> Tensor:
@@ -149,7 +149,7 @@ class Rows:
         return replace(self, event_shape=shape[1:])
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> Rows:
-        """The same rows, with something done to each that is read."""
+        """The same rows, with a function applied to each when it is read."""
         before = self.change
         return replace(self, change=change if before is None else lambda rows: change(before(rows)))
 

@@ -20,7 +20,7 @@ from .user_files import OTHER_KINDS, SUFFIXES, in_file
 
 
 def find(source: Any) -> Found:
-    """What a source holds, of whatever kind it is.
+    """The arrays and tables of a source of any kind.
 
     Raises:
         PpvaeError: it is of no kind that is known, or cannot be read.

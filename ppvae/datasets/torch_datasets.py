@@ -57,7 +57,9 @@ def in_torch(value: Any, what: str, name: str) -> Found:
         for number, item in enumerate(_items(value)):
             members = _members(item, f"item {number} of {what}")
             if columns and members.keys() != columns.keys():
-                raise DataError(f"item {number} of {what} holds {sorted(members)}, the first {sorted(columns)}.")
+                raise DataError(
+                    f"item {number} of {what} holds {sorted(members)}, the first {sorted(columns)}: give all the same."
+                )
             for key, each in members.items():
                 columns.setdefault(key, []).append(each)
     if not columns:
@@ -87,12 +89,12 @@ def _has_batch_sampler(value: Any) -> bool:
 def _members(item: Any, what: str) -> dict[str, Any]:
     if isinstance(item, Mapping):
         if not item:
-            raise DataError(f"{what} is empty.")
+            raise DataError(f"{what} is empty: give each item a member that holds x.")
         key = next((name for name in NAMES_OF_X if name in item), next(iter(item)))
         return {X: item[key], **{str(name): each for name, each in item.items() if name != key}}
     if isinstance(item, tuple | list) and not all(isinstance(each, int | float) for each in item):
         if not item:
-            raise DataError(f"{what} is empty.")
+            raise DataError(f"{what} is empty: give each item a member that holds x.")
         names = [X, *(f"member_{i}" for i in range(1, len(item)))]
         return dict(zip(names, item, strict=True))
     return {X: item}

@@ -22,7 +22,7 @@ SHARE = "draws.pareto_k_share_above_0_7"
 
 @dataclass(frozen=True)
 class Claim:
-    """An answer to one of the reader's questions.
+    """A claim at the top of a page: a question and its answer.
 
     Attributes:
         question: in the reader's words.

@@ -73,8 +73,9 @@ class Comparison(Printed):
     def table(self) -> Table:
         """The numbers, to be printed by rich."""
         over = f"b − a, paired by datum: nats per datum, mean over {self.difference['num_data']} data"
-        table = Table(title=f"b − a: nats, log p(x) of the same {self._rows} data" if self.shared else over)
-        columns = ["", f"a: {escape(self.a.name)}", f"b: {escape(self.b.name)}", "b − a", "b higher for"]
+        of = f"b − a: nats, log p(x) of the same {self._rows} data" if self.shared else over
+        table = Table(title=f"a: {escape(self.a.name)}\nb: {escape(self.b.name)}\n{of}")
+        columns = ["", "a", "b", "b − a", "b higher for"]
         for column in columns[:-1] if self.shared else columns:
             table.add_column(column, justify="right" if column else "left")
         for name, label in QUANTITIES.items():
@@ -185,6 +186,8 @@ def _same_data(a: Record, b: Record) -> None:
     both = f"{a.directory.path} and {b.directory.path}"
     for key, other in SAME.items():
         if a.summary.get(key) is None or a.summary.get(key) != b.summary.get(key):
+            if key == "data_sha256" and a.settings.standardise != b.settings.standardise:
+                raise RunError(f"{both} cannot be paired by datum: give two runs with the same --standardise.")
             raise RunError(
                 f"{both} cannot be paired by datum: they were evaluated on {other} ({a.summary.get(key)} and "
                 f"{b.summary.get(key)}): give two runs on the same data, or `ppvae evaluate` one with --split."

@@ -46,7 +46,7 @@ class Numbers:
         self.content, self.source, self.run, self.prefix = content, source, run, prefix
 
     def has(self, key: str) -> bool:
-        """Whether there is something under a key."""
+        """Whether the summary has a value under a key."""
         return self._find(key) is not None
 
     def value(self, key: str) -> float | int | bool | None:

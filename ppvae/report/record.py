@@ -8,6 +8,7 @@ import math
 import shlex
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from ppvae.errors import RunError
@@ -55,18 +56,33 @@ class Record:
     plane: dict[str, Any] | None
 
     @property
+    def pair(self) -> str:
+        """The name of the pair, that of a file without its folder."""
+        return _without_folder(self.settings.pair)
+
+    @property
+    def data(self) -> str:
+        """The name of the data, that of a file without its folder."""
+        return _without_folder(self.settings.data)
+
+    @property
     def name(self) -> str:
-        """Of the folder."""
+        """The name of the run's folder."""
         return self.directory.path.resolve().name
 
     @property
     def word(self) -> str:
-        """The folder's path as a shell takes it."""
+        """The path of the folder, quoted for a shell."""
         return shlex.quote(str(self.directory.path))
 
     def numbers(self, prefix: str = "") -> Numbers:
         """The numbers of the summary."""
         return Numbers(self.summary, str(self.directory.summary), self.word, prefix)
+
+
+def _without_folder(spec: str) -> str:
+    """An absolute path, as ``config.yaml`` has it, from its last part on; other words as they are."""
+    return Path(spec).name if Path(spec).is_absolute() else spec
 
 
 def read_record(directory: RunDirectory) -> Record:

@@ -1,8 +1,7 @@
-"""The provenance of numbers: the hash of the data, the versions of the libraries, the device."""
+"""The provenance of numbers: the versions of the libraries, and the device."""
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -11,22 +10,6 @@ import ppvae
 
 if TYPE_CHECKING:  # torch is slow to import, and `ppvae --help` needs a run directory's settings only
     import torch
-
-    from ppvae.datasets import Dataset
-
-
-def data_hash(data: Dataset) -> str:
-    """SHA-256 over the three parts and the context of each, in single precision."""
-    digest = hashlib.sha256()
-    for part in ("train", "validation", "test"):
-        rows = getattr(data, part)
-        digest.update(str(tuple(rows.shape)).encode())
-        for values in data.portions(part):
-            digest.update(values.float().contiguous().numpy().tobytes())
-        for values in data.batch(part, slice(0) if data.streams else slice(None))[1:]:
-            digest.update(str(tuple(values.shape)).encode())
-            digest.update(values.float().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

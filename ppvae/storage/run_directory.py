@@ -92,27 +92,27 @@ class RunDirectory:
 
     @property
     def config(self) -> Path:
-        """The settings."""
+        """The file of the settings."""
         return self.path / "config.yaml"
 
     @property
     def checkpoint(self) -> Path:
-        """The state of the training."""
+        """The file of the training's state."""
         return self.path / "checkpoint.pt"
 
     @property
     def summary(self) -> Path:
-        """The numbers."""
+        """The file of the numbers."""
         return self.path / "summary.json"
 
     @property
     def decoder(self) -> Path:
-        """A two-dimensional latent, decoded on a grid."""
+        """The file of a two-dimensional latent, decoded on a grid."""
         return self.path / "decoder.json"
 
     @property
     def report(self) -> Path:
-        """The page."""
+        """The file of the page."""
         return self.path / "report.html"
 
     def write_settings(self, settings: Settings) -> None:

@@ -60,7 +60,10 @@ class Beta(ELBO):
         """Make the objective; the class says what its arguments are."""
         super().__init__()
         if elbo is not None and not hasattr(elbo, "differentiable_loss"):
-            raise OptionError(f"elbo must have a differentiable loss to be weighted; {type(elbo).__name__} has none.")
+            raise OptionError(
+                f"elbo must have a differentiable loss to be weighted; {type(elbo).__name__} has none: give "
+                "Trace_ELBO or TraceEnum_ELBO."
+            )
         self._weight_of = weight if callable(weight) else None
         self._weight = torch.tensor(0.0 if callable(weight) else not_negative("weight", weight), dtype=torch.float64)
         self._elbo: Any = elbo

@@ -31,7 +31,7 @@ LIKELIHOOD = "log_likelihood"
 
 
 class FreeBits(ParticleObjective):
-    """Minus the ELBO in which each number of the latents has λ nats of KL for nothing: see the module.
+    """Minus the ELBO in which the first λ nats of KL of each number of the latents cost nothing: see the module.
 
     Args:
         nats: λ ≥ 0, nats per number and datum.

@@ -107,7 +107,10 @@ class Scales:
             PairError: two sites have different scales, which no factor outside the logarithm stands for.
         """
         if any(isinstance(scale, Tensor) for scale in self._found.values()):
-            raise PairError("a site is scaled by a tensor (poutine.scale), which importance weights have no place for.")
+            raise PairError(
+                "a site is scaled by a tensor (poutine.scale), which importance weights have no place for: leave "
+                "it out, or train with Trace_ELBO."
+            )
         sizes = {float(scale) for scale in self._found.values()}
         if len(sizes) > 1:
             named = ", ".join(f"{name!r} by {float(scale):g}" for name, scale in sorted(self._found.items()))

@@ -1,4 +1,4 @@
-"""Semi-amortised inference: the guide's answer for each datum, bettered by gradient steps before it is scored.
+"""Semi-amortised inference: the guide's distribution of each datum is improved by gradient steps first.
 
 The guide gives λ₀ = (μ, log σ) of independent normals for every datum. T steps of gradient ascent on that datum's ELBO,
 
@@ -82,12 +82,13 @@ class SemiAmortised(ParticleObjective):
         for name in pair.structure.drawn:
             if not isinstance(_bare(nodes[name]["fn"]), Normal) or name in pair.structure.auxiliary:
                 raise PairError(
-                    f"site {name!r} of the guide is no independent normal latent, which SemiAmortised steps on."
+                    f"site {name!r} of the guide is no independent normal latent, which SemiAmortised steps on: "
+                    "train with STL."
                 )
             if is_masked(pair, name) or has_parents(pair, "guide", name):
                 raise PairError(
                     f"site {name!r} of the guide is masked or depends on another draw, and SemiAmortised steps on "
-                    "normals of x alone."
+                    "normals of x alone: train with STL."
                 )
 
 

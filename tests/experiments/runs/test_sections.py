@@ -32,6 +32,7 @@ from ppvae.inference import Mended, Sampling, certify, estimate_evidence, latent
 from ppvae.models import LinearGaussian
 from ppvae.report.captions import CAPTIONS
 from ppvae.storage import RunDirectory, Settings
+from ppvae.with_errors import with_error
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,7 @@ def test_the_guide_is_mended_and_opened_again(trained):
     found = mend_run(trained, MendOptions(num_data=3, tolerance=0.5, steps=100, attribution_steps=10))
     section = trained.read_summary()["mended"]
     assert section["gap_after"] < section["gap_before"]
+    assert f"; ELBO {with_error(section, 'elbo_gain', '+')} nats per datum over 3 test data" in section["verdict"]
     assert section["gap_before"] - section["gap_after"] == pytest.approx(
         section["elbo_gain"] - section["log_evidence_difference"], abs=1e-6
     )
@@ -205,6 +207,7 @@ def test_the_command_line_reaches_all_of_it(trained, monkeypatch, capsys):
         (["certify", "{run}", "--num_data", "0"], "num_data must be a whole number of at least 1; it is 0"),
         (["gap", "{run}", "--num_data", "-1"], "num_data must be a whole number of at least 1; it is -1"),
         (["posterior", "{run}", "--num_data", "0"], "num_data must be a whole number of at least 1; it is 0"),
+        (["posterior", "{run}", "--num_unit_data", "2"], "num_unit_data must be a whole number of at least 3; it is 2"),
         (["posterior", "{run}", "--num_simulations", "5"], "num_simulations must be a whole number of at least 20"),
         (["posterior", "nowhere"], "nowhere is not a run directory"),
     ],
@@ -313,10 +316,10 @@ def test_a_run_that_was_not_evaluated_is_refused_before_any_work(trained, tmp_pa
     [
         ([("good",)] * 3, "good for 3 of 3 data"),
         ([("cannot tell",)] * 2, "cannot tell for 2 of 2 data"),
-        ([("too wide",), ("shifted", "too wide"), ("good",)], "wrong for 2 of 3 data, first of all shifted (1)"),
+        ([("too wide",), ("shifted", "too wide"), ("good",)], "wrong for 2 of 3 data, most often shifted (1)"),
         (
             [("cannot tell",)] * 3 + [("too narrow",)] * 2,
-            "wrong for 2 of 2 data, first of all too narrow (2); cannot tell for 3 of 5 data",
+            "wrong for 2 of 2 data that could be judged, most often too narrow (2); cannot tell for 3 of 5 data",
         ),
     ],
 )

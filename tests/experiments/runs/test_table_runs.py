@@ -13,6 +13,7 @@ import xarray as xr
 from ppvae.cli import main
 from ppvae.experiments import load
 from ppvae.experiments.runs.saved_run import load_run
+from ppvae.report import compare
 from ppvae.storage import RunDirectory
 
 # Two classes; a latent that the label shifts.
@@ -75,18 +76,21 @@ def test_a_label_is_asked_about_and_not_trained_on(folder, capsys):
     assert "--label_column" in said
 
 
-def test_the_numbers_of_a_run_are_those_of_x_in_its_own_units(run, folder):
+def _truth(run: RunDirectory, frame: pd.DataFrame) -> torch.Tensor:
+    """log p(x) of the test data in the units of the file, by the normal distribution that the pair is."""
     saved = load_run(run)
-    units = saved.data.data.standardisation
-    frame = pd.read_csv(folder / "plants.csv", sep=";", decimal=",")
-    rows = saved.data.data.rows["test"]
-    own = torch.tensor(frame[["length", "width", "mass", "depth"]].to_numpy()[rows])
-    pair = saved.pair.double()
+    own = torch.tensor(frame[["length", "width", "mass", "depth"]].to_numpy()[saved.data.data.rows["test"]])
+    units, pair = saved.data.data.standardisation, saved.pair.double()
+    mean, scale = (torch.zeros(4), torch.ones(4)) if units is None else (units.mean, units.scale)
     with torch.no_grad():
         noise = torch.diag((2 * pair.log_noise_scale).exp().expand(4))
-        covariance = units.scale.double()[:, None] * (pair.weight @ pair.weight.T + noise) * units.scale.double()
-        loc = pair.bias * units.scale.double() + units.mean.double()
-        truth = torch.distributions.MultivariateNormal(loc, covariance).log_prob(own)
+        covariance = scale.double()[:, None] * (pair.weight @ pair.weight.T + noise) * scale.double()
+        loc = pair.bias * scale.double() + mean.double()
+        return torch.distributions.MultivariateNormal(loc, covariance).log_prob(own)
+
+
+def test_the_numbers_of_a_run_are_those_of_x_in_its_own_units(run, folder):
+    truth = _truth(run, pd.read_csv(folder / "plants.csv", sep=";", decimal=","))
     evidence = xr.load_dataset(run.path / "evidence.nc")
     assert abs(torch.from_numpy(evidence["log_evidence"].to_numpy()) - truth).max() < 0.2  # ± 0.1 at 95 %
     summary = run.read_summary()
@@ -96,6 +100,20 @@ def test_the_numbers_of_a_run_are_those_of_x_in_its_own_units(run, folder):
     # Training and test data are alike: the ELBOs of both are in the same units.
     assert abs(summary["training"]["last_elbo"] - summary["evidence"]["elbo"]) < 2
     assert abs(summary["training"]["last_validation_elbo"] - summary["evidence"]["elbo"]) < 2
+
+
+def test_a_run_on_standardised_data_is_compared_with_one_on_the_data_as_they_are(run, folder, tmp_path):
+    """The densities of both are in the units of the file, so that their differences are those of the two normals."""
+    words = ["run", "--data", f"{folder}/plants.csv", "--pair", "LinearGaussian", "--pair_args.latent_dim", "2"]
+    words += ["--label_column", "species", "--drop_columns", "id", "--epochs", "5", "--stratify", "species"]
+    assert main([*words, "--out", str(tmp_path), "--name", "plain"]) == 0
+    plain = RunDirectory.open(tmp_path / "plain")
+    found = compare(run, plain)
+    frame = pd.read_csv(folder / "plants.csv", sep=";", decimal=",")
+    truth = _truth(plain, frame) - _truth(run, frame)
+    assert abs(found.difference["log_evidence"] - truth.mean()) < 0.1
+    assert abs(torch.from_numpy(found.values[1] - found.values[0]) - truth).max() < 0.3  # ± 0.1 at 95 %, twice
+    assert main(["compare", str(run.path), str(plain.path), "--out", str(tmp_path / "both.html")]) == 0
 
 
 @pytest.mark.slow

@@ -30,6 +30,17 @@ batch_size: {{low: 20, high: 60}}
 pair_args: {{latent_dim: 2}}
 """
 
+# A pair that has no default for its only argument.
+NEEDS = """
+from ppvae.models import LinearGaussian
+
+
+class Needs(LinearGaussian):
+    @classmethod
+    def for_data(cls, x, latent_dim):
+        return super().for_data(x, latent_dim)
+"""
+
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
@@ -87,7 +98,9 @@ def test_another_configuration_of_the_same_name_is_refused(config, found, tmp_pa
 
 def test_a_trial_that_cannot_be_trained_is_said_and_counted(config, tmp_path):
     other = tmp_path / "failing.yaml"
-    other.write_text(config.read_text().replace("{latent_dim: 2}", "{latent_dim: {choices: [-1, -2]}}"))
+    text = config.read_text().replace("{latent_dim: 2}", "{latent_dim: {choices: [-1, -2]}}")
+    other.write_text(text.replace("pair: LinearGaussian", f"pair: {other.with_name('needs.py')}:Needs"))
+    other.with_name("needs.py").write_text(NEEDS)
     found = sweep(other, SweepOptions(trials=2, out=str(tmp_path)), say=lambda line: None)
     assert [t["state"] for t in found.summary["trials"]] == ["failed", "failed"]
     assert "needs the argument latent_dim" in found.summary["trials"][0]["error"]  # the default

@@ -163,7 +163,7 @@ def _message(error: type[Exception], *args, **options) -> str:
 def test_a_folder_without_the_file(name, server, tmp_path):
     message = _message(DatasetError, name, data_dir=tmp_path)
     assert str(tmp_path / f"{name}.npz") in message
-    assert "--data-dir" in message
+    assert "--data_dir" in message
     assert server.asked == []
 
 
@@ -197,7 +197,7 @@ def test_a_file_that_is_no_longer_there(server, cache):
 def test_no_server_is_one_sentence_with_the_way_out(server, cache):
     server.stop()
     message = _message(DatasetError, "mnist")
-    way_out = "set PPVAE_DATA or --data-dir to a folder that has it, or connect to the network and try again."
+    way_out = "set PPVAE_DATA or --data_dir to a folder that has it, or connect to the network and try again."
     assert message == f"mnist could not be fetched from {server.url} (no connection, or it broke): {way_out}"
     assert _nothing_was_kept(cache)
 

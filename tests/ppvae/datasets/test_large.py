@@ -9,11 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
-from ppvae.datasets import Rows, large_sources, load_dataset
+from ppvae.datasets import Rows, data_hash, large_sources, load_dataset
 from ppvae.errors import DataError, DatasetError, OptionError
 from ppvae.inference import fit, importance_evidence, in_shards
 from ppvae.models import LinearGaussian
-from ppvae.storage import data_hash
 
 NUM, WIDTH = 600, 4
 
