@@ -14,6 +14,7 @@ from .options import instance_of, one_of, positive_number, whole_number
 Start = Literal["guide", "prior"]
 Schedule = Literal["adaptive", "sigmoid", "linear"]
 Source = Literal["guide", "psis", "exact"]
+MendingStepName = Literal["more steps", "correction", "gradient steps", "full covariance", "flow", "mixture", "defence"]
 Strategy = Literal["auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook"]
 
 # Short trajectories: at the same cost, more temperatures bring more than longer moves at each.
@@ -119,6 +120,40 @@ class Sampling:
             max_distributions=whole_number("max_distributions", self.max_distributions),
             num_steps=whole_number("num_steps", self.num_steps),
             num_twins=None if self.num_twins is None else whole_number("num_twins", self.num_twins, least=0),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempts:
+    """Which steps ``mend`` tries, and when it keeps one.
+
+    Attributes:
+        only: the steps, in the order in which they are tried: ``"more steps"``, ``"correction"``, ``"gradient steps"``,
+            ``"full covariance"``, ``"flow"``, ``"mixture"``, ``"defence"``. None: those that the attribution of the gap
+            asks for.
+        standard_errors: how many of them a gain must be.
+        rounds: how often a step is tried at most, while it gains 0.1 nats.
+
+    Raises:
+        OptionError: a field has a value that cannot be used.
+
+    Example:
+        >>> Attempts(only=("full covariance",))
+        Attempts(only=('full covariance',), standard_errors=2.0, rounds=3)
+    """
+
+    only: tuple[MendingStepName, ...] | None = None
+    standard_errors: float = 2.0
+    rounds: int = 3
+
+    def __post_init__(self) -> None:
+        if self.only is not None:
+            names = (self.only,) if not isinstance(self.only, (tuple, list)) or not self.only else self.only
+            _keep(self, only=tuple(one_of("only", name, get_args(MendingStepName)) for name in names))
+        _keep(
+            self,
+            standard_errors=positive_number("standard_errors", self.standard_errors),
+            rounds=whole_number("rounds", self.rounds),
         )
 
 
