@@ -25,6 +25,7 @@ References:
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -40,9 +41,11 @@ from ppvae.errors import PairError
 
 from ..pair import Frame, LastDraw, Pair, Program, TwoPartMixture, has_parents
 from .guide_reader import GuideReader, is_continuous, reader_of
-from .maps import SiteMap, StandardisedSite
+from .maps import MapNumbers, SiteMap, StandardisedSite
 from .networks_of_guides import PartLogit, SiteNumbers, Trunk, site_key
 
+# How far the second part of a mixture goes, in standard deviations of the prior.
+MOST_SHIFT = 8.0
 # The share of the prior in a defence.
 DEFENCE_SHARE = 0.1
 
@@ -192,6 +195,12 @@ class MappedPart(SiteNumbers):
     ) -> None:
         super().__init__(num_hidden, sizes, dim, 0, False, like)
         self.own_plates = plates
+
+    def numbers(self, flat: Tensor, hidden: Tensor, earlier: list[Tensor]) -> MapNumbers:
+        """The numbers of the map, so bounded that no datum, however odd, is sent far beyond the prior."""
+        found = super().numbers(flat, hidden, earlier)
+        log_scale = torch.where(found.log_scale < 0, found.log_scale, torch.tanh(found.log_scale))
+        return replace(found, log_scale=log_scale, shift=MOST_SHIFT * torch.tanh(found.shift / MOST_SHIFT))
 
 
 def mixed(pair: Pair, name: str, *, defence: bool) -> MixedGuide:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ..pair import Batch, Pair, Program, Values, measured_again
+from .mending_steps import FallingAdam
 from .mixed_guide import MixedGuide
 
 # Draws of each part and datum, steps, and their size; a log density below this counts as it.
@@ -73,7 +74,7 @@ def _learn(model: Program, guide: MixedGuide, batch: Batch, draws: Values) -> No
     with Pair.on(model, guide, batch) as pair:
         found = pair
     parameters = [parameter for parameter in guide.networks.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.Adam(parameters, START_RATE)
+    optimiser = FallingAdam(parameters, START_RATE, START_STEPS)
     with torch.enable_grad(), measured_again(found):
         for _ in range(START_STEPS):
             loss = -found.log_guide(draws, MISSED_DRAWS).mean()
