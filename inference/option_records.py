@@ -128,9 +128,7 @@ class Attempts:
     """Which steps ``mend`` tries, and when it keeps one.
 
     Attributes:
-        only: the steps, in the order in which they are tried: ``"more steps"``, ``"correction"``, ``"gradient steps"``,
-            ``"full covariance"``, ``"flow"``, ``"mixture"``, ``"defence"``. None: those that the attribution of the gap
-            asks for.
+        only: names of the steps that are tried, in this order. None: those that the attribution of the gap asks for.
         standard_errors: how many of them a gain must be.
         rounds: how often a step is tried at most, while it gains 0.1 nats.
 
@@ -148,7 +146,7 @@ class Attempts:
 
     def __post_init__(self) -> None:
         if self.only is not None:
-            names = (self.only,) if not isinstance(self.only, (tuple, list)) or not self.only else self.only
+            names = self.only if isinstance(self.only, (tuple, list)) and self.only else (self.only,)
             _keep(self, only=tuple(one_of("only", name, get_args(MendingStepName)) for name in names))
         _keep(
             self,

@@ -86,6 +86,7 @@ def test_a_datum_has_the_same_density_whatever_data_come_with_it(mended):
     torch.testing.assert_close(some, whole, atol=1e-9, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_it_estimates_log_p_and_is_saved_and_loaded_to_the_bit(mended, tmp_path):
     """10 data within 5 standard errors: a false alarm at a rate of 6e-6."""
     found, x = mended
