@@ -145,14 +145,10 @@ class Attempts:
     rounds: int = 3
 
     def __post_init__(self) -> None:
-        if self.only is not None:
-            names = self.only if isinstance(self.only, (tuple, list)) and self.only else (self.only,)
-            _keep(self, only=tuple(one_of("only", name, get_args(MendingStepName)) for name in names))
-        _keep(
-            self,
-            standard_errors=positive_number("standard_errors", self.standard_errors),
-            rounds=whole_number("rounds", self.rounds),
-        )
+        names = self.only if isinstance(self.only, (tuple, list)) and self.only else (self.only,)
+        known = tuple(one_of("only", name, get_args(MendingStepName)) for name in names if self.only is not None)
+        errors = positive_number("standard_errors", self.standard_errors)
+        _keep(self, only=known or None, standard_errors=errors, rounds=whole_number("rounds", self.rounds))
 
 
 @dataclass(frozen=True)
