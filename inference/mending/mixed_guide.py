@@ -162,7 +162,8 @@ class _FirstSites(Messenger):
 
     def __init__(self, names: list[str]) -> None:
         super().__init__()
-        self._names, self.found = set(names), {}
+        self._names = set(names)
+        self.found: dict[str, Any] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or isinstance(msg["fn"], _Subsample):
