@@ -7,7 +7,7 @@ from .evidence import Evidence, annealed_evidence, estimate_evidence, importance
 from .gap import GapAttribution, Refinement, attribute_gap, refine
 from .latents import ColumnStability, LatentUnits, column_stability, latent_units
 from .mending import Mended, mend
-from .option_records import Annealing, Compute, DrawsFrom, Optimiser, Sampling
+from .option_records import Annealing, Attempts, Compute, DrawsFrom, Optimiser, Sampling
 from .pair import Finding, check
 from .posterior import (
     Posterior,
@@ -46,6 +46,7 @@ __all__ = [
     "VIMCO",
     "VRIWAE",
     "Annealing",
+    "Attempts",
     "Beta",
     "ByTurns",
     "Calibration",

@@ -14,6 +14,7 @@ from .options import instance_of, one_of, positive_number, whole_number
 Start = Literal["guide", "prior"]
 Schedule = Literal["adaptive", "sigmoid", "linear"]
 Source = Literal["guide", "psis", "exact"]
+MendingStepName = Literal["more steps", "correction", "gradient steps", "full covariance", "flow", "mixture", "defence"]
 Strategy = Literal["auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook"]
 
 # Short trajectories: at the same cost, more temperatures bring more than longer moves at each.
@@ -120,6 +121,34 @@ class Sampling:
             num_steps=whole_number("num_steps", self.num_steps),
             num_twins=None if self.num_twins is None else whole_number("num_twins", self.num_twins, least=0),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempts:
+    """Which steps ``mend`` tries, and when it keeps one.
+
+    Attributes:
+        only: names of the steps that are tried, in this order. None: those that the attribution of the gap asks for.
+        standard_errors: how many of them a gain must be.
+        rounds: how often a step is tried at most, while it gains 0.1 nats.
+
+    Raises:
+        OptionError: a field has a value that cannot be used.
+
+    Example:
+        >>> Attempts(only=("full covariance",))
+        Attempts(only=('full covariance',), standard_errors=2.0, rounds=3)
+    """
+
+    only: tuple[MendingStepName, ...] | None = None
+    standard_errors: float = 2.0
+    rounds: int = 3
+
+    def __post_init__(self) -> None:
+        names = self.only if isinstance(self.only, (tuple, list)) and self.only else (self.only,)
+        known = tuple(one_of("only", name, get_args(MendingStepName)) for name in names if self.only is not None)
+        errors = positive_number("standard_errors", self.standard_errors)
+        _keep(self, only=known or None, standard_errors=errors, rounds=whole_number("rounds", self.rounds))
 
 
 @dataclass(frozen=True)

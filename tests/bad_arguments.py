@@ -19,7 +19,7 @@ from pyro.infer import Trace_ELBO
 
 from ppvae import inference
 from ppvae.errors import PpvaeError
-from ppvae.inference import Annealing, Compute, DrawsFrom, Optimiser, Sampling
+from ppvae.inference import Annealing, Attempts, Compute, DrawsFrom, Optimiser, Sampling
 
 
 def model(x):
@@ -94,6 +94,7 @@ RECORD = ANYTHING | {"3": lambda: 3, "True": lambda: True, "nan": lambda: math.n
 RECORDS: Values = {
     "class of a record": lambda: Optimiser,
     "Annealing": Annealing,
+    "Attempts": Attempts,
     "Compute": Compute,
     "DrawsFrom": DrawsFrom,
     "Optimiser": Optimiser,
@@ -245,6 +246,9 @@ KINDS: dict[str, Values] = {
     "closed_form": FLAG,
     "predictive": FLAG,
     "annealing": NONE | RECORD | _but("Annealing") | {"word": lambda: "prior"},
+    "attempts": NONE | RECORD | _but("Attempts"),
+    "only": WORD,
+    "rounds": COUNT,
     "optimiser": NONE | RECORD | _but("Optimiser"),
     "compute": NONE | RECORD | _but("Compute"),
     "devices": COUNT,

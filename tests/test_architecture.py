@@ -215,6 +215,8 @@ MAY_HANDLE_PROGRAMS = (
     "inference/gap/guide_family.py",
     "inference/mending/guide_reader.py",
     "inference/mending/mended_guide.py",
+    "inference/mending/mixed_guide.py",
+    "inference/mending/stepped_guide.py",
 )
 
 

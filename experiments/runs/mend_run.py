@@ -113,6 +113,7 @@ def _step(step: Any) -> dict[str, Any]:
         "gain_standard_error": step.standard_error,
         "seconds": step.seconds,
         "kept": step.kept,
+        "reason": step.reason,
     }
 
 
@@ -149,4 +150,5 @@ def _rows(section: dict[str, Any], mended: Mended) -> list[tuple[str, str, str]]
 
 
 def _word(step: Any) -> str:
-    return f"{'kept' if step.kept else 'not kept'}, {step.seconds:.0f} s"
+    why = f"; {step.reason}" if step.reason else ""
+    return f"{'kept' if step.kept else 'not kept'}, {step.seconds:.0f} s{why}"

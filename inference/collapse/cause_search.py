@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from ppvae.progress import Progress
 
 from ..gap import shifted
 from ..pair import BlindModel, CutGuide, FreedNoise, Pair, Program, as_batch, cut, has_noise_scale, reads_its_data
-from ..svi import Beta, WarmUp
+from ..svi import Beta, FreeBits, WarmUp
 from .explained import (
     DECODER,
     LIKELIHOOD,
@@ -32,6 +33,8 @@ from .trials import TrialOutcome, Trials
 # In nats: what a change must gain, since two short trainings differ by some hundredths by chance. R² from which an
 # active unit may be a copy.
 LEAST_GAIN, COPY = 0.05, 0.9
+# Nats of KL that free bits leave to every number of the latents.
+FREE_NATS = 0.25
 
 
 class CauseSearch:
@@ -78,7 +81,17 @@ class CauseSearch:
         self._name(found, self.present, cause)
 
     def _warm_up(self) -> None:
-        self._name(self._try("KL warm-up", self.control, loss=self._warm()), self.control, SCHEDULE)
+        """A KL term that comes slowly, or has some nats for nothing: the better cure of those that it wakes."""
+        before = list(self.open)
+        warm = self._try("KL warm-up", self.control, loss=self._warm())
+        self._name(warm, self.control, SCHEDULE)
+        free = self._try("free bits", self.control, loss=FreeBits(FREE_NATS))
+        self._name(free, self.control, SCHEDULE)
+        if warm is None or free is None or not self._significant(free.gain(warm)):
+            return
+        gain, error = free.gain(self.control)
+        for j in (j for j in before if self.rows[j].cure == warm.name and free.active(j)):
+            self.rows[j] = replace(self.rows[j], cure=free.name, gain=gain, gain_standard_error=error)
 
     def _shaken(self) -> None:
         self._name(self._try("shaken start", self.control, shaken=True), self.control, OPTIMISER)

@@ -7,6 +7,7 @@ change, names the cause:
 
     longer                 the optimiser: training was not over; if the KL term had a weight above 1, the KL schedule
     KL warm-up             the KL schedule: the term had its full weight before the unit was learnt
+    free bits              the same: a quarter of a nat of each number's KL costs nothing
     a shaken start         the optimiser: it stands where the gradient is zero, whatever the KL term weighs
     a noise that is learnt the likelihood: its noise is too wide, and hides what the unit would say
     a blind decoder        the decoder: it reads x itself (autoregressive), and needs no latents
@@ -22,6 +23,7 @@ References:
     Don't Blame the ELBO! (Lucas et al., 2019), arXiv:1911.02469, for the test of the likelihood.
     Generating Sentences from a Continuous Space (Bowman et al., 2016), arXiv:1511.06349: decoders that need no latents.
     Ladder Variational Autoencoders (Sønderby et al., 2016), arXiv:1602.02282: the warm-up.
+    Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016), arXiv:1606.04934: free bits.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ from ppvae.datasets import Dataset
 from ppvae.errors import PairError
 from ppvae.progress import Progress
 
-from ..mending import Budget, MendingData, left_as_found
-from ..options import positive_number, valid_compute, whole_number
+from ..mending import Budget, MendingData, left_as_found, valid_training
+from ..options import positive_number, valid_compute
 from ..pair import Batch, Program, programs_named, restored, seeded
 from .cause_search import CauseSearch
 from .explained import ExplainedCollapse
@@ -56,7 +58,7 @@ def explain_collapse(
 ) -> ExplainedCollapse:
     """The cause of every unused latent unit, the number that shows it, and what a cure tried in small gained.
 
-    The programs and Pyro's parameter store are left as they were. Up to ten short trainings are done, none if all
+    The programs and Pyro's parameter store are left as they were. Up to eleven short trainings are done, none if all
     units are active.
 
     Args:
@@ -94,8 +96,8 @@ def explain_collapse(
         [('z[0]', 'optimiser', 'longer')]
     """
     seed, memory_mb, progress = valid_compute(seed, memory_mb, progress)
-    steps, rate = whole_number("steps", steps), positive_number("learning_rate", learning_rate)
-    weight, errors = positive_number("kl_weight", kl_weight), positive_number("standard_errors", standard_errors)
+    steps, rate, errors = valid_training(steps, learning_rate, standard_errors)
+    weight = positive_number("kl_weight", kl_weight)
     with seeded(seed), programs_named(), left_as_found(model, guide):
         model, guide = restored(model, guide)
         data = MendingData.of(model, guide, x, validation)
@@ -105,5 +107,5 @@ def explain_collapse(
                 "pair that can be run on some of them."
             )
         trials = Trials(model, guide, data, Budget(steps, rate, data.divisible), weight, memory_mb)
-        with Progress("trials", 10, "trainings", progress) as bar:
+        with Progress("trials", 11, "trainings", progress) as bar:
             return CauseSearch(trials, errors, bar).explained()

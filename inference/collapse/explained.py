@@ -131,7 +131,7 @@ class ExplainedCollapse(Summarised):
             OPTIMISER: "the optimiser has not left its start" + (f", though it could ({rho})" if known else "")
             + ": train longer, or from another start.",
             SCHEDULE: "the KL term was too heavy while the unit was to be learnt: weigh it by 1 in the end, and let it "
-            "in slowly (Beta(WarmUp(num_steps))).",
+            "in slowly (Beta(WarmUp(num_steps))) or leave some of it free (FreeBits(0.25)).",
             DECODER: "the decoder reads x itself and needs no latents: let it read less of x, or do without the unit.",
             REDUNDANCY: "other units carry what it would say"
             + (f" (R² = {self.explained:.2f})" if math.isfinite(self.explained) else "") + ": do without the unit.",

@@ -14,11 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppvae.datasets import Dataset
-
 from ..latents import LatentUnits, latent_units
-from ..mending import Budget, MendingData, drawn_elbo, kept_values, paired_gain, put_back, some, train_pair
-from ..pair import Batch, Pair, Program, as_batch, unit_draws
+from ..mending import (
+    Budget,
+    MendingData,
+    drawn_elbo,
+    kept_values,
+    paired_gain,
+    put_back,
+    some,
+    train_pair,
+    training_data,
+)
+from ..pair import Pair, Program, unit_draws
 
 # Data held out that the ELBO is measured on, and data that the units are looked at on, at most.
 ELBO_DATA, UNIT_DATA = 1000, 300
@@ -118,11 +126,3 @@ class Trials:
         for leaf, value in self._start:
             scale = max(float(value.square().mean().sqrt()) * SHAKE, LEAST_SHAKE)
             leaf.data.add_(scale * torch.randn_like(leaf))
-
-
-def training_data(data: MendingData) -> Batch:
-    """What the pair is trained on, each datum once."""
-    if not isinstance(data.train, Dataset):
-        return as_batch(data.train)
-    x, *context = data.train.batch("train")
-    return data.train.draw(x), *context

@@ -2,8 +2,17 @@
 
 from .mend import mend
 from .mended import Mended, MendingStep
-from .mending_data import MendingData, some
-from .mending_steps import Budget, drawn_elbo, kept_values, left_as_found, paired_gain, put_back, train_pair
+from .mending_data import MendingData, some, training_data
+from .mending_steps import (
+    Budget,
+    drawn_elbo,
+    kept_values,
+    left_as_found,
+    paired_gain,
+    put_back,
+    train_pair,
+    valid_training,
+)
 
 __all__ = [
     "Budget",
@@ -18,4 +27,6 @@ __all__ = [
     "put_back",
     "some",
     "train_pair",
+    "training_data",
+    "valid_training",
 ]

@@ -94,3 +94,12 @@ def reader_of(pair: Pair) -> tuple[GuideReader, GuideFamily]:
         )
     family = GuideFamily(pair)
     return GuideReader(pair.structure.plates, pair.arguments.by_row, tuple(family.offsets)), family
+
+
+def is_continuous(fn: Any) -> bool:
+    """Whether a site has a density on a continuum, none of which an inner mask leaves out."""
+    if fn is None or fn.has_enumerate_support or isinstance(opened(fn)[0], dist.Delta):
+        return False
+    while isinstance(fn, dist.Independent):
+        fn = fn.base_dist
+    return not isinstance(fn, dist.MaskedDistribution)

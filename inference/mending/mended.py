@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,13 @@ from ..records import row
 from ..resume import read_checkpoint
 from ..svi import load_parameters, save_values
 from .mended_guide import corrected, mapped
+from .mixed_guide import mixed
+from .stepped_guide import stepped
 
-# The families that a mended guide may be of, beside that of the guide itself, the smallest first.
+# The programs that a guide may be mended by, the smallest first.
 CORRECTION, COVARIANCE, FLOW = "correction", "full covariance", "flow"
+GRADIENT_STEPS, MIXTURE, DEFENCE = "gradient steps", "mixture", "defence"
+FAMILIES = CORRECTION, GRADIENT_STEPS, COVARIANCE, FLOW, MIXTURE, DEFENCE
 # A step that trains what is there already; one that trains the model too.
 MORE_STEPS, WARM_UP = "more steps", "warm-up"
 
@@ -29,12 +33,14 @@ class MendingStep:
     """A step that was tried.
 
     Attributes:
-        name: ``"warm-up"``, ``"more steps"``, ``"correction"``, ``"full covariance"`` or ``"flow"``.
+        name: ``"warm-up"``, ``"more steps"``, ``"correction"``, ``"gradient steps"``, ``"full covariance"``,
+            ``"flow"``, ``"mixture"`` or ``"defence"``.
         gain: of the ELBO on the data held out, in nats, paired by datum; NaN where the step could not be tried.
         standard_error: of ``gain``.
         seconds: that it took.
         kept: whether the gain was so many standard errors.
         note: why it could not be tried.
+        reason: why it was tried; of a defence also what became of the tail of the weights.
     """
 
     name: str
@@ -43,6 +49,7 @@ class MendingStep:
     seconds: float
     kept: bool
     note: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,7 +114,7 @@ class Mended(TrainedPair):
         Raises:
             RunError: the file cannot be written.
         """
-        steps = [[s.name, s.gain, s.standard_error, s.seconds, s.kept, s.note] for s in self.steps]
+        steps = [list(astuple(step)) for step in self.steps]
         told = {
             "history": [],
             "place": [0, 0, 0],
@@ -158,6 +165,7 @@ class Mended(TrainedPair):
             row(step.name, "not tried" if math.isnan(step.gain) else f"{step.gain:+.3f}")
             + ("" if math.isnan(step.gain) else f" ± {step.standard_error:.2g}")
             + f"   {'kept' if step.kept else 'not kept'}, {step.seconds:.0f} s"
+            + (f"; {step.reason}" if step.reason else "")
             for step in self.steps
         ]
         where = "held out" if self.held_out else "of the training"
@@ -180,4 +188,8 @@ def with_family(model: Program, guide: Program, batch: Batch, family: str, name:
     with Pair.on(model, guide, batch) as pair:
         if family == CORRECTION:
             return corrected(pair, name)
+        if family == GRADIENT_STEPS:
+            return stepped(pair, name)
+        if family in (MIXTURE, DEFENCE):
+            return mixed(pair, name, defence=family == DEFENCE)
         return mapped(pair, name, flow=family == FLOW)

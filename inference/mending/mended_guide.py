@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from ppvae.errors import PairError
 
 from ..gap import place, shifted_guide
-from ..pair import Frame, Pair, Program, opened
-from .guide_reader import GuideReader, reader_of
+from ..pair import Frame, Pair, Program
+from .guide_reader import GuideReader, is_continuous, reader_of
 from .maps import SiteMap, StandardisedSite
-from .networks_of_guides import SiteNumbers, Trunk, zero_linear
+from .networks_of_guides import SiteNumbers, Trunk, site_key, zero_linear
 
 # Draws that the natural unit of a parameter is read off.
 _UNIT_DRAWS = 64
@@ -121,7 +121,7 @@ class _Mapping(Messenger):
         name = msg["name"]
         if msg["is_observed"] or name not in self._guide.earlier:
             return
-        network = self._networks["sites"][_key(name)]
+        network = self._networks["sites"][site_key(name)]
         plates = self._guide.plates[name]
         flat = self._frame.by_program(network(self._hidden), plates)
         hidden = self._frame.by_program(self._hidden, ())
@@ -133,11 +133,6 @@ class _Mapping(Messenger):
     def _pyro_post_sample(self, msg: Any) -> None:
         if msg["name"] in self._places:
             self._eps[msg["name"]] = self._places[msg["name"]].standardised(msg["value"])
-
-
-def _key(name: str) -> str:
-    """A site's name as that of a module."""
-    return name.replace(".", "__dot__")
 
 
 def corrected(pair: Pair, name: str) -> CorrectedGuide:
@@ -179,7 +174,7 @@ def mapped(pair: Pair, name: str, flow: bool) -> MappedGuide:
     found = reader.sites(pair.guide, pair.batch)
     like = family.start[0]
     trunk = Trunk(reader.features(pair.guide, pair.batch), like)
-    own = {name: site for name, site in pair.structure.drawn.items() if _mappable(found.get(name))}
+    own = {name: site for name, site in pair.structure.drawn.items() if is_continuous(found.get(name))}
     order = [name for name in found if name in own]
     earlier: dict[str, tuple[str, ...]] = {}
     sites, dims = nn.ModuleDict(), {}
@@ -188,16 +183,7 @@ def mapped(pair: Pair, name: str, flow: bool) -> MappedGuide:
         earlier[one] = tuple(other for other in order[:i] if set(own[other].plates) <= set(own[one].plates))
         read = sum(dims[other] for other in earlier[one])
         sizes = own[one].shape[: len(own[one].plates)]
-        sites[_key(one)] = SiteNumbers(trunk.width, sizes, dims[one], read, flow, like)
+        sites[site_key(one)] = SiteNumbers(trunk.width, sizes, dims[one], read, flow, like)
     networks = nn.ModuleDict({"trunk": trunk, "sites": sites}).to(pair.device)
     plates = {one: own[one].plates for one in order}
     return MappedGuide(pair.guide, reader, networks, earlier, plates, name)
-
-
-def _mappable(fn: Any) -> bool:
-    """Whether a site has a density on a continuum, none of which an inner mask leaves out."""
-    if fn is None or fn.has_enumerate_support or isinstance(opened(fn)[0], dist.Delta):
-        return False
-    while isinstance(fn, dist.Independent):
-        fn = fn.base_dist
-    return not isinstance(fn, dist.MaskedDistribution)

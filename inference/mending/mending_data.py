@@ -83,3 +83,11 @@ def some(pair: Pair, most: int) -> Batch:
     if pair.num_units <= most:
         return pair.batch
     return pair.rows(torch.linspace(0, pair.num_units - 1, most).long()).batch
+
+
+def training_data(data: MendingData) -> Batch:
+    """What the pair is trained on, each datum once."""
+    if not isinstance(data.train, Dataset):
+        return as_batch(data.train)
+    x, *context = data.train.batch("train")
+    return data.train.draw(x), *context

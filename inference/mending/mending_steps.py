@@ -17,6 +17,7 @@ from torch.optim import Adam
 from ppvae.datasets import Dataset
 from ppvae.errors import PairError
 
+from ..options import positive_number, whole_number
 from ..pair import (
     Batch,
     Pair,
@@ -30,6 +31,8 @@ from ..pair import (
 )
 from ..svi import Beta, WarmUp, fit
 
+# In nats per unit: what a step must gain to be kept.
+LEAST_GAIN = 0.01
 # Draws of the guide that gains are estimated from, per unit at least, and over all units at least.
 LEAST_DRAWS, ALL_DRAWS = 100, 10_000
 
@@ -52,6 +55,11 @@ def left_as_found(*programs: Program) -> Iterator[None]:
             leaf.requires_grad_(wanted)
 
 
+def stored_names() -> list[str]:
+    """The names of the parameters in Pyro's store."""
+    return list(pyro.get_param_store().keys())
+
+
 def leaves_of(model: Program, guide: Program, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The parameters that the model's density depends on, and those that the guide's draws or density alone do."""
     every = named_parameters(model, guide, batch)
@@ -71,6 +79,19 @@ def _depends(value: Tensor, leaves: list[Tensor]) -> list[bool]:
     if not value.requires_grad:
         return [False] * len(leaves)
     return [g is not None for g in torch.autograd.grad(value.sum(), leaves, allow_unused=True)]
+
+
+def valid_training(steps: int, learning_rate: float, standard_errors: float) -> tuple[int, float, float]:
+    """The options that all short trainings have, if they can be used.
+
+    Raises:
+        OptionError: one cannot.
+    """
+    return (
+        whole_number("steps", steps),
+        positive_number("learning_rate", learning_rate),
+        positive_number("standard_errors", standard_errors),
+    )
 
 
 @dataclass(frozen=True)

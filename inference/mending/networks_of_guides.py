@@ -17,6 +17,8 @@ HIDDEN = 64
 # Hidden units of a coupling layer, and how far its log scale may go.
 COUPLING_HIDDEN, MOST_LOG_SCALE = 32, 2.0
 NUM_COUPLINGS = 2
+# The weight of a second part at first.
+FIRST_SHARE = 0.25
 
 
 class Trunk(nn.Module):
@@ -52,6 +54,11 @@ class Trunk(nn.Module):
         if features is None:
             return self.one
         return self.layers(((features - self.centre) / self.spread).nan_to_num(0.0).clamp(-10, 10))
+
+
+def site_key(name: str) -> str:
+    """A site's name as that of a module."""
+    return name.replace(".", "__dot__")
 
 
 def zero_linear(num_in: int, num_out: int, like: Tensor) -> nn.Linear:
@@ -113,6 +120,29 @@ class SiteNumbers(nn.Module):
         couplings = tuple(network.reading(context) for network in self.couplings)  # type: ignore[operator]
         skew, tail = bends or (None, None)
         return MapNumbers(shift, log_scale, lower, skew, tail, couplings)
+
+
+class PartLogit(nn.Module):
+    """Hidden units to log a/(1 − a), linearly: buffers, since they are fitted by themselves and not trained.
+
+    At first a is below a half: the less a part weighs, the more it wins where the other is not.
+
+    Args:
+        num_hidden: hidden units.
+        like: a tensor of the type and device that they have.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, num_hidden: int, like: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", like.new_zeros(num_hidden))
+        self.register_buffer("bias", like.new_full((), math.log(FIRST_SHARE / (1 - FIRST_SHARE))))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """The logit, ``(num_rows,)``."""
+        return hidden.detach() @ self.weight + self.bias
 
 
 class CouplingNetwork(nn.Module):

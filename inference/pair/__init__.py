@@ -34,6 +34,7 @@ from .modes import buffers_kept, evaluation_mode, owner, reachable_modules
 from .objective import elbo_for
 from .pair import Densities, Pair, Terms
 from .parameters import (
+    MODULE_DIVIDER,
     ParameterValues,
     Trained,
     named_parameters,
@@ -48,10 +49,12 @@ from .randomness import generator_kept, seeded
 from .replay import measured_again, prepare, trainable
 from .sites import Frame, Site, Values
 from .traces import FAILURES, Program, plain_traces, sample_sites, site_log_prob
+from .two_part_mixture import LastDraw, TwoPartMixture
 from .unconstrained import Point, demand_continuum, evaluate, has_continuum
 
 __all__ = [
     "FAILURES",
+    "MODULE_DIVIDER",
     "Arguments",
     "Batch",
     "BlindModel",
@@ -64,6 +67,7 @@ __all__ = [
     "Findings",
     "Frame",
     "FreedNoise",
+    "LastDraw",
     "Pair",
     "ParameterValues",
     "Point",
@@ -73,6 +77,7 @@ __all__ = [
     "Site",
     "Terms",
     "Trained",
+    "TwoPartMixture",
     "UnitDraws",
     "Values",
     "Which",

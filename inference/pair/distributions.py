@@ -12,6 +12,8 @@ from pyro.distributions.util import sum_rightmost
 from torch import Tensor
 from torch.distributions import constraints
 
+from .two_part_mixture import TwoPartMixture
+
 _WRAPPERS = (dist.Independent, dist.MaskedDistribution, ExpandedDistribution)
 
 
@@ -166,7 +168,10 @@ def without_zuko(fn: Any) -> Any:
 
 
 def opened(fn: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """The distribution that holds the parameters, and a function that wraps another one as this one is wrapped."""
+    """The distribution that holds the parameters, and a function that wraps another one as this one is wrapped.
+
+    Of a mixture of two parts it is the first that is opened.
+    """
     if isinstance(fn, dist.Independent):
         base, wrap = opened(fn.base_dist)
         return base, lambda new: wrap(new).to_event(fn.reinterpreted_batch_ndims)
@@ -179,6 +184,9 @@ def opened(fn: Any) -> tuple[Any, Callable[[Any], Any]]:
     if isinstance(fn, torch.distributions.TransformedDistribution) and not fn.arg_constraints:
         base, wrap = opened(fn.base_dist)
         return base, lambda new: dist.TransformedDistribution(wrap(new), fn.transforms)
+    if isinstance(fn, TwoPartMixture):
+        base, wrap = opened(fn.first)
+        return base, lambda new: fn.with_first(wrap(new))
     return fn, lambda new: new
 
 

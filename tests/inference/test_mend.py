@@ -12,7 +12,7 @@ from pyro.infer.autoguide import AutoNormal
 from torch.distributions import constraints
 
 from ppvae.errors import CheckpointError, OptionError, PairError
-from ppvae.inference import Mended, check, fit, importance_evidence, log_weights, mend
+from ppvae.inference import Attempts, Mended, check, fit, importance_evidence, log_weights, mend
 
 NOISE = 0.8
 
@@ -79,7 +79,8 @@ def correlated():
     x, weight = data(features=3)
     pair = Linear(weight).best()
     before = {name: value.clone() for name, value in pair.state_dict().items()}
-    mended = mend(pair.model, pair.guide, x, steps=100, learning_rate=0.03, seed=0)
+    attempts = Attempts(only=("more steps", "correction", "full covariance", "flow"))
+    mended = mend(pair.model, pair.guide, x, steps=100, learning_rate=0.03, attempts=attempts, seed=0)
     yield pair, before, mended, x
     torch.set_default_dtype(default)
 
@@ -149,7 +150,7 @@ def test_another_file_is_refused(correlated, tmp_path):
     ("options", "message"),
     [
         ({"steps": 0}, "steps must be"),
-        ({"standard_errors": 0}, "standard_errors must be"),
+        ({"attempts": 2}, "attempts must be"),
         ({"learning_rate": -1.0}, "learning_rate must be"),
         ({"train_model": "yes"}, "train_model must be"),
     ],

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from ppvae.errors import OptionError
-from ppvae.inference import Annealing, DrawsFrom, Optimiser, Sampling
+from ppvae.inference import Annealing, Attempts, DrawsFrom, Optimiser, Sampling
 
-KINDS = (Annealing, DrawsFrom, Optimiser, Sampling)
+KINDS = (Annealing, Attempts, DrawsFrom, Optimiser, Sampling)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,8 @@ KINDS = (Annealing, DrawsFrom, Optimiser, Sampling)
         (Sampling, {"max_distributions": 2.5}, "max_distributions must be an integer of at least 1; it is 2.5"),
         (Sampling, {"num_steps": True}, "num_steps must be an integer of at least 1; it is True"),
         (Sampling, {"start": "posterior"}, "start must be one of 'guide', 'prior'; it is 'posterior'"),
+        (Attempts, {"rounds": 0}, "rounds must be an integer of at least 1; it is 0"),
+        (Attempts, {"standard_errors": 0}, "standard_errors must be a positive number; it is 0"),
         (DrawsFrom, {"source": "hmc"}, "source must be one of 'guide', 'psis', 'exact'; it is 'hmc'"),
         (DrawsFrom, {"num_draws": 0}, "num_draws must be an integer of at least 1; it is 0"),
         (DrawsFrom, {"num_chains": 2.0}, "num_chains must be an integer of at least 1; it is 2.0"),

@@ -33,7 +33,7 @@ def test_at_least_nine_hundred_bad_values_are_tried():
     assert len(CASES) >= 900
     assert len(set(CASES)) == len(CASES)
     assert {case.function for case in CASES} == {*bad_arguments.public_functions(), *bad_arguments.option_records()}
-    assert bad_arguments.option_records() == ["Annealing", "Compute", "DrawsFrom", "Optimiser", "Sampling"]
+    assert bad_arguments.option_records() == ["Annealing", "Attempts", "Compute", "DrawsFrom", "Optimiser", "Sampling"]
 
 
 def test_what_takes_the_bad_values_runs_with_good_ones():

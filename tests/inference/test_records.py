@@ -74,6 +74,7 @@ def test_every_public_result_is_meant():
         "Optimiser",
         "Compute",
         "Annealing",
+        "Attempts",
         "Sampling",
         "DrawsFrom",
         "WarmUp",
