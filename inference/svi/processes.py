@@ -66,6 +66,7 @@ class Team:
         self.rank, self.size, self._fabric = fabric.global_rank, fabric.world_size, fabric
         self.interrupted = threading.Event()
         self.stop = False
+        self._on_device = fabric.device.type != "cpu"
         if self.size > 1:
             _let_others_go_first("gloo_tcp_loop")
 
@@ -84,7 +85,7 @@ class Team:
         if self.size == 1:
             return
         number = int(np.random.SeedSequence([seed, step, self.rank]).generate_state(1)[0])
-        if self._fabric.device.type != "cpu" or torch.cuda.is_initialized():
+        if self._on_device or torch.cuda.is_initialized():
             pyro.set_rng_seed(number)
             return
         # torch.manual_seed asks for all kinds of devices too, with the stack of its caller, which takes 0.7 ms.
