@@ -46,7 +46,7 @@ class Config:
 
 
 @dataclass(frozen=True)
-class Row:
+class StepTimes:
     """Seconds of a step: by one process on the rows of one and of all, and by all."""
 
     rows: int
@@ -66,7 +66,7 @@ class Row:
         return self.alone_on_all / (self.processes * self.together)
 
 
-def run(config: Config) -> list[Row]:
+def run(config: Config) -> list[StepTimes]:
     """A row for each number of rows a process."""
     found = []
     for rows in config.rows:
@@ -76,11 +76,11 @@ def run(config: Config) -> list[Row]:
             for processes, each in kinds:
                 seconds[processes, each] += _measured(config, processes, each)
         alone, together, alone_on_all = (statistics.median(seconds[kind]) for kind in kinds)
-        found.append(Row(rows, config.processes, alone, alone_on_all, together))
+        found.append(StepTimes(rows, config.processes, alone, alone_on_all, together))
     return found
 
 
-def table(found: list[Row]) -> Table:
+def table(found: list[StepTimes]) -> Table:
     """What :func:`run` found, in milliseconds."""
     shown = Table("rows a process", "one process", "together", "one on all rows", "weak", "strong")
     for row in found:
