@@ -4,8 +4,8 @@ With t₁(B) the time of a step on B rows by one process, and t_n(B) that of n p
 
     weak efficiency = t₁(B) / t_n(B)        strong efficiency = t₁(nB) / (n t_n(B))
 
-One thread a process; the steps are those of the 784-200-200-50 VAE of :mod:`.bench_training`. Trainings take turns,
-each in processes of its own, and a time is the median over epochs and turns.
+One thread a process; the steps are those of a pair of :mod:`ppvae.models` on 784 pixels. Trainings take turns, each in
+processes of its own, and a time is the median over epochs and turns.
 ``python -m ppvae.experiments.bench_processes`` runs it.
 """
 
@@ -16,28 +16,38 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from ppvae.errors import RunError
 from ppvae.inference import Compute, fit
+from ppvae.models import Bernoulli, ConvolutionalVAE
 
 from .bench_training import vae_for
 
+PAIRS: dict[str, Callable[[Tensor], Any]] = {
+    "VAE 784-200-200-50": vae_for,
+    "ConvolutionalVAE": lambda x: ConvolutionalVAE.for_data(x, Bernoulli()),
+}
 NUM_FEATURES = 784
 MARK = "seconds of a step: "
 
 
 @dataclass(frozen=True)
 class Config:
-    """How much work a turn is, and how many turns there are."""
+    """Which pairs on how many rows a process, how much work a turn is, and how many turns there are."""
 
-    rows: tuple[int, ...] = (200, 400, 1200)
+    cases: tuple[tuple[str, int], ...] = (
+        ("VAE 784-200-200-50", 400),
+        ("VAE 784-200-200-50", 1200),
+        ("ConvolutionalVAE", 100),
+    )
     processes: int = 2
     steps: int = 12
     epochs: int = 6
@@ -49,6 +59,7 @@ class Config:
 class StepTimes:
     """Seconds of a step: by one process on the rows of one and of all, and by all."""
 
+    pair: str
     rows: int
     processes: int
     alone: float
@@ -67,33 +78,33 @@ class StepTimes:
 
 
 def run(config: Config) -> list[StepTimes]:
-    """A row for each number of rows a process."""
+    """A row for each case."""
     found = []
-    for rows in config.rows:
+    for pair, rows in config.cases:
         kinds = ((1, rows), (config.processes, rows), (1, config.processes * rows))
         seconds: dict[tuple[int, int], list[float]] = {kind: [] for kind in kinds}
         for _ in range(config.turns):
             for processes, each in kinds:
-                seconds[processes, each] += _measured(config, processes, each)
+                seconds[processes, each] += _measured(config, pair, processes, each)
         alone, together, alone_on_all = (statistics.median(seconds[kind]) for kind in kinds)
-        found.append(StepTimes(rows, config.processes, alone, alone_on_all, together))
+        found.append(StepTimes(pair, rows, config.processes, alone, alone_on_all, together))
     return found
 
 
 def table(found: list[StepTimes]) -> Table:
     """What :func:`run` found, in milliseconds."""
-    shown = Table("rows a process", "one process", "together", "one on all rows", "weak", "strong")
+    shown = Table("pair", "rows a process", "one process", "together", "one on all rows", "weak", "strong")
     for row in found:
         times = [f"{1000 * seconds:.1f} ms" for seconds in (row.alone, row.together, row.alone_on_all)]
-        shown.add_row(str(row.rows), *times, f"{row.weak:.2f}", f"{row.strong:.2f}")
+        shown.add_row(row.pair, str(row.rows), *times, f"{row.weak:.2f}", f"{row.strong:.2f}")
     return shown
 
 
-def _measured(config: Config, processes: int, rows: int) -> list[float]:
+def _measured(config: Config, pair: str, processes: int, rows: int) -> list[float]:
     """Seconds of a step in each epoch but the first, of a training in processes of its own."""
-    given = [str(number) for number in (processes, rows, config.steps, config.epochs, int(config.compiled))]
+    numbers = (processes, rows, config.steps, config.epochs, int(config.compiled))
     done = subprocess.run(
-        [sys.executable, "-m", __spec__.name, *given],
+        [sys.executable, "-m", __spec__.name, pair, *map(str, numbers)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -116,12 +127,12 @@ class _Seconds:
         self.epochs.append(row["seconds"])
 
 
-def _train(processes: int, rows: int, steps: int, epochs: int, compiled: int) -> None:
+def _train(name: str, processes: int, rows: int, steps: int, epochs: int, compiled: int) -> None:
     """Train, and let the first process print the seconds of a step in each epoch but the first."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     x = torch.bernoulli(torch.full((steps * rows * processes, NUM_FEATURES), 0.13))
-    pair, seconds = vae_for(x), _Seconds()
+    pair, seconds = PAIRS[name](x), _Seconds()
     fit(
         pair.model,
         pair.guide,
@@ -132,7 +143,7 @@ def _train(processes: int, rows: int, steps: int, epochs: int, compiled: int) ->
         accelerator="cpu",
         compute=Compute(devices=processes),
         compile=bool(compiled),
-        loggers=seconds,
+        loggers=[seconds],
     )
     if seconds.epochs:
         print(MARK + json.dumps([epoch / steps for epoch in seconds.epochs[1:]]))
@@ -140,6 +151,6 @@ def _train(processes: int, rows: int, steps: int, epochs: int, compiled: int) ->
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        _train(*map(int, sys.argv[1:]))
+        _train(sys.argv[1], *map(int, sys.argv[2:]))
     else:
         Console().print(table(run(Config())))

@@ -105,8 +105,8 @@ def arrange(found: Found, roles: Roles) -> Arranged:
     keys = _keys_of_x(found)
     members = [found.members[key] for key in keys]
     others = {key: value for key, value in found.members.items() if key not in keys}
-    columns = [str(c) for value in members[:1] if is_frame(value) for c in value.columns]
-    demand_there([*columns, *others, *found.beside], found.what, roles)
+    there = [str(c) for value in members[:1] if is_frame(value) for c in value.columns]
+    demand_there([*there, *others, *found.beside], found.what, roles)
     arrays: list[Any] = []
     taken: list[dict[str, Any]] = []
     for key, value in zip(keys, members, strict=True):
