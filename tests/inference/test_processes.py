@@ -109,14 +109,15 @@ def test_a_killed_process_ends_the_training_and_nothing_is_lost(tmp_path, straig
 
 
 @pytest.mark.slow
-def test_interrupting_one_process_stops_all_and_another_number_goes_on(tmp_path):
-    process = started("long", tmp_path, 2)
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_interrupting_one_process_stops_all_and_another_number_goes_on(tmp_path, before, after):
+    process = started("long", tmp_path, before)
     wait_for(tmp_path / "checkpoint.pt")
     process.send_signal(signal.SIGINT)
     code, said = ended(process, 60)
     assert code == 0, said
     assert json.loads((tmp_path / "end.json").read_text())[0] < 30
-    code, said = ended(started("long", tmp_path, 1))
+    code, said = ended(started("long", tmp_path, after))
     assert code == 0, said
     assert json.loads((tmp_path / "end.json").read_text())[0] == 30
 

@@ -253,6 +253,34 @@ def test_slurm_where_there_is_none_is_a_sentence(tmp_path):
         shards_in(tmp_path, "slurm")
 
 
+@pytest.mark.slow
+def test_jobs_of_submitit_give_the_same_bits(tmp_path, alone, single):
+    """Its local executor, which writes and reads jobs as that of Slurm does, without a queue."""
+    submitit = pytest.importorskip("submitit")
+    assert same(shards_in(tmp_path, lambda: submitit.AutoExecutor(folder=tmp_path / "jobs", cluster="local")), alone)
+    assert list((tmp_path / "jobs").glob("*_result.pkl"))
+
+
+def test_a_cluster_of_other_versions_is_a_sentence(tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+
+    class Other:
+        """A client of a cluster whose workers have another numpy; what it says is Dask's own sentence."""
+
+        def __init__(self, *_, **__):
+            pass
+
+        def get_versions(self, check):
+            raise ValueError("Mismatched versions found\n\nnumpy\n| client | 2.3.0 |\n| tcp://b | 1.26.4 |")
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(distributed, "Client", Other)
+    with pytest.raises(RunError, match=r"has other versions than this process: install the same .*numpy .*1\.26\.4"):
+        shards_in(tmp_path, "tcp://127.0.0.1:1")
+
+
 def test_context_by_row_is_cut_and_what_all_share_is_not(tmp_path):
     def model(x, offset, scale):
         with pyro.plate("data", len(x)):
