@@ -223,7 +223,12 @@ def test_errors_are_a_sentence(tmp_path, monkeypatch):
     pair, x = pair_and_data()
     with pytest.raises(OptionError, match="estimator must be one of estimate_evidence"):
         in_shards(log_weights, pair.model, pair.guide, x, directory=tmp_path)
-    for executor, told in (("nowhere", "module:function"), ("os:nothing", "no executor os:nothing"), (3, "is 3: give")):
+    wrong = {
+        "nowhere": "module:function",
+        "http://host:8786": "address of a Dask scheduler",
+        "os:nothing": "no executor",
+    }
+    for executor, told in (*wrong.items(), (3, "is 3: give")):
         with pytest.raises(OptionError, match=told):
             shards_in(tmp_path, executor)
     with pytest.raises(OptionError, match=r"returned a str, which has no submit"):
@@ -245,6 +250,15 @@ def test_no_cluster_at_the_address_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(executors, "PATIENCE", 0.3)
     with pytest.raises(RunError, match=r"no Dask scheduler answers at tcp://127.0.0.1:1 "):
         shards_in(tmp_path, "tcp://127.0.0.1:1")
+
+
+def test_a_scheduler_without_workers_is_said(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=None) as cluster:
+        address = cluster.scheduler_address
+        told = r"has no workers yet, .* `dask worker tcp://.* --nthreads 1`"
+        with pytest.warns(UserWarning, match=told), executors.opened(address, None, tmp_path) as opened:
+            assert opened.most == executors.UNKNOWN
 
 
 def test_slurm_where_there_is_none_is_a_sentence(tmp_path):
