@@ -112,7 +112,8 @@ def _measured(config: Config, pair: str, processes: int, rows: int) -> list[floa
     )
     lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
     if not lines:
-        raise RunError(f"a training on {processes} processes ended without a time: {done.stderr.strip()[-300:]}")
+        said = (done.stderr.strip() or "it said nothing").splitlines()[-1]
+        raise RunError(f"a training on {processes} processes ended without a time ({said}): run it again.")
     epochs: list[float] = json.loads(lines[0].removeprefix(MARK))
     return epochs
 

@@ -130,6 +130,16 @@ def test_processes_that_are_made_for_the_training_alone(tmp_path, straight, stra
     assert json.loads((tmp_path / "end.json").read_text()) == straight
 
 
+@pytest.mark.slow
+def test_processes_that_torchrun_starts(tmp_path, straight):
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", SCRIPT, "long", tmp_path, 2]
+    process = subprocess.Popen([sys.executable, *map(str, words)], env={**os.environ, "OMP_NUM_THREADS": "1"},
+                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    code, said = ended(process)
+    assert code == 0, said
+    assert json.loads((tmp_path / "end.json").read_text()) == straight
+
+
 def wait_for(file, seconds=120):
     end = time.monotonic() + seconds
     while not file.exists():
