@@ -10,6 +10,7 @@ import importlib
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
@@ -159,8 +160,14 @@ def _dask(address: str, workers: int | None) -> Iterator[Opened]:
     try:
         client.get_versions(check=True)
         threads = sum(client.nthreads().values())
+        if not threads:  # which may be on their way
+            warnings.warn(
+                f"the Dask scheduler at {address} has no workers yet, for which this waits: start some with `dask "
+                f"worker {address} --nthreads 1`.",
+                stacklevel=2,
+            )
         with client.get_executor() as pool:
-            yield Opened(pool.submit, HANDED_OVER * (workers or threads or 1), False, f"Dask at {address}")
+            yield Opened(pool.submit, HANDED_OVER * (workers or threads) or UNKNOWN, False, f"Dask at {address}")
     except ValueError as error:
         if "Mismatched versions" not in str(error):
             raise
@@ -208,7 +215,7 @@ def _made(executor: Any) -> Any:
 
 def _function(path: str) -> Any:
     module, colon, name = path.partition(":")
-    if not colon:
+    if not colon or name.startswith("//"):
         raise OptionError(
             f"executor is {path!r}: give the address of a Dask scheduler (tcp://host:8786), slurm, or module:function."
         )

@@ -50,6 +50,7 @@ from .early_stopping import Plateau
 from .launching import place_module
 from .loss import Loss, precision_dtype
 from .processes import Team
+from .reduction import Carried
 from .step import Step
 from .validation import Validation, mean_score
 
@@ -90,7 +91,7 @@ class Training:
             raise ContractError(finding) from finding.cause
         leaves = list(self.parameters.values())
         self.loss = Loss(model, guide, self._elbo, fabric, leaves, self._num_units)
-        self.step = Step(self.loss)
+        self.step, self.carried = Step(self.loss, self.team.size == 1), Carried(leaves)
         self.saved_step: dict[str, Any] | None = None
         self.bare_optimizer = made("optimizer", Optimizer, optimizer, leaves, lr=learning_rate)
         self.optimizer: Any = fabric.setup_optimizers(self.bare_optimizer)

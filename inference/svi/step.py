@@ -49,10 +49,10 @@ class Step:
         sizes: rows of the batches that it is compiled for.
     """
 
-    def __init__(self, loss: Loss) -> None:
+    def __init__(self, loss: Loss, alone: bool = True) -> None:
         self.name = EAGER
         self.sizes: list[int] = []
-        self._loss = loss
+        self._loss, self._alone = loss, alone
         self._compiled: dict[tuple[Any, ...], Compiled] = {}
         self._last: Compiled | None = None
         self._state: PythonState | None = None
@@ -61,7 +61,8 @@ class Step:
     def __call__(self, batch: Batch) -> tuple[float, Tensor, bool]:
         """The loss of a batch, the global norm of its gradients, and whether both are finite.
 
-        The gradients are left in the parameters, which have none before.
+        The gradients are left in the parameters, which have none before. Among several processes the norm is that of
+        the sum, so that eager steps leave it out (NaN).
         """
         self._last = self._trusted(batch) if self._compiled else None
         if self._last is None:
@@ -154,6 +155,8 @@ class Step:
 
     def _eager(self, batch: Batch) -> tuple[float, Tensor, bool]:
         loss = self._loss.backward(batch)
+        if not self._alone:
+            return loss, torch.tensor(math.nan), False
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._loss.parameters if p.grad is not None])
         return loss, norm, math.isfinite(loss) and math.isfinite(norm)
 

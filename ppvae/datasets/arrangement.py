@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -105,7 +105,8 @@ def arrange(found: Found, roles: Roles) -> Arranged:
     keys = _keys_of_x(found)
     members = [found.members[key] for key in keys]
     others = {key: value for key, value in found.members.items() if key not in keys}
-    _check_named(found, members, others, roles)
+    there = [str(c) for value in members[:1] if is_frame(value) for c in value.columns]
+    demand_there([*there, *others, *found.beside], found.what, roles)
     arrays: list[Any] = []
     taken: list[dict[str, Any]] = []
     for key, value in zip(keys, members, strict=True):
@@ -129,11 +130,11 @@ def arrange(found: Found, roles: Roles) -> Arranged:
         raise DataError(f"train, validation and test in {found.what} hold data of different shapes {shapes}: make them "
                         "one.")  # fmt: skip
     missing = [counted("missing value", array, rows.isnan()) for array, rows in zip(arrays, parts, strict=True)]
-    columns = arrays[0].columns
+    names = arrays[0].columns
     return Arranged(
         parts=parts,
         datum_shape=shapes[0],
-        columns=tuple(map(str, columns)) if columns and not all(isinstance(c, int) for c in columns) else None,
+        columns=tuple(map(str, names)) if names and not all(isinstance(c, int) for c in names) else None,
         context=context | {name: coded[name][0] for name in roles.context},
         chosen=roles.context,
         names={name: names for name, (_, names) in coded.items() if names},
@@ -160,15 +161,13 @@ def _keys_of_x(found: Found) -> list[str]:
     )
 
 
-def _check_named(found: Found, members: list[Any], others: dict[str, Any], roles: Roles) -> None:
+def demand_there(there: Sequence[str], what: str, roles: Roles) -> None:
     """Raise OptionError where a column is named that is not there, or is named twice."""
-    columns = [str(c) for value in members[:1] if is_frame(value) for c in value.columns]
-    there = [*columns, *others, *found.beside]
     for column, option in roles.asked.items():
         if column not in there and not (option == "label_column" and column == NO_LABEL):
             listed = ", ".join(there[:20]) + (", …" if len(there) > 20 else "") if there else "none, as an array has"
             raise OptionError(
-                f"{option} names {column!r}, which is no column of {found.what}{suggestion(column, there)}: its "
+                f"{option} names {column!r}, which is no column of {what}{suggestion(column, list(there))}: its "
                 f"columns are {listed}."
             )
     if twice := set(roles.drop) & {*roles.context, roles.label, roles.split, roles.stratify}:

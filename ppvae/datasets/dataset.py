@@ -114,8 +114,9 @@ class Dataset(Printed):
             return self
         index = torch.linspace(0, len(self.train) - 1, min(most, len(self.train))).round().long()
         rows = {**self._row_numbers(), "train": self._row_numbers()["train"][index]}
+        labels = self.labels and {**self.labels, "train": self.labels["train"][index]}
         note = f"of the training data, which are not held in memory, {len(index)} are used here, evenly spaced."
-        return replace(self, train=self.train[index], rows=rows, notes=(*self.notes, note))
+        return replace(self, train=self.train[index], rows=rows, labels=labels, notes=(*self.notes, note))
 
     @property
     def leakage(self) -> str:
@@ -129,11 +130,14 @@ class Dataset(Printed):
             part: ``"train"``, ``"validation"`` or ``"test"``.
             index: which of its rows; all by default.
         """
-        x = getattr(self, part)[index]
+        return (getattr(self, part)[index], *self.beside(part, index))
+
+    def beside(self, part: str, index: Tensor | slice = slice(None)) -> tuple[Tensor, ...]:
+        """The context of a part, or of some of its rows."""
         if not any(one.by_row for one in self.context):
-            return (x, *(one.values for one in self.context))
+            return tuple(one.values for one in self.context)
         rows = self._row_numbers()[part][index]
-        return (x, *(one.values[rows] if one.by_row else one.values for one in self.context))
+        return tuple(one.values[rows] if one.by_row else one.values for one in self.context)
 
     def undivided(self) -> Dataset:
         """All data as the training part, in the order of their file; of a data set with parts of its own, the first."""

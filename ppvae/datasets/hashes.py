@@ -28,7 +28,7 @@ def data_hash(data: Dataset) -> str:
         digest.update(str(tuple(rows.shape)).encode())
         for values in data.portions(part):
             digest.update(values.float().contiguous().numpy().tobytes())
-        for values in data.batch(part, slice(0) if data.streams else slice(None))[1:]:
+        for values in data.beside(part):
             digest.update(str(tuple(values.shape)).encode())
             digest.update(values.float().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -16,12 +16,13 @@ from torch import Tensor
 from ppvae.errors import DataError
 
 from . import leakage
-from .arrangement import PARTS
+from .arrangement import PARTS, Roles
 from .arrays import to_rows
 from .dataset import Dataset
 from .large_sources import Large
+from .large_tables import demand_measured
 from .rows import Rows, Stored
-from .splits import Split, random_parts
+from .splits import Split, demand_three, parts_by_column, random_parts, stratified_parts
 
 # Validation and test rows that are kept.
 MOST_HELD_OUT = 10_000
@@ -29,8 +30,8 @@ MOST_HELD_OUT = 10_000
 EXACT = 2**24
 
 
-def streamed(found: Large, split: Split, seed: int) -> Dataset:
-    """The data set of a large source.
+def streamed(found: Large, split: Split, roles: Roles, seed: int) -> Dataset:
+    """The data set of a large source, without its context.
 
     Raises:
         DataError: it holds no real numbers, or values that cannot be used.
@@ -39,12 +40,16 @@ def streamed(found: Large, split: Split, seed: int) -> Dataset:
     stored = found.store()
     if stored.dtype.kind not in "buif" or not stored.width:
         raise DataError(f"{found.what} holds {stored.dtype} of shape {stored.shape}: give rows of real numbers.")
-    train, *held_out = random_parts(stored.shape[0], split, seed, found.what)
+    if found.columns:
+        demand_measured(stored, found.columns, found.whole, roles, found.what)
+    train, *held_out = _divided(found, stored.shape[0], split, seed)
     sizes = [len(part) for part in held_out]
     train = train.sort().values  # so that a pass over all of them reads the file from its begin to its end
     held_out = [part[:MOST_HELD_OUT].sort().values for part in held_out]
     validation, test = (to_rows(stored.read(part.numpy())) for part in held_out)
     missing, largest, copies = _looked_at(stored, found.what, [validation, test], train)
+    rows = dict(zip(PARTS, (train, *held_out), strict=True))
+    label, names = found.beside.get(str(roles.label), (None, ()))
     note = (
         f"{found.name} is large ({stored.shape[0]} rows): training rows are read from the file as they are needed; of "
         f"{sizes[0]} validation and {sizes[1]} test rows {len(validation)} and {len(test)} are used, drawn at random."
@@ -56,7 +61,9 @@ def streamed(found: Large, split: Split, seed: int) -> Dataset:
         test,
         stored.shape[1:] or (1,),
         total_count=255 if stored.dtype == np.uint8 and largest >= 128 else None,
-        rows=dict(zip(PARTS, (train, *held_out), strict=True)),
+        labels=None if label is None else {part: torch.as_tensor(label)[index] for part, index in rows.items()},
+        label_names=names or None,
+        rows=rows,
         own_parts=False,
         datum_shape=stored.shape[1:],
         missing=missing,
@@ -64,6 +71,17 @@ def streamed(found: Large, split: Split, seed: int) -> Dataset:
         duplicates=dict(zip(PARTS[1:], copies, strict=True)),
         notes=(note,),
     )
+
+
+def _divided(found: Large, num_data: int, split: Split, seed: int) -> list[Tensor]:
+    """Row numbers of the three parts, in a random order."""
+    if split.column is None and split.stratify is None:
+        return random_parts(num_data, split, seed, found.what)
+    demand_three(num_data, found.what)
+    values = found.words(split.column or split.stratify)
+    parts = (parts_by_column if split.column else stratified_parts)(values, split, seed, found.what)
+    generator = torch.Generator().manual_seed(seed)
+    return [part[torch.randperm(len(part), generator=generator)] for part in parts]
 
 
 def _looked_at(stored: Stored, what: str, held_out: list[Tensor], train: Tensor) -> tuple[str, float, list[int]]:

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ from torch import Tensor
 
 from ppvae.errors import DataError, DatasetError
 
+from .arrangement import Roles
+from .label_columns import NO_LABEL
+from .large_tables import columns_beside, data_columns
 from .rows import PORTION, Stored, stored_npy
 from .user_files import open_zarr
 
@@ -35,13 +38,22 @@ class Large:
         what: it is called in messages.
         name: of the data set.
         store: lays the rows out in a file, or names the file in which they are.
-        columns: their names, where they have names.
+        columns: the names of the data's columns, where they have names.
+        whole: those of them that hold whole numbers.
+        beside: the columns that another option names, whole: numbers, or the codes of classes with their names.
     """
 
     what: str
     name: str
     store: Callable[[], Stored]
     columns: tuple[str, ...] | None = None
+    whole: tuple[str, ...] = ()
+    beside: dict[str, tuple[np.ndarray, tuple[str, ...]]] = field(default_factory=dict)
+
+    def words(self, name: Any) -> np.ndarray:
+        """The values of a column beside the data, as its table has them."""
+        values, names = self.beside[name]
+        return np.array(names, dtype=object)[values] if names else values
 
 
 def is_many(shape: tuple[int, ...]) -> bool:
@@ -49,18 +61,36 @@ def is_many(shape: tuple[int, ...]) -> bool:
     return len(shape) > 0 and (shape[0] > MANY_ROWS or 4 * int(np.prod(shape)) > MANY_MB * 2**20)
 
 
-def large(source: Any, drop: tuple[str, ...] = ()) -> Large | None:
+def large(source: Any, roles: Roles) -> Large | None:
     """The source as one that is streamed; None where it is small, or of a kind that is read whole.
 
     Args:
         source: as :func:`.load.load_dataset` takes it.
-        drop: columns of a table that are left out.
+        roles: what columns are for that are not data.
+
+    Raises:
+        DataError: a column holds no numbers, or is named, and the source has no names.
+        OptionError: a column that was named is not there.
     """
+    if isinstance(source, str | Path) and Path(source).suffix.lower() == ".parquet":
+        path = Path(source).expanduser()
+        return _parquet(path, roles) if path.exists() else None
+    found = _without_names(source)
+    if found is not None and (named := {k: v for k, v in roles.asked.items() if k != NO_LABEL}):
+        column, option = next(iter(named.items()))
+        raise DataError(
+            f"{found.what} is too large to be read whole and has no names of columns, and {option} names {column!r}: "
+            "write it as .parquet, whose columns have names, or give what stands beside x in a file of its own by "
+            "context."
+        )
+    return found
+
+
+def _without_names(source: Any) -> Large | None:
     if isinstance(source, str | Path):
         path = Path(source).expanduser()
-        kinds = {".npy": _npy, ".parquet": _parquet, ".zarr": _zarr}
-        kind = kinds.get(path.suffix.lower())
-        return kind(path, drop) if kind is not None and path.exists() else None
+        kind = {".npy": _npy, ".zarr": _zarr}.get(path.suffix.lower())
+        return kind(path) if kind is not None and path.exists() else None
     if isinstance(source, np.memmap) and source.filename is not None and source.flags.c_contiguous:
         stored = Stored(Path(source.filename), source.shape, source.dtype, source.offset)
         return Large(str(stored.path), stored.path.name, lambda: stored) if is_many(stored.shape) else None
@@ -69,7 +99,7 @@ def large(source: Any, drop: tuple[str, ...] = ()) -> Large | None:
     return None
 
 
-def _npy(path: Path, drop: tuple[str, ...]) -> Large | None:
+def _npy(path: Path) -> Large | None:
     try:
         stored = stored_npy(path)
     except (ValueError, OSError):
@@ -77,40 +107,34 @@ def _npy(path: Path, drop: tuple[str, ...]) -> Large | None:
     return Large(str(path), path.name, lambda: stored) if is_many(stored.shape) else None
 
 
-def _parquet(path: Path, drop: tuple[str, ...]) -> Large | None:
+def _parquet(path: Path, roles: Roles) -> Large | None:
     try:
         from pyarrow import parquet
 
         file = parquet.ParquetFile(path)
     except (ImportError, ValueError, OSError):
         return None
-    columns = [name for name in file.schema_arrow.names if name not in drop]
-    if not is_many((file.metadata.num_rows, len(columns))):
+    rows = file.metadata.num_rows
+    if not is_many((rows, len(set(file.schema_arrow.names) - set(roles.asked)))):
         return None
-    kinds = {name: file.schema_arrow.field(name).type for name in columns}
-    other = next((name for name, kind in kinds.items() if not _is_number(kind)), None)
-    if other is not None:
-        raise DataError(
-            f"column {other!r} of {path} holds {kinds[other]}, and the file is too large to be read whole: leave the "
-            f"column out with --drop_columns {other}."
-        )
+    columns, whole = data_columns(file.schema_arrow, roles, str(path))
 
     def chunks() -> Iterator[np.ndarray]:
         for batch in file.iter_batches(max(1, PORTION // len(columns)), columns=columns):
-            yield np.column_stack([c.to_numpy(zero_copy_only=False).astype(np.float32) for c in batch.columns])
+            found = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in columns}
+            yield np.column_stack([found[name].astype(np.float32) for name in columns])
 
-    shape = (file.metadata.num_rows, len(columns))
-    return Large(str(path), path.name, lambda: _laid_out(chunks(), shape, np.dtype(np.float32), str(path)),
-                 tuple(columns))  # fmt: skip
+    return Large(
+        str(path),
+        path.name,
+        lambda: _laid_out(chunks(), (rows, len(columns)), np.dtype(np.float32), str(path)),
+        tuple(columns),
+        whole,
+        columns_beside(file, roles),
+    )
 
 
-def _is_number(kind: Any) -> bool:
-    from pyarrow import types
-
-    return bool(types.is_floating(kind) or types.is_integer(kind) or types.is_boolean(kind))
-
-
-def _zarr(path: Path, drop: tuple[str, ...]) -> Large | None:
+def _zarr(path: Path) -> Large | None:
     array = open_zarr(path)
     if not is_many(array.shape):
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from .dataset import Dataset, changed
 from .found import Found
 from .hashes import data_hash
 from .known import DATASETS, beside, by_name
-from .label_columns import NO_LABEL
 from .large import streamed
 from .large_sources import Large, large
 from .sources import find
@@ -54,7 +53,7 @@ def load_dataset(
 
     A ``.npy``, ``.parquet`` or ``.zarr`` file, an ``np.memmap`` or a torch ``Dataset`` of more than 200 000 rows or
     128 MiB is not read into memory: ``train`` is then :class:`Rows`, and 10 000 validation and test rows at most are
-    used.
+    used. Of such a Parquet file the columns that an option names are held in memory; the others have no names.
 
     An object is a tensor, an array of numpy, a list of rows, a table of pandas or polars, a tuple ``(x, *context)``, a
     mapping with the keys of an ``.npz``, or ``train`` and ``test`` (and ``validation``), each any source; a torch
@@ -99,7 +98,7 @@ def load_dataset(
     roles = Roles(label_column, _names(drop_columns), _names(context_columns), division.column, division.stratify)
     if isinstance(source, str) and source in DATASETS:
         return _known(source, data_dir, context, roles, standardise, seed)
-    if (many := large(source, roles.drop)) is not None:
+    if (many := large(source, roles)) is not None:
         return _large(many, roles, division, context, standardise, seed)
     found = find(source)
     arranged = arrange(found, roles)
@@ -113,7 +112,8 @@ def load_dataset(
     asked = [*of_columns({name: arranged.context[name] for name in arranged.chosen}, num_data, found.what)]
     plain = {name: values for name, values in arranged.context.items() if name not in arranged.chosen}
     more = contexts(context, plain, num_data, found.what, by_name=found.by_name)
-    data = replace(data, context=(*more, *asked), notes=(*_codes(arranged), *_bytes(data)))
+    codes = {name: arranged.names.get(name, ()) for name in arranged.chosen}
+    data = replace(data, context=(*more, *asked), notes=(*_codes(codes), *_bytes(data)))
     return _standardised(data, found.what) if standardise else data
 
 
@@ -138,16 +138,14 @@ def _large(
     found: Large, roles: Roles, split: Split, context: Sequence[str | Path], standardise: bool, seed: int
 ) -> Dataset:
     """A data set that is not read into memory."""
-    named = next(iter({k: v for k, v in roles.asked.items() if k != NO_LABEL and k not in roles.drop}), None)
-    if named is not None:
-        raise DataError(
-            f"{found.what} is too large to be read whole, and {roles.asked[named]} names {named!r}: leave it out; only "
-            "drop_columns can be given of large files."
-        )
-    data = streamed(found, split, seed)
+    data = streamed(found, split, roles, seed)
     total = data.train.stored.shape[0]  # type: ignore[attr-defined]
-    given = contexts(context, {}, total, found.what)
-    data = replace(data, context=tuple(given), notes=(*data.notes, *_bytes(data)))
+    columns = {name: found.beside[name] for name in roles.context}
+    asked = of_columns({name: values for name, (values, _) in columns.items()}, total, found.what)
+    codes = _codes({name: words for name, (_, words) in columns.items()})
+    data = replace(
+        data, context=(*contexts(context, {}, total, found.what), *asked), notes=(*data.notes, *codes, *_bytes(data))
+    )
     return _standardised(data, found.what) if standardise else data
 
 
@@ -192,11 +190,11 @@ def _divided(found: Found, arranged: Arranged, split: Split, seed: int) -> Datas
     )
 
 
-def _codes(arranged: Arranged) -> list[str]:
+def _codes(names: Mapping[str, tuple[str, ...]]) -> list[str]:
     """Which number stands for which word, where a context column was text."""
     found = []
-    for name in arranged.chosen:
-        if words := arranged.names.get(name):
+    for name, words in names.items():
+        if words:
             listed = ", ".join(f"{word} {i}" for i, word in enumerate(words[:10])) + (", …" if len(words) > 10 else "")
             found.append(f"the context column {name!r} is given to the programs as numbers: {listed}.")
     return found

@@ -109,14 +109,15 @@ def test_a_killed_process_ends_the_training_and_nothing_is_lost(tmp_path, straig
 
 
 @pytest.mark.slow
-def test_interrupting_one_process_stops_all_and_another_number_goes_on(tmp_path):
-    process = started("long", tmp_path, 2)
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_interrupting_one_process_stops_all_and_another_number_goes_on(tmp_path, before, after):
+    process = started("long", tmp_path, before)
     wait_for(tmp_path / "checkpoint.pt")
     process.send_signal(signal.SIGINT)
     code, said = ended(process, 60)
     assert code == 0, said
     assert json.loads((tmp_path / "end.json").read_text())[0] < 30
-    code, said = ended(started("long", tmp_path, 1))
+    code, said = ended(started("long", tmp_path, after))
     assert code == 0, said
     assert json.loads((tmp_path / "end.json").read_text())[0] == 30
 
@@ -125,6 +126,16 @@ def test_interrupting_one_process_stops_all_and_another_number_goes_on(tmp_path)
 @pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork"])
 def test_processes_that_are_made_for_the_training_alone(tmp_path, straight, strategy):
     code, said = ended(started("long", tmp_path, 2, strategy))
+    assert code == 0, said
+    assert json.loads((tmp_path / "end.json").read_text()) == straight
+
+
+@pytest.mark.slow
+def test_processes_that_torchrun_starts(tmp_path, straight):
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", SCRIPT, "long", tmp_path, 2]
+    process = subprocess.Popen([sys.executable, *map(str, words)], env={**os.environ, "OMP_NUM_THREADS": "1"},
+                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    code, said = ended(process)
     assert code == 0, said
     assert json.loads((tmp_path / "end.json").read_text()) == straight
 

@@ -223,7 +223,12 @@ def test_errors_are_a_sentence(tmp_path, monkeypatch):
     pair, x = pair_and_data()
     with pytest.raises(OptionError, match="estimator must be one of estimate_evidence"):
         in_shards(log_weights, pair.model, pair.guide, x, directory=tmp_path)
-    for executor, told in (("nowhere", "module:function"), ("os:nothing", "no executor os:nothing"), (3, "is 3: give")):
+    wrong = {
+        "nowhere": "module:function",
+        "http://host:8786": "address of a Dask scheduler",
+        "os:nothing": "no executor",
+    }
+    for executor, told in (*wrong.items(), (3, "is 3: give")):
         with pytest.raises(OptionError, match=told):
             shards_in(tmp_path, executor)
     with pytest.raises(OptionError, match=r"returned a str, which has no submit"):
@@ -247,10 +252,47 @@ def test_no_cluster_at_the_address_is_a_sentence(tmp_path, monkeypatch):
         shards_in(tmp_path, "tcp://127.0.0.1:1")
 
 
+def test_a_scheduler_without_workers_is_said(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=None) as cluster:
+        address = cluster.scheduler_address
+        told = r"has no workers yet, .* `dask worker tcp://.* --nthreads 1`"
+        with pytest.warns(UserWarning, match=told), executors.opened(address, None, tmp_path) as opened:
+            assert opened.most == executors.UNKNOWN
+
+
 def test_slurm_where_there_is_none_is_a_sentence(tmp_path):
     pytest.importorskip("submitit")
     with pytest.raises(RunError, match="there is no Slurm here"):
         shards_in(tmp_path, "slurm")
+
+
+@pytest.mark.slow
+def test_jobs_of_submitit_give_the_same_bits(tmp_path, alone, single):
+    """Its local executor, which writes and reads jobs as that of Slurm does, without a queue."""
+    submitit = pytest.importorskip("submitit")
+    assert same(shards_in(tmp_path, lambda: submitit.AutoExecutor(folder=tmp_path / "jobs", cluster="local")), alone)
+    assert list((tmp_path / "jobs").glob("*_result.pkl"))
+
+
+def test_a_cluster_of_other_versions_is_a_sentence(tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+
+    class Other:
+        """A client of a cluster whose workers have another numpy; what it says is Dask's own sentence."""
+
+        def __init__(self, *_, **__):
+            pass
+
+        def get_versions(self, check):
+            raise ValueError("Mismatched versions found\n\nnumpy\n| client | 2.3.0 |\n| tcp://b | 1.26.4 |")
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(distributed, "Client", Other)
+    with pytest.raises(RunError, match=r"has other versions than this process: install the same .*numpy .*1\.26\.4"):
+        shards_in(tmp_path, "tcp://127.0.0.1:1")
 
 
 def test_context_by_row_is_cut_and_what_all_share_is_not(tmp_path):

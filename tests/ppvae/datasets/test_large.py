@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ppvae.datasets import Rows, data_hash, large_sources, load_dataset
+from ppvae.datasets import Rows, Split, data_hash, large, large_sources, load_dataset
 from ppvae.errors import DataError, DatasetError, OptionError
 from ppvae.inference import fit, importance_evidence, in_shards
 from ppvae.models import LinearGaussian
@@ -94,6 +94,98 @@ def test_context_by_row_goes_with_the_rows(tmp_path, x, many):
     assert torch.equal(rows, torch.from_numpy(x)[numbers].to(rows))
 
 
+def table(x, folder):
+    """Data with a class, a covariate, a word and the part of each row beside them, in groups of rows."""
+    rng = np.random.default_rng(2)
+    frame = pd.DataFrame(x, columns=list("abcd")).assign(
+        kind=np.arange(NUM) // 200,  # the classes one after the other: the first rows have one only
+        dose=rng.integers(0, 9, NUM) * 0.5,
+        word=rng.choice(["red", "green", "blue"], NUM),
+        part=rng.choice(["train", "val", "test"], NUM),
+        person_id=rng.permutation(NUM),
+    )
+    frame.to_parquet(folder / "x.parquet", row_group_size=70)
+    return frame
+
+
+def test_columns_beside_the_data_are_those_of_a_table_that_is_read_whole(tmp_path, x, monkeypatch):
+    frame = table(x, tmp_path)
+    roles = {"label_column": "word", "context_columns": ["kind", "word_too", "dose"], "drop_columns": ["person_id"]}
+    frame.assign(word_too=frame["word"]).to_parquet(tmp_path / "x.parquet", row_group_size=70)
+    for split in ("part", Split(stratify="kind"), None):
+        given = roles | {"split": split, "drop_columns": ["person_id"] + ["part"] * (split != "part")}
+        monkeypatch.setattr(large_sources, "MANY_ROWS", 10_000)
+        whole = load_dataset(tmp_path / "x.parquet", **given)
+        monkeypatch.setattr(large_sources, "MANY_ROWS", 100)
+        data = load_dataset(tmp_path / "x.parquet", **given)
+        assert data.streams
+        assert data.columns == whole.columns == tuple("abcd")
+        assert data.label_names == whole.label_names == ("blue", "green", "red")
+        assert [one.name for one in data.context] == [one.name for one in whole.context] == roles["context_columns"]
+        assert data.notes[1:] == whole.notes  # which number stands for which word
+        for part in ("train", "validation", "test"):
+            order = whole.rows[part].argsort()
+            assert torch.equal(data.rows[part], whole.rows[part][order])
+            assert torch.equal(data.labels[part], whole.labels[part][order])
+            for one, other in zip(data.batch(part), whole.batch(part, order), strict=True):
+                assert torch.equal(one, other)
+        some = data.sampled(50)
+        numbers = some.rows["train"].numpy()
+        assert [data.label_names[i] for i in some.labels["train"]] == frame["word"].to_numpy()[numbers].tolist()
+    changed = frame.assign(word_too=frame["word"], dose=frame["dose"] + 1)
+    changed.to_parquet(tmp_path / "y.parquet")
+    assert data_hash(data) != data_hash(load_dataset(tmp_path / "y.parquet", **given))
+
+
+def test_held_out_rows_of_a_column_are_a_random_part_of_many(tmp_path, x, many, monkeypatch):
+    table(x, tmp_path)
+    monkeypatch.setattr(large, "MOST_HELD_OUT", 30)
+    roles = {"drop_columns": ["person_id", "word", "dose"], "label_column": "kind"}
+    data = load_dataset(tmp_path / "x.parquet", split="part", **roles)
+    assert len(data.validation) == len(data.test) == 30
+    assert set(data.labels["test"].tolist()) == {0, 1, 2}  # by chance not so for one seed in 10⁵
+
+
+def test_columns_that_may_be_no_measurements_are_asked_about(tmp_path, x, many):
+    frame = table(x, tmp_path)
+    frame[[*"abcd", "kind"]].to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=r"column 'kind' holds 3 different whole numbers.*--context_columns NAME"):
+        load_dataset(tmp_path / "x.parquet")
+    assert load_dataset(tmp_path / "x.parquet", label_column="none").columns == (*"abcd", "kind")
+    frame[[*"abcd", "person_id"]].to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(DataError, match="column 'person_id' is named like an identity"):
+        load_dataset(tmp_path / "x.parquet")
+
+
+def test_a_streamed_context_column_trains_as_one_in_memory(tmp_path, x, many):
+    import pyro
+    import pyro.distributions as dist
+
+    def model(y, dose):
+        slope = pyro.param("slope", torch.zeros(WIDTH))
+        with pyro.plate("data", len(y)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            loc = z.unsqueeze(-1) + slope * dose.unsqueeze(-1)
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=y)
+
+    def guide(y, dose):
+        with pyro.plate("data", len(y)):
+            pyro.sample("z", dist.Normal(pyro.param("w", torch.tensor(0.1)) * y.sum(-1), 1.0))
+
+    table(x, tmp_path)
+    drop = ["kind", "word", "part", "person_id"]
+    data = load_dataset(tmp_path / "x.parquet", context_columns="dose", drop_columns=drop)
+    ends = []
+    for source, more in (
+        (data, {}),
+        ((data.train[:], *data.beside("train")), {"validation": data.batch("validation")}),
+    ):
+        pyro.clear_param_store()
+        torch.manual_seed(0)
+        ends.append(fit(model, guide, source, epochs=2, progress=False, **more).parameters["slope"])
+    assert torch.equal(*ends)
+
+
 def test_standardised_rows_have_the_map_and_its_jacobian(tmp_path, x, many):
     np.save(tmp_path / "x.npy", 10 * x + 3)
     data, whole = (load_dataset(source, standardise=True) for source in (tmp_path / "x.npy", 10 * x + 3))
@@ -127,13 +219,19 @@ def test_values_that_cannot_be_used_are_found(tmp_path, x, many, value, told):
 def test_what_needs_all_rows_is_refused_in_a_sentence(tmp_path, x, many, monkeypatch):
     table = pd.DataFrame(x, columns=list("abcd")).assign(name="me")
     table.to_parquet(tmp_path / "x.parquet")
-    with pytest.raises(DataError, match=r"column 'name' of .* holds .*: leave the column out with --drop_columns name"):
+    with pytest.raises(DataError, match=r"column 'name' of .* holds .*: name it .*, or leave .* --drop_columns name"):
         load_dataset(tmp_path / "x.parquet")
     assert load_dataset(tmp_path / "x.parquet", drop_columns="name").columns == tuple("abcd")
-    with pytest.raises(DataError, match="only drop_columns can be given of large files"):
-        load_dataset(tmp_path / "x.parquet", drop_columns="name", label_column="a")
-    with pytest.raises(DataError, match="split_column names 'a': leave it out"):
-        load_dataset(Items(x), split="a")
+    with pytest.raises(OptionError, match=r"context_columns names 'nme', .*did you mean 'name'.*columns are a, b, c"):
+        load_dataset(tmp_path / "x.parquet", context_columns="nme")
+    with pytest.raises(OptionError, match="drop_columns names 'name', which another option uses"):
+        load_dataset(tmp_path / "x.parquet", drop_columns="name", label_column="name")
+    with pytest.raises(DataError, match="none is left as data"):
+        load_dataset(tmp_path / "x.parquet", drop_columns=[*"abcd", "name"])
+    np.save(tmp_path / "x.npy", x)
+    for source in (Items(x), tmp_path / "x.npy"):
+        with pytest.raises(DataError, match=r"has no names of columns, and split_column names 'a': write it as .parq"):
+            load_dataset(source, split="a")
     (tmp_path / "no.zarr").mkdir()
     with pytest.raises(DatasetError, match=r"no.zarr holds no Zarr array"):
         load_dataset(tmp_path / "no.zarr")
