@@ -8,6 +8,7 @@ all units. What does not depend on u (the guide's network) is computed once for 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +20,6 @@ from torch import Tensor
 from ..graphs import Checks, NoGraph, Runner, inductor, recorded, split
 from .arguments import Arguments
 from .log_terms import Term, log_terms
-from .memory import per_block
 from .randomness import generator_kept
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # More operations take minutes to compile: loops over time steps or data, written out.
 MOST_OPERATIONS = 3000
+# Bytes of a block, so that a core's cache holds what one operation hands the next.
+BLOCK_BYTES = 2**24
 
 
 class Prepared(NamedTuple):
@@ -63,7 +65,7 @@ class DensityCode:
 
     def __init__(self, pair: Pair, name: Term, u: Tensor) -> None:
         self._by_row = by_row(pair)
-        self._size = block_size(pair)
+        self._size = block_size(pair, len(u))
         self._kind = _kind(pair.arguments)
         arguments = self._block(pair, 0, len(u))
         example = self._cut(u)[0].detach()
@@ -135,11 +137,24 @@ def by_row(pair: Pair) -> bool:
     return pair.divisible and not pair.coupled and pair.unit == "datum"
 
 
-def block_size(pair: Pair) -> int:
-    """How many pairs of a chain and a datum, or chains, a block has."""
+def block_size(pair: Pair, num_chains: int) -> int:
+    """How many pairs of a chain and a datum, or chains, a block has.
+
+    As many whole chains as a core's cache holds, a power of two, since numbers of chains are multiples of such: then no
+    block, or the last alone, is filled up in vain.
+
+    Args:
+        pair: the pair on data, as many as will be evaluated most.
+        num_chains: of the first evaluation.
+    """
     if "loop" in (pair.model_layout, pair.guide_layout) and not by_row(pair):
         return 1
-    return per_block(pair.bytes_each * (1 if by_row(pair) else pair.num_units))
+    width = pair.num_units
+    most = max(BLOCK_BYTES // (pair.bytes_each * width), 1)
+    chains = 2 ** (min(most, num_chains).bit_length() - 1)
+    if not by_row(pair):
+        return chains
+    return chains * width if most > 1 else math.ceil(width / math.ceil(width * pair.bytes_each / BLOCK_BYTES))
 
 
 def _value_and_gradient(pair: Pair, name: Term, flat: bool) -> Callable[..., tuple[Tensor, ...]]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from ppvae.errors import OptionError, PairError
+from ppvae.errors import OptionError
 
 from ..graphs import NoGraph, PythonState
 from .density_code import DensityCode, Evaluated, Prepared
@@ -40,9 +40,9 @@ TRIAL_EVERY, CHAINS_TRIED = 200, 2
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 # Larger than rounding by so much, a difference is one of meaning.
 WRONG = 100
-# Compiling anew took 17 s on one busy core (6 to 12 s from the disk's cache). An evaluation of 800 rows fell from 4.2 to
-# 1.2 ms (LinearGaussian 5-2, 1.2 kB a row), from 9.1 to 5.6 ms (VAE 64-200-200-20, 21 kB) and from 24.7 to 14.0 ms (VAE
-# 784-200-200-50, 69 kB).
+# Compiling anew took 17 s on one busy core (6 to 12 s from the disk's cache). An evaluation of 800 rows fell from 4.2
+# to 1.2 ms (LinearGaussian 5-2, 1.2 kB a row), from 9.1 to 5.6 ms (VAE 64-200-200-20, 21 kB) and from 24.7 to 14.0 ms
+# (VAE 784-200-200-50, 69 kB).
 SECONDS_TO_COMPILE, SAVED_A_USE, SAVED_A_BYTE = 20.0, 2e-3, 1.4e-10
 # Sets of data that are kept ready.
 MOST_PREPARED = 4
@@ -161,7 +161,7 @@ class Evaluations:
         """Raise NoGraph where the code differs from the programs at some chains.
 
         Raises:
-            PairError: it does so late, by more than rounding.
+            OptionError: it does so late, by more than rounding.
         """
         with torch.enable_grad():
             u = u[:CHAINS_TRIED].detach().requires_grad_()
@@ -171,7 +171,7 @@ class Evaluations:
             _apart(found.value[:CHAINS_TRIED], term.detach()), _apart(found.gradient[:CHAINS_TRIED], gradient)
         ) / TOLERANCE.get(u.dtype, 1e-2)
         if late and share > WRONG:
-            raise PairError(
+            raise OptionError(
                 f"the compiled log density ({name}) is not that of the programs any more: they read something that "
                 "changes and cannot be seen. Call with compile=False."
             )

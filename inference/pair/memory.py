@@ -20,9 +20,6 @@ from .randomness import generator_kept
 # One (draw, unit) never costs less than its float64 weight and what is computed from it.
 FLOOR = 64
 
-# Bytes of a block of compiled code, so that a core's cache holds what one operation hands the next; and its rows.
-BLOCK_BYTES, LEAST_ROWS, MOST_ROWS = 2**24, 32, 1024
-
 
 class _Bytes(TorchDispatchMode):
     """Counts the bytes of all tensors that operations return (an upper bound of what is alive at once)."""
@@ -58,9 +55,3 @@ def chunks(num_draws: int, num_units: int, bytes_each: int, memory_mb: float) ->
     for n in range(0, num_units, units):
         for k in range(0, num_draws, draws):
             yield slice(n, min(n + units, num_units)), slice(k, min(k + draws, num_draws))
-
-
-def per_block(bytes_each: int) -> int:
-    """Rows of a block of compiled code, a power of two."""
-    rows = min(max(BLOCK_BYTES // bytes_each, 1), MOST_ROWS)
-    return max(2 ** (rows.bit_length() - 1), LEAST_ROWS)
