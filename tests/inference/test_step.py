@@ -25,9 +25,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from ppvae.datasets import load_dataset
 from ppvae.errors import CheckpointError, NonFiniteError, OptionError
 from ppvae.inference import Fit, fit
+from ppvae.inference.graphs import NoGraph
 from ppvae.inference.pair import buffers_kept, elbo_for, named_parameters, plain_traces
 from ppvae.inference.svi import choice, compiled, step
-from ppvae.inference.graphs import NoGraph
 from ppvae.inference.svi.loss import Loss
 from ppvae.models import VAE, Binomial
 
