@@ -191,7 +191,7 @@ def _indices(node: torch.fx.Node) -> list[torch.fx.Node]:
 
 def _kind(arguments: Arguments) -> tuple[object, ...]:
     """What arguments must share to be given to the same code."""
-    kinds = []
+    kinds: list[object] = []
     for leaf, own in zip(arguments.leaves, arguments.by_row, strict=True):
         if not isinstance(leaf, Tensor):
             kinds.append((type(leaf), repr(leaf)))

@@ -25,7 +25,9 @@ def joint_terms(pair: Pair, u: Tensor, *, prior: bool = False) -> Tensors:
 def log_terms(pair: Pair, names: tuple[Term, ...], u: Tensor) -> tuple[Tensor, ...]:
     """The terms of these names at u, ``(num_chains, num_units)`` each, float64, in nats, by running the programs."""
     found = joint_terms(pair, u, prior="prior" in names)
-    terms = {"joint": found["log_joint"], "prior": found.get("log_prior")}
+    terms = {"joint": found["log_joint"]}
+    if "prior" in names:
+        terms["prior"] = found["log_prior"]
     if "guide" in names:  # log q(u|x) from log q(z|x) and the Jacobian
         values = {name: found[name] for name in pair.sites} | ({U: u} if pair.structure.sources else {})
         log_q = pair.run(pair.programs.log_guide, len(u), values, pair.guide_layout)["log_q"]
