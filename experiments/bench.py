@@ -10,9 +10,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import pyro
 import torch
@@ -23,12 +24,16 @@ from torch import Tensor
 
 from ppvae.inference import importance_evidence
 from ppvae.inference.option_records import LEAPFROG_STEPS
-from ppvae.inference.pair import Pair
+from ppvae.inference.pair import Evaluations, Pair
 from ppvae.inference.pair.layout import LAYOUTS, Layout
 from ppvae.inference.sampling import forward, tune
 from ppvae.models import VAE
 
+from .bench_record import changes, keep
 from .bench_training import torch_log_w, trainers, vae_for
+
+# What the last run found, with the machine and the versions it ran on.
+FILE = Path("build/bench.json")
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,6 @@ def contenders(config: Config) -> dict[str, dict[str, Callable[[], object]]]:
             "pyro's weights, one datum at a time": lambda: _pyro_weights(theirs, few, config.num_particles),
             "plain torch": lambda: _torch_weights(plain, few, config.num_particles),
         },
-        **_annealers(ours, x[: config.num_annealed], config),
     }
 
 
@@ -95,28 +99,25 @@ def _torch_densities(pair: VAE, x: Tensor, z: Tensor) -> Tensor:
         return log_joint + ((z - loc) / scale).square().sum(-1) / 2 + scale.log().sum(-1)
 
 
-def _annealers(pair: VAE, x: Tensor, config: Config) -> dict[str, dict[str, Callable[[], object]]]:
-    """The transitions alone: what the pilot finds is the same for all."""
-    chains, steps = config.num_chains, LEAPFROG_STEPS
+def _annealing(config: Config) -> dict[str, dict[str, float]]:
+    """The transitions alone: what the pilot finds is the same for all. The pair is found out and compiled before."""
+    x = torch.bernoulli(torch.full((config.num_annealed, 784), 0.13))
+    pair, chains, steps = vae_for(x), config.num_chains, LEAPFROG_STEPS
     with Pair.on(pair.model, pair.guide, (x,), start="guide") as density:
         tuning = tune(density, "guide", config.num_distributions)
-
-    def ours() -> None:
-        with Pair.on(pair.model, pair.guide, (x,), start="guide") as density:
-            forward(density, tuning, "guide", chains)
-
-    task = (
-        f"{config.num_distributions - 1} transitions of {chains} chains for {len(x)} data, {steps} leapfrog steps each"
-    )
-    return {
-        task: {
-            "ppvae.inference.sampling.annealing": ours,
-            "its matrix products alone": lambda: _products(
-                pair, chains * len(x), steps * (config.num_distributions - 1)
-            ),
-            "plain torch": lambda: _torch_anneal(pair, x, chains, config.num_distributions, steps),
+        ways: dict[str, Callable[[], object]] = {
+            "ppvae.inference.sampling.annealing": lambda: forward(density, tuning, "guide", chains)
         }
-    }
+        if config.compiled:
+            compiled = replace(density, evaluations=Evaluations())
+            compiled.evaluations.compile(True, compiled, 0, 0)
+            ways["ppvae.inference.sampling.annealing, compiled"] = lambda: forward(compiled, tuning, "guide", chains)
+        ways["its matrix products alone"] = lambda: _products(
+            pair, chains * len(x), steps * (config.num_distributions - 1)
+        )
+        ways["plain torch"] = lambda: _torch_anneal(pair, x, chains, config.num_distributions, steps)
+        made = f"{config.num_distributions - 1} transitions of {chains} chains for {len(x)} data"
+        return {f"{made}, {steps} leapfrog steps each": _medians(ways, config.turns)}
 
 
 def _products(pair: VAE, rows: int, times: int) -> None:
@@ -186,7 +187,7 @@ def _torch_weights(pair: VAE, x: Tensor, num_particles: int) -> None:
 def run(config: Config) -> dict[str, dict[str, float]]:
     """Median seconds of every contender, by task."""
     result = {task: _medians(ways, config.turns) for task, ways in contenders(config).items()}
-    return result | _layouts(config)
+    return result | _annealing(config) | _layouts(config)
 
 
 def _medians(ways: dict[str, Callable[[], object]], turns: int) -> dict[str, float]:
@@ -214,4 +215,7 @@ def table(result: dict[str, dict[str, float]]) -> Table:
 
 
 if __name__ == "__main__":
-    Console().print(table(run(Config())))
+    result = run(Config())
+    Console().print(table(result))
+    Console().print(changes(result, FILE))
+    keep(result, FILE)

@@ -193,6 +193,7 @@ FLOORS = {
     "options": 0,
     "option_records": 0,
     "records": 0,
+    "graphs": 0,
     "pair": 1,
     "sampling": 2,
     "latents": 2,

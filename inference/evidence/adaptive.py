@@ -37,8 +37,19 @@ from torch import Tensor
 from ppvae.errors import PairError
 from ppvae.progress import Progress
 
-from ..options import positive_number, valid_compute, whole_number
-from ..pair import Batch, Pair, Program, as_batch, finite_batch, has_continuum, seeded, where_parameters_are, why_slow
+from ..options import flag_or, positive_number, valid_compute, whole_number
+from ..pair import (
+    Batch,
+    Compile,
+    Pair,
+    Program,
+    as_batch,
+    finite_batch,
+    has_continuum,
+    seeded,
+    where_parameters_are,
+    why_slow,
+)
 from ..sampling import (
     PILOT_CHAINS,
     confirms,
@@ -73,6 +84,7 @@ def estimate_evidence(
     *,
     tolerance: float = 0.1,
     budget: int = 200_000,
+    compile: Compile = "auto",
     seed: int | None = None,
     memory_mb: float = 64.0,
     progress: bool = False,
@@ -86,6 +98,8 @@ def estimate_evidence(
         tolerance: half the width that the 95 % interval of a datum may have, in nats.
         budget: the most evaluations of the pair per datum; a draw with its weight is one, a gradient two. At least
             100; from about 15 000 on it allows for annealing.
+        compile: whether log densities and their gradients are compiled, as in
+            :func:`~ppvae.inference.annealed_evidence`; ``"auto"`` judges by what the first data cost.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
         memory_mb: budget in MiB for one pass of the pair.
         progress: show a progress bar with the time that remains.
@@ -114,21 +128,28 @@ def estimate_evidence(
         whole_number("budget", budget, LEAST_BUDGET, "evaluations per datum"),
         memory_mb,
     )
+    compile = flag_or("auto", "compile", compile)
     batch = where_parameters_are(model, guide, finite_batch(as_batch(x)))
     with (
         seeded(seed),
         Pair.on(model, guide, batch) as pair,
         Progress("log p(x)", pair.num_units, "data", progress, why_slow(pair)) as bar,
     ):
-        return _with_rounding(_settled(pair, goal, bar), pair, goal)
+        pair.evaluations.compile(compile, pair, 0, 0)
+        return _with_rounding(_settled(pair, goal, bar, compile), pair, goal)
 
 
-def _settled(pair: Pair, goal: Goal, bar: Progress) -> AdaptiveEvidence:
+def _settled(pair: Pair, goal: Goal, bar: Progress, compile: Compile) -> AdaptiveEvidence:
     """Settle all data; by draws of the guide alone where chains are not for the pair."""
     if has_continuum(pair):
         with suppress(PairError):  # the guide draws outside the support of the prior
-            pieces = _pieces(pair, goal.memory_mb)
-            return AdaptiveEvidence.concatenate([_settle(piece, goal, bar) for piece in pieces])
+            found: list[AdaptiveEvidence] = []
+            done = 0
+            for piece in _pieces(pair, goal.memory_mb):
+                found.append(_settle(piece, goal, bar))
+                done += piece.num_units
+                pair.evaluations.compile_for_rest(compile, pair, done / pair.num_units)
+            return AdaptiveEvidence.concatenate(found)
     return _by_importance(pair, goal)
 
 
@@ -208,7 +229,7 @@ def _with_rounding(evidence: AdaptiveEvidence, pair: Pair, goal: Goal) -> Adapti
     return replace(
         evidence,
         rounding=rounding,
-        notes=pair.remarks,
+        notes=(*pair.remarks, *pair.evaluations.remarks),
         settled_by=evidence.settled_by.where(~coarse, NOTHING),
         too_coarse=coarse,
     )

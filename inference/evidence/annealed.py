@@ -30,9 +30,10 @@ from ppvae.errors import CheckpointError
 from ppvae.progress import Progress
 
 from ..option_records import Annealing, record_of
-from ..options import file_path, valid_compute, whole_number
+from ..options import file_path, flag_or, valid_compute, whole_number
 from ..pair import (
     Batch,
+    Compile,
     Pair,
     Program,
     as_batch,
@@ -63,6 +64,7 @@ def annealed_evidence(
     num_distributions: int = 200,
     *,
     annealing: Annealing = Annealing(),
+    compile: Compile = "auto",
     seed: int | None = None,
     memory_mb: float = 64.0,
     checkpoint: str | Path | None = None,
@@ -81,6 +83,9 @@ def annealed_evidence(
         num_chains: independent chains per datum, C. From 25 on, the tail of their weights is judged too (k̂).
         num_distributions: steps from the start to the posterior, T.
         annealing: where the chains begin and how they move, :class:`~ppvae.inference.Annealing`.
+        compile: whether log densities and their gradients are compiled (by torch's inductor, which needs a C++
+            compiler): ``"auto"`` where it pays and the programs can be; True, or else an error; False never. The result
+            is the same up to rounding.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
         memory_mb: budget in MiB for one pass of the pair; it holds whatever the number of chains and data is.
         checkpoint: a file in which finished data are kept, so that the same call goes on after an interruption.
@@ -113,15 +118,20 @@ def annealed_evidence(
         record_of("annealing", annealing, Annealing),
     )
     seed, memory_mb, progress = valid_compute(seed, memory_mb, progress)
+    compile = flag_or("auto", "compile", compile)
     path = file_path("checkpoint", checkpoint)
     batch = where_parameters_are(model, guide, finite_batch(as_batch(x)))
     with seeded(seed):
         with Pair.on(model, guide, batch, start=annealing.start) as pair:
+            num_pieces = len(list(pair.pieces(run.num_chains, memory_mb)))
+            pair.evaluations.compile(compile, pair, num_pieces * run.gradients, pair.num_units * run.cost / 2)
             elbo = by_guide(pair, ELBO_DRAWS, memory_mb)
             finished = Finished(path, pair, run.marks() | {"seed": seed, "memory_mb": memory_mb})
             parts = _all_parts(pair, run, finished, memory_mb, progress)
         evidence = with_elbo(AnnealedEvidence.concatenate([_evidence(part) for part in parts]), elbo)
-        return replace(evidence, rounding=rounding_of(evidence.rounding, pair), notes=pair.remarks)
+        return replace(
+            evidence, rounding=rounding_of(evidence.rounding, pair), notes=(*pair.remarks, *pair.evaluations.remarks)
+        )
 
 
 class AnnealingRun(NamedTuple):
@@ -132,9 +142,14 @@ class AnnealingRun(NamedTuple):
     annealing: Annealing
 
     @property
+    def gradients(self) -> int:
+        """Gradients that a chain takes."""
+        return (self.num_distributions - 1) * self.annealing.num_steps + 1
+
+    @property
     def cost(self) -> int:
         """Evaluations of all chains of a datum; a gradient counts as two."""
-        return 2 * self.num_chains * ((self.num_distributions - 1) * self.annealing.num_steps + 1)
+        return 2 * self.num_chains * self.gradients
 
     def marks(self) -> dict[str, Any]:
         """What a checkpoint must agree in."""

@@ -7,6 +7,7 @@ from .contract import ContractError, Finding
 from .devices import where_parameters_are
 from .distributions import opened, without_zuko
 from .entries import Entries
+from .evaluations import Compile, Evaluations
 from .failures import (
     FailedRun,
     described,
@@ -58,10 +59,12 @@ __all__ = [
     "Arguments",
     "Batch",
     "BlindModel",
+    "Compile",
     "ContractError",
     "CutGuide",
     "Densities",
     "Entries",
+    "Evaluations",
     "FailedRun",
     "Finding",
     "Findings",

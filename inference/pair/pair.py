@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,8 +24,10 @@ from ppvae.errors import PairError
 
 from ..option_records import Start
 from .arguments import Arguments, Batch
+from .evaluations import Evaluations
 from .failures import drawable
 from .layout import Body, Layout, Tensors, run
+from .log_terms import joint_terms, log_terms
 from .memory import chunks
 from .programs import Programs
 from .sites import Frame, Site, U, Values
@@ -69,6 +71,7 @@ class Pair:
         filler: values for the other units, ``(1, num_units, ...)`` by site and for ``u``.
         plates_made_whole: whether plates that subsample show all of their data.
         remarks: what a reader of any number of this pair must be told, a sentence each.
+        evaluations: how log densities with gradients are evaluated, by the programs or by compiled code.
     """
 
     programs: Programs
@@ -82,6 +85,7 @@ class Pair:
     filler: Values | None = None
     plates_made_whole: bool = False
     remarks: tuple[str, ...] = ()
+    evaluations: Evaluations = field(default_factory=Evaluations, compare=False, repr=False)
 
     @staticmethod
     @contextmanager
@@ -176,6 +180,11 @@ class Pair:
     def together(self) -> bool:
         """Whether guide and model can be run one after the other in one layout that draws."""
         return self.model_layout == self.guide_layout != "vectorised"
+
+    @property
+    def whole(self) -> Pair:
+        """The same view of all the units that the programs run on."""
+        return replace(self, selection=None)
 
     def rows(self, index: Any) -> Pair:
         """The same view of some of the units."""
@@ -292,22 +301,15 @@ class Pair:
 
     def joint(self, u: Tensor) -> Tensor:
         """log p(x, u), ``(1, num_chains, num_units)``."""
-        return self._joint(u)["log_joint"][None]
+        return self.evaluations.at(self, ("joint",), u)[0][None]
 
     def path(self, start: Start) -> Terms:
         """The two ends of an annealing path: u ↦ log q(u|x) or log p(u), and log p(x, u); ``(chains, units)`` each."""
-
-        def terms(u: Tensor) -> tuple[Tensor, Tensor]:
-            found = self._joint(u, prior=start == "prior")
-            log_start = found["log_prior"] if start == "prior" else self._log_guide(u, found)
-            return log_start, found["log_joint"]
-
-        return terms
+        return partial(self.evaluations.at, self, (start, "joint"))
 
     def ends(self, u: Tensor) -> Tensor:
         """log q(u|x), log p(u) and log p(x, u), ``(3, num_chains, num_units)``."""
-        found = self._joint(u, prior=True)
-        return torch.stack([self._log_guide(u, found), found["log_prior"], found["log_joint"]])
+        return torch.stack(log_terms(self, ("guide", "prior", "joint"), u))
 
     def draw(self, start: Start, num_chains: int) -> Tensor:
         """Independent draws of the guide or of the prior, ``(num_chains, num_units, dim)``.
@@ -336,18 +338,8 @@ class Pair:
     def constrained(self, u: Tensor) -> Values:
         """The latents T(u) by site."""
         with torch.no_grad():
-            found = self._joint(u)
+            found = joint_terms(self, u)
         return {name: found[name] for name in self.sites}
-
-    def _joint(self, u: Tensor, *, prior: bool = False) -> Tensors:
-        body = partial(self.programs.joint, prior=prior)
-        return self.run(body, len(u), {U: u}, self.model_layout)
-
-    def _log_guide(self, u: Tensor, found: Tensors) -> Tensor:
-        """log q(u|x) from log q(z|x) and the Jacobian."""
-        values = {name: found[name] for name in self.sites} | ({U: u} if self.structure.sources else {})
-        log_q = self.run(self.programs.log_guide, len(u), values, self.guide_layout)["log_q"]
-        return log_q + found["log_jacobian"]
 
     # --- running bodies -----------------------------------------------------------------------------------------------
 
@@ -359,11 +351,11 @@ class Pair:
             if self.selection is None:
                 return run(layout, body, plates, self.arguments, num_draws, inputs, random=random)
             index = self.selection.to(where)
-            filled = {name: self._filled(name, value, index) for name, value in inputs.items()}
+            filled = {name: self.filled(name, value, index) for name, value in inputs.items()}
             found = run(layout, body, plates, self.arguments, num_draws, filled, random=random)
         return {name: value.index_select(1, index) for name, value in found.items()}
 
-    def _filled(self, name: str, value: Tensor, index: Tensor) -> Tensor:
+    def filled(self, name: str, value: Tensor, index: Tensor) -> Tensor:
         """Values of the units that are meant, and others for the rest."""
         all_units = (len(value), self.arguments.num_rows, *value.shape[2:])
         other = (self.filler or {}).get(name)

@@ -24,6 +24,7 @@ from .contract import ContractError
 from .cutting import same_sites_everywhere, with_rows, without_nan
 from .discovery import ROWS, ShowsAPart, first_look
 from .distributions import is_real, support_of
+from .evaluations import Evaluations
 from .failures import programs_named
 from .handlers import filled, has_density_outside_support, outside_support
 from .layout_choice import demand_the_same, replayed, with_layouts
@@ -87,7 +88,7 @@ def measured_again(pair: Pair) -> Iterator[Pair]:
         buffers_kept(*programs),
         whole_plates(pair.plates_made_whole),
     ):
-        yield pair
+        yield replace(pair, evaluations=Evaluations())  # what is compiled is of the parameters that were
 
 
 def _measurable(guide: Program, batch: Batch) -> Program:

@@ -8,8 +8,8 @@ import torch
 
 from ppvae.errors import CheckpointError, OptionError
 
+from ..graphs import NoGraph
 from ..pair import generator_kept
-from .graph import NoGraph
 from .state import Training
 from .step import fuse
 

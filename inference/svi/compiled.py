@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
-from ppvae.errors import first_line
-
+from ..graphs import NoGraph, inductor
 from ..pair import Batch, buffers_kept, generator_kept, reachable_modules
-from .graph import Graph, NoGraph, batch_tensors, record_step
+from .graph import Graph, batch_tensors, record_step
 from .loss import Loss
 
 # More operations take minutes to compile: loops over time steps or data, written out.
@@ -25,31 +24,6 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 LOW_PRECISION = 3e-2
 # A gradient far smaller than the others is what is left of larger terms; it is held to this share of the largest.
 SMALL = 1e-2
-
-# Noise is drawn by torch's own generators, so that it is that of the eager step. That shapes are those that it was
-# compiled for is known, and need not be asked in every step.
-INDUCTOR = {"fallback_random": True, "size_asserts": False, "alignment_asserts": False}
-
-Runner = Callable[..., Any]
-
-
-def inductor(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Runner:
-    """The graph as compiled code, from inductor's cache on the disk (``TORCHINDUCTOR_CACHE_DIR``) where it is there.
-
-    Raises:
-        NoGraph: it cannot be compiled.
-    """
-    try:
-        with torch.no_grad(), generator_kept(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            options = {name: value for name, value in INDUCTOR.items() if hasattr(torch._inductor.config, name)}
-            # On a GPU a step of a small network is mostly the launching of kernels; a CUDA graph launches all at once.
-            options["triton.cudagraphs"] = inputs[0].is_cuda
-            return torch._inductor.compile(graph, [*inputs], options=options)
-    except Exception as error:  # inductor raises a different type for each stage
-        if "InvalidCxxCompiler" in f"{type(error).__name__}{error!r}":
-            raise NoGraph("there is no C++ compiler, which torch's inductor needs") from error
-        raise NoGraph(f"inductor cannot compile the step ({type(error).__name__}: {first_line(error)})") from error
 
 
 class Compiled:
@@ -72,7 +46,8 @@ class Compiled:
         if size > MOST_OPERATIONS:
             raise NoGraph(f"a step has {size} operations, which would take minutes to compile")
         self._trained = [p for p, used in zip(loss.parameters, self._graph.used, strict=True) if used]
-        self._run = inductor(self._graph.module, [t.detach() for t in self._inputs(batch)])
+        with generator_kept():
+            self._run = inductor(self._graph.module, [t.detach() for t in self._inputs(batch)])
         self._unlike: list[int] = []
         self._news: list[Tensor] = []
         with buffers_kept(loss.model, loss.guide), generator_kept():

@@ -5,7 +5,7 @@ A compiled step is the same function of the parameters, the batch and the noise,
 
 - It is tried before the first step: against the eager step, on two batches, with other noise and with the parameters
   moved. What was taken for a constant and is none shows here, and random numbers from outside torch.
-- Python values that the programs reach are compared before *every* step (:mod:`.python_state`).
+- Python values that the programs reach are compared before *every* step (:class:`ppvae.inference.graphs.PythonState`).
 - What neither can see (a file, a clock, an object of another library) is caught by a trial at the start of an epoch, on
   the batch and with the noise of the step that follows, once ``TRIAL_EVERY`` steps have passed: steps of the epochs
   before may have been taken with old values, so a warning says so.
@@ -26,11 +26,10 @@ from pyro.infer import TraceEnum_ELBO
 from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
 
+from ..graphs import NoGraph, PythonState
 from ..pair import FAILURES, Batch, buffers_kept, plain_traces, sample_sites
 from .compiled import Compiled, shape_of
-from .graph import NoGraph
 from .loss import Loss
-from .python_state import PythonState
 from .reduction import step_of_all
 
 # Steps between two trials: one costs an eager and a compiled step, about four steps, so that all of them cost 1 %.

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from ppvae.experiments import bench
+from ppvae.experiments import bench, bench_record
 from ppvae.experiments.bench_training import torch_log_w, trainers
 from ppvae.inference.svi import compiled
 from ppvae.models import VAE, Bernoulli
@@ -25,7 +25,7 @@ def test_every_task_has_a_plain_contender_and_a_median():
     result = bench.run(config)
     assert len(result) == 5
     assert all("plain torch" in medians and min(medians.values()) > 0 for medians in result.values())
-    assert bench.table(result).row_count == 17
+    assert bench.table(result).row_count == 19
 
 
 def test_those_that_compile_take_the_same_steps(monkeypatch):
@@ -52,3 +52,14 @@ def test_the_plain_annealing_estimates_the_same_evidence():
         ]
         errors = [share.std() * math.sqrt(len(share)) for _, share in estimates]
         assert abs(estimates[0][0] - estimates[1][0]) < 5 * math.hypot(*errors)
+
+
+def test_what_changed_since_the_run_before_is_shown(tmp_path):
+    file = tmp_path / "build" / "bench.json"
+    first = {"a task": {"ours": 2.0, "theirs": 3.0, "plain torch": 1.0}}
+    assert "no earlier run" in bench_record.changes(first, file)
+    bench_record.keep(first, file)
+    slower_machine = {"a task": {"ours": 4.1, "theirs": 6.0, "plain torch": 2.0}}
+    assert "No ratio" in bench_record.changes(slower_machine, file)
+    slower_code = {"a task": {"ours": 2.5, "theirs": 3.0, "plain torch": 1.0}}
+    assert bench_record.changes(slower_code, file).row_count == 1
