@@ -21,8 +21,8 @@ QUICK = ("vae_bernoulli",)
 # Without latents on a continuum, without a density, or of a guide that is never started from.
 WITHOUT = {"mixture", "nested", "chain", "discrete_vae", "autoencoder", "feed_forward"}
 OTHERS = tuple(name for name in pairs.BUILDERS | pairs.OF_MODELS if name not in {*QUICK, *WITHOUT})
-# Their programs take a value of the data into Python: the number of a component, of columns of a kind, of time steps.
-EAGER = {"gaussian_mixture_component", "hi_vae", "markov", "semi_supervised"}
+# Their programs take a value of the data into Python: a component, a kind of column, a length, a label (one_hot).
+EAGER = {"gaussian_mixture_component", "hi_vae", "markov", "conditional_vae", "semi_supervised"}
 
 
 @pytest.fixture
