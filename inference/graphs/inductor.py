@@ -20,8 +20,13 @@ INDUCTOR = {"fallback_random": True, "size_asserts": False, "alignment_asserts":
 Runner = Callable[..., Any]
 
 
-def inductor(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Runner:
+def inductor(graph: torch.fx.GraphModule, inputs: list[Tensor], *, reuse_results: bool) -> Runner:
     """The graph as compiled code, from inductor's cache on the disk (``TORCHINDUCTOR_CACHE_DIR``) where it is there.
+
+    Args:
+        graph: as recorded.
+        inputs: of the shapes, types and device that it will be called with.
+        reuse_results: whether a call may write its results over those of the call before, as CUDA graphs do.
 
     Raises:
         NoGraph: it cannot be compiled.
@@ -31,7 +36,7 @@ def inductor(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Runner:
             warnings.simplefilter("ignore")
             options = {name: value for name, value in INDUCTOR.items() if hasattr(torch._inductor.config, name)}
             # On a GPU a step of a small network is mostly the launching of kernels; a CUDA graph launches all at once.
-            options["triton.cudagraphs"] = inputs[0].is_cuda
+            options["triton.cudagraphs"] = reuse_results and inputs[0].is_cuda
             return torch._inductor.compile(graph, [*inputs], options=options)
     except Exception as error:  # inductor raises a different type for each stage
         if "InvalidCxxCompiler" in f"{type(error).__name__}{error!r}":

@@ -84,7 +84,7 @@ class DensityCode:
             if size > MOST_OPERATIONS:
                 raise NoGraph(f"a log density has {size} operations, which would take minutes to compile")
             self._once, self._held = once, [tensor.detach() for tensor in found.held]
-            self._run: Runner = inductor(each, [example, *self._fixed(arguments)])
+            self._run: Runner = inductor(each, [example, *self._fixed(arguments)], reuse_results=False)
 
     def prepare(self, pair: Pair, num_chains: int) -> Prepared | None:
         """A pair's data for so many chains; None where they are of another kind than those it was compiled for."""
@@ -110,7 +110,7 @@ class DensityCode:
         return Evaluated(value[:count].reshape(u.shape[:2]), gradient[:count].reshape(u.shape))
 
     def _cut(self, u: Tensor) -> list[Tensor]:
-        """The blocks of u, the last filled up with zeros."""
+        """The blocks of u, the last filled up with its own last row."""
         flat = u.reshape(-1, u.shape[-1]) if self._by_row else u
         missing = -len(flat) % self._size
         if missing:

@@ -47,7 +47,7 @@ class Compiled:
             raise NoGraph(f"a step has {size} operations, which would take minutes to compile")
         self._trained = [p for p, used in zip(loss.parameters, self._graph.used, strict=True) if used]
         with generator_kept():
-            self._run = inductor(self._graph.module, [t.detach() for t in self._inputs(batch)])
+            self._run = inductor(self._graph.module, [t.detach() for t in self._inputs(batch)], reuse_results=True)
         self._unlike: list[int] = []
         self._news: list[Tensor] = []
         with buffers_kept(loss.model, loss.guide), generator_kept():
