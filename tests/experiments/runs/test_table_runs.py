@@ -79,7 +79,9 @@ def test_a_label_is_asked_about_and_not_trained_on(folder, capsys):
 def _truth(run: RunDirectory, frame: pd.DataFrame) -> torch.Tensor:
     """log p(x) of the test data in the units of the file, by the normal distribution that the pair is."""
     saved = load_run(run)
-    own = torch.tensor(frame[["length", "width", "mass", "depth"]].to_numpy()[saved.data.data.rows["test"]])
+    rows = saved.data.data.rows
+    assert rows is not None
+    own = torch.tensor(frame[["length", "width", "mass", "depth"]].to_numpy()[rows["test"]])
     units, pair = saved.data.data.standardisation, saved.pair.double()
     mean, scale = (torch.zeros(4), torch.ones(4)) if units is None else (units.mean, units.scale)
     with torch.no_grad():
