@@ -22,7 +22,7 @@ FIRST_SHARE = 0.25
 
 
 class Trunk(nn.Module):
-    """StandardisedSite features of a datum, ``(num_rows, num_features)``, to hidden units, ``(num_rows, HIDDEN)``.
+    """Standardised features of a datum, ``(num_rows, num_features)``, to hidden units, ``(num_rows, HIDDEN)``.
 
     Without features, where the data set is the unit, the one hidden unit is 1, and what follows are free parameters.
 
