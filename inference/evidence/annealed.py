@@ -52,8 +52,7 @@ from .streaming import Running
 
 # Draws of the guide for the ELBO, which annealing does not estimate: their cost is small beside that of the chains.
 ELBO_DRAWS = 1000
-# Of what is kept of finished data.
-VERSION = 2
+VERSION = 2  # of what is kept of finished data
 
 
 def annealed_evidence(

@@ -39,7 +39,7 @@ quiet = functools.partial(fit, progress=False, accelerator="cpu")
 @pytest.fixture
 def uncompiled(monkeypatch):
     """The recorded graph itself in the place of inductor's code."""
-    monkeypatch.setattr(compiled, "inductor", lambda graph, inputs: graph)
+    monkeypatch.setattr(compiled, "inductor", lambda graph, inputs, **options: graph)
 
 
 @pytest.fixture
@@ -355,7 +355,7 @@ def test_compiled_steps_that_cannot_go_on_are_refused_unless_eager_ones_are_aske
 ):
     broken_off(constrained, tmp_path / "c.pt", 3, monkeypatch, True)
 
-    def none(graph, inputs):
+    def none(graph, inputs, **options):
         raise NoGraph("there is no C++ compiler")
 
     monkeypatch.setattr(compiled, "inductor", none)
