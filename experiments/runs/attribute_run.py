@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ppvae.inference import Optimiser, attribute_gap, estimate_evidence
+from ppvae.inference import GapAttribution, Optimiser, attribute_gap, estimate_evidence
 from ppvae.storage import RunDirectory
 from ppvae.with_errors import with_error
 
 from ..figures.waterfall import gap_waterfall
 from .command_options import AttributeOptions
 from .own_units import of_gap
-from .saved_run import load_run
+from .saved_run import SavedRun, load_run
 from .section import Section, check_evaluated, write_section
 
+SECTION = "gap_attribution"
 LABELS = {
     "elbo": "ELBO",
     "log_evidence": "log p(x)",
@@ -47,18 +48,34 @@ def attribute_run(directory: RunDirectory, options: AttributeOptions, *, command
     evidence = estimate_evidence(model, guide, run.batch, tolerance=options.tolerance, **common)
     optimiser = Optimiser(steps=options.steps)
     gap = attribute_gap(model, guide, run.batch, evidence=evidence, optimiser=optimiser, **common)
-    gap = of_gap(run.data, run.x, gap)
-    section: dict[str, Any] = {"split": run.split, "unit": run.data.unit, **gap.summary(), "seed": run.settings.seed}
-    section |= {"seconds": time.monotonic() - started}
-    section |= {
-        "remarks": [*run.remarks("num_data", options.num_data), *evidence.remarks(), *gap.remarks()],
-        "command": command,
-    }
-    write_section(run, "gap_attribution", gap.to_dataset(), section, {"waterfall": gap_waterfall(section)})
+    remarks = [*run.remarks("num_data", options.num_data), *evidence.remarks(), *gap.remarks()]
+    section = write_gap(run, gap, remarks, seconds=time.monotonic() - started, command=command)
     rows = [(label, with_error(section, name), _resolved(section, name)) for name, label in LABELS.items()]
     over = f"mean over {section['num_data']} {run.split} data ± standard error"
     title = f"the causes of the gap: {over if run.data.unit == 'datum' else 'of the data set ± Monte Carlo error'}"
     return Section(directory, title, rows, section)
+
+
+def write_gap(
+    run: SavedRun, gap: GapAttribution, remarks: list[str], *, seconds: float, command: str
+) -> dict[str, Any]:
+    """Write the causes of the gap of some data of a run as a section of it.
+
+    Args:
+        run: on these data.
+        gap: of them.
+        remarks: what is to be said of the numbers.
+        seconds: that they took.
+        command: the command line.
+
+    Returns:
+        The section of ``summary.json``.
+    """
+    gap = of_gap(run.data, run.x, gap)
+    section: dict[str, Any] = {"split": run.split, "unit": run.data.unit, **gap.summary(), "seed": run.settings.seed}
+    section |= {"seconds": seconds, "remarks": remarks, "command": command}
+    write_section(run, SECTION, gap.to_dataset(), section, {"waterfall": gap_waterfall(section)})
+    return section
 
 
 def _resolved(section: dict[str, Any], name: str) -> str:

@@ -13,8 +13,10 @@ from ppvae.storage import RunDirectory
 from ppvae.with_errors import with_error
 
 from ..figures.mended_waterfall import mended_waterfall
+from .attribute_run import SECTION as ATTRIBUTION
+from .attribute_run import write_gap
 from .command_options import MendOptions
-from .saved_run import SavedRun, load_run
+from .saved_run import SavedRun, load_run, saved_summary
 from .section import Section, check_evaluated, write_section
 
 SECTION = "mended"
@@ -23,7 +25,8 @@ SECTION = "mended"
 def mend_run(directory: RunDirectory, options: MendOptions, *, command: str = "") -> Section:
     """Mend the guide of an earlier run, and measure the gap before and after on the test data.
 
-    The steps are chosen on the validation data. The model's parameters stay, unless ``train_model``.
+    The steps are chosen on the validation data. The model's parameters stay, unless ``train_model``. The gap before is
+    that of the run: it becomes its section on the causes of the gap, unless there is one.
 
     Args:
         directory: of the run.
@@ -44,14 +47,22 @@ def mend_run(directory: RunDirectory, options: MendOptions, *, command: str = ""
     mended.save(directory.path / f"{SECTION}.pt")
     optimiser = Optimiser(steps=options.attribution_steps)
     sides: dict[str, Any] = {}
+    remarks: dict[str, list[str]] = {}
+    seconds = 0.0  # of the attribution of the run's own gap
     for name, pair in (("before", run.pair), ("after", mended)):
         if name == "after" and not mended.summary()["num_kept"]:
-            sides[name] = sides["before"]  # the same guide
+            sides[name], remarks[name] = sides["before"], remarks["before"]  # the same guide
             continue
+        begun = time.monotonic()
         evidence = estimate_evidence(pair.model, pair.guide, run.batch, tolerance=options.tolerance, **common)
         sides[name] = attribute_gap(pair.model, pair.guide, run.batch, evidence=evidence, optimiser=optimiser, **common)
-    section = _section(run, options, mended, sides)
+        remarks[name] = [*evidence.remarks(), *sides[name].remarks()]
+        seconds = seconds or time.monotonic() - begun
+    section = _section(run, options, mended, sides, remarks)
     section |= {"seconds": time.monotonic() - started, "command": command}
+    if ATTRIBUTION not in saved_summary(directory):
+        said = [*run.remarks("num_data", options.num_data), *remarks["before"]]
+        write_gap(run, sides["before"], said, seconds=seconds, command=command)
     figures = {SECTION: mended_waterfall(section["before"], section["after"])}
     write_section(run, SECTION, _dataset(sides), section, figures)
     over = f"mean over {section['num_data']} {run.split} data"
@@ -64,6 +75,7 @@ def _section(
     options: MendOptions,
     mended: Mended,
     sides: dict[str, GapAttribution],
+    remarks: dict[str, list[str]],
 ) -> dict[str, Any]:
     """What the summary holds."""
     before, after = sides["before"], sides["after"]
@@ -99,8 +111,7 @@ def _section(
         "remarks": [
             *run.remarks("num_data", options.num_data),
             *mended.remarks(),
-            *(f"before: {remark}" for remark in before.remarks()),
-            *(f"after: {remark}" for remark in after.remarks()),
+            *(f"{name}: {remark}" for name in remarks for remark in remarks[name]),
             f"the mended guide is opened by ppvae.experiments.load({str(run.directory.path)!r}, mended=True).",
         ],
         "seed": run.settings.seed,

@@ -117,6 +117,7 @@ def test_the_guide_is_mended_and_opened_again(trained):
     assert {name: trained.read_summary()[name] for name in before if name != "mended"} == {
         name: before[name] for name in before if name != "mended"
     }
+    assert "gap_attribution" in trained.read_summary()  # written by this command where no other did
     assert len(found.rows) == len(section["steps"]) + 4
     opened = load(trained.path, mended=True)
     assert isinstance(opened, Mended)
