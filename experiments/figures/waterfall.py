@@ -19,6 +19,8 @@ STEPS = {
     "flow": ("no flow", "#56B4E9"),
     "rest": ("the rest", GREY),
 }
+# Bounds that lie farther off than so many times the length that nine tenths of them keep are cut off.
+FARTHEST = 5.0
 
 
 def gap_waterfall(numbers: dict[str, Any]) -> Figure:
@@ -74,11 +76,18 @@ def certificate_intervals(certificate: Certificate) -> Figure:
     middle = certificate.log_evidence[known]
     down, up = ((side[known] - middle).numpy() for side in (certificate.lower, certificate.upper))
     place, ends = np.arange(len(known)), np.isfinite(up)
+    longest = FARTHEST * np.quantile(np.concatenate([-down, up[ends]]), 0.9) if len(known) else np.inf
     kind = "if the chains reach all" if certificate.kind == "real" else "certified"
     sure = f"certified ({certificate.confidence:.0%})"
     axes.vlines(place, down, 0, color=GREEN, linewidth=2, label=f"down to the lower bound, {sure}")
     if ends.any():
         axes.vlines(place[ends], 0, up[ends], color=ORANGE, linewidth=2, label=f"up to the upper bound, {kind}")
+    beyond = ends & (up > longest)
+    if beyond.any():  # else a single bound far off would flatten all others
+        axes.plot(
+            place[beyond], np.full(beyond.sum(), longest), "^", color=ORANGE, label=f"{beyond.sum()} reach beyond"
+        )
+        axes.set_ylim(-1.25 * min(-down.min(), longest), 1.25 * longest)
     mean = float(middle.mean()) if len(middle) else 0.0
     low, high = certificate.mean_lower - mean, certificate.mean_upper - mean
     if np.isfinite(high):
@@ -87,6 +96,7 @@ def certificate_intervals(certificate: Certificate) -> Figure:
         axes.axhline(low, color=BLUE, linestyle="--", label="the mean's lower bound; it has no upper end")
     axes.axhline(0, color=BLACK, linewidth=0.8)
     axes.set(xlabel=r"datum, in the order of its $\log p(x)$", ylabel=r"bound − estimate of $\log p(x)$ (nats)")
-    axes.margins(y=0.25)
+    if not beyond.any():
+        axes.margins(y=0.25)
     axes.legend(loc="upper left", fontsize=8)
     return figure
