@@ -46,7 +46,7 @@ from ..pair import (
 from ..resume import check_fingerprint, digest, fingerprint, read_checkpoint, write_checkpoint
 from ..sampling import AnnealingPath, MixtureStart, confirms, forward, num_far_draws, tune, unreached
 from .defence import SEARCH_SHARE, rounding_of, search_all
-from .estimates import AnnealedEvidence, with_elbo
+from .estimates import MOVES, AnnealedEvidence, with_elbo
 from .importance import by_guide
 from .streaming import Running
 
@@ -215,8 +215,7 @@ def _evidence(part: dict[str, Tensor]) -> AnnealedEvidence:
     """What the weights of some data say."""
     running = Running(*part["log_w"].shape)
     running.add(part["log_w"])
-    moves = {name: part[name] for name in ("acceptance", "path_length", "unreached", "diverged")}
-    evidence = AnnealedEvidence.of(running.evidence(), **moves)
+    evidence = AnnealedEvidence.of(running.evidence(), **{name: part[name] for name in MOVES})
     sizes = evidence.log_evidence.abs() + part["sizes"]
     return replace(evidence, missed=part["missed"], confirmed=part["confirmed"], rounding=sizes)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ppvae.errors import PairError
 
-from ..pair import Pair, generator_kept, has_continuum
+from ..pair import Pair, has_continuum, own_randomness
 from ..sampling import LEAST_BUDGET, Search, confirms, defensive_weights, effective, plan, search
 from .estimates import ImportanceEvidence, Record, with_elbo
 from .evidence import Evidence
@@ -46,10 +46,8 @@ def search_all(pair: Pair, budget: int, memory_mb: float) -> Search | None:
     """
     if budget < LEAST_BUDGET or not pair.dim or not has_continuum(pair):
         return None
-    # Random numbers of its own: where nothing is found, the estimator draws what it would draw without a search.
-    with generator_kept():
-        seed = int(torch.randint(2**31, ()))
-    with generator_kept(seed), suppress(PairError):  # the guide draws outside the prior's support
+    # Where nothing is found, the estimator draws what it would draw without a search.
+    with own_randomness(), suppress(PairError):  # the guide draws outside the prior's support
         pieces = pair.pieces(plan(budget).draws_at_once(pair), memory_mb)
         return _joined([search(pair.rows(units), budget, memory_mb) for units in pieces])
     return None

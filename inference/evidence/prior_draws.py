@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ppvae.errors import PairError
 
-from ..pair import Pair, generator_kept, has_continuum
+from ..pair import Pair, has_continuum, own_randomness
 from ..sampling import LEAST_BUDGET, confirms, effective
 from .evidence import Evidence
 from .ledger import READINGS
@@ -47,10 +47,8 @@ def held_to_prior(evidence: Record, pair: Pair, num_draws: int, memory_mb: float
     """
     if num_draws < LEAST_BUDGET or not pair.sites or pair.structure.unnormalised or has_continuum(pair):
         return evidence
-    with generator_kept():
-        seed = int(torch.randint(2**31, ()))
     try:
-        with generator_kept(seed), torch.no_grad():
+        with own_randomness(), torch.no_grad():
             log_w = _log_weights(pair, num_draws, memory_mb)
     except PairError:  # the prior cannot be drawn from
         return evidence

@@ -46,7 +46,7 @@ from .parameters import (
 )
 from .predictive import Predicted, demand_masked, demand_prediction, demand_prior, given_context, predicted
 from .programs import Programs
-from .randomness import generator_kept, seeded
+from .randomness import generator_kept, own_randomness, seeded
 from .replay import measured_again, prepare, trainable
 from .sites import Frame, Site, Values
 from .traces import FAILURES, Program, plain_traces, sample_sites, site_log_prob
@@ -115,6 +115,7 @@ __all__ = [
     "opened",
     "own_log_density",
     "own_parameters",
+    "own_randomness",
     "owner",
     "plain_traces",
     "predicted",

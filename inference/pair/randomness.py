@@ -25,6 +25,18 @@ def generator_kept(seed: int | None = None) -> Iterator[None]:
 
 
 @contextmanager
+def own_randomness() -> Iterator[None]:
+    """Random numbers of its own, from a seed that the global generators name, which are left as they were found.
+
+    What is drawn after it is what would be drawn without it.
+    """
+    with generator_kept():
+        seed = int(torch.randint(2**31, ()))
+    with generator_kept(seed):
+        yield
+
+
+@contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
     """With a seed: draw from it and leave the global generators as they were. Without: draw from the global ones."""
     if seed is None:

@@ -24,7 +24,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..pair import generator_kept
+from ..pair import own_randomness
 from .mixture_start import AnnealingPath
 
 # Widths of the normal distributions, in standard deviations of the chains' ends.
@@ -87,10 +87,7 @@ def _draws_beyond(
     """Log weights of the wide draws, ``(num_draws, num_data)``; −inf within the edge, or where there is no number."""
     factors = torch.tensor(FACTORS, dtype=torch.float64, device=mean.device)
     each = factors.repeat_interleave(num_draws // len(FACTORS))[:, None, None]
-    # Random numbers of its own: what the estimator draws is what it would draw without this look.
-    with generator_kept():
-        seed = int(torch.randint(2**31, ()))
-    with generator_kept(seed), torch.no_grad():
+    with own_randomness(), torch.no_grad():
         noise = torch.randn(len(each), *mean.shape, dtype=torch.float64).to(mean.device)
         u = (mean + each * scale * noise).to(ends)
         parts = path.portions(len(u), memory_mb)
