@@ -61,7 +61,7 @@ from .estimates import NOTHING, AdaptiveEvidence
 from .evidence import Evidence
 from .importance import by_guide
 from .ledger import Goal, Ledger, record
-from .preconditioned import anneal
+from .preconditioned import FEWEST_FOR_CHAINS, anneal
 from .prior_draws import held_to_prior
 from .rounds import FEW, MOST_DRAWS, Sample, draw_rounds
 from .streaming import num_bounds_of
@@ -177,7 +177,8 @@ def _settle(pair: Pair, goal: Goal, bar: Progress) -> AdaptiveEvidence:
         own = record(strata.guide, num_bounds_of(num_draws))
         return Sample(own, mixed, confirms(by_prior, effective(strata.prior), mixed.log_evidence))
 
-    ledger, mixed = draw_rounds(sample, pair.num_units, goal, MOST_DRAWS, found)
+    chains = pair.dim > 0 and goal.budget >= 2 * FEWEST_FOR_CHAINS
+    ledger, mixed = draw_rounds(sample, pair.num_units, goal, MOST_DRAWS, found, chains=chains)
     ledger.annealable[:] = True
     index = ((ledger.settled_by == NOTHING) & ledger.log_evidence.isfinite()).nonzero()[:, 0]
     bar.advance(pair.num_units - len(index))

@@ -106,7 +106,7 @@ def with_search(evidence: Record, found: Search | None, pair: Pair) -> Record:
     if found is not None:
         sizes = sizes + found.sizes
         evidence = replace(evidence, missed=found.missed(evidence.log_evidence, ~found.in_modes))
-    return replace(evidence, rounding=rounding_of(sizes, pair), notes=pair.remarks)
+    return replace(evidence, rounding=rounding_of(sizes, pair), notes=(*pair.remarks, *pair.evaluations.remarks))
 
 
 def rounding_of(sizes: Tensor, pair: Pair) -> Tensor:

@@ -20,16 +20,18 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from ppvae.errors import OptionError
 from ppvae.progress import Progress
 
-from ..options import one_of, valid_compute, whole_number
-from ..pair import Batch, Pair, Program, as_batch, finite_batch, seeded, where_parameters_are, why_slow
+from ..options import flag_or, one_of, valid_compute, whole_number
+from ..pair import Batch, Compile, Pair, Program, as_batch, finite_batch, seeded, where_parameters_are, why_slow
 from .defence import SEARCH_SHARE, defended, search_all, with_search
 from .estimates import ImportanceEvidence
 from .low_precision import effect_of_precision, weighed, with_effect
@@ -46,6 +48,7 @@ def importance_evidence(
     num_particles: int = 5000,
     *,
     precision: Precision = "full",
+    compile: Compile = "auto",
     seed: int | None = None,
     memory_mb: float = 64.0,
     progress: bool = False,
@@ -67,6 +70,8 @@ def importance_evidence(
         precision: of the model's products: ``"full"``, the pair's own type, or ``"bfloat16"``, which is faster where
             the processor has such operations. What it changes is measured on up to 64 of the data, with the same draws
             in both types; ``remarks()`` says it, and ``rounding`` holds it.
+        compile: whether log weights are compiled, as densities are in :func:`~ppvae.inference.annealed_evidence`.
+            Compiled code draws its noise in another order, so that the estimate differs as with another seed.
         seed: draw from this seed and leave the global generators untouched; None draws from the global ones.
         memory_mb: budget in MiB for one pass of the pair; it holds whatever K is.
         progress: show a progress bar with the time that remains.
@@ -95,8 +100,12 @@ def importance_evidence(
     num_particles = whole_number("num_particles", num_particles)
     low = one_of("precision", precision, get_args(Precision)) == "bfloat16"
     seed, memory_mb, progress = valid_compute(seed, memory_mb, progress)
+    compile = flag_or("auto", "compile", compile)
+    if low and compile is True:
+        raise OptionError("compile=True is for precision='full' only: leave one of the two out.")
     batch = where_parameters_are(model, guide, finite_batch(as_batch(x)))
     with seeded(seed), Pair.on(model, guide, batch) as pair:
+        pair.evaluations.compile(False if low else compile, pair, 0, num_particles * pair.num_units)
         with Progress("log p(x)", pair.num_units * num_particles, "weights", progress, why_slow(pair)) as bar:
             found = search_all(pair, int(SEARCH_SHARE * num_particles), memory_mb)
             misses = found.in_modes if found is not None else torch.zeros(pair.num_units, dtype=torch.bool)
@@ -104,7 +113,8 @@ def importance_evidence(
             if not misses.all():
                 index = (~misses).nonzero()[:, 0]
                 some = pair.rows(index) if misses.any() else pair
-                parts.append(by_guide(some, num_particles, memory_mb, bar, weighed if low else Pair.log_weights))
+                how = partial(by_guide, weigh=weighed) if low else _by_guide
+                parts.append(how(some, num_particles, memory_mb, bar))
                 order.append(index)
             if found is not None and misses.any():
                 index = misses.nonzero()[:, 0]
@@ -123,13 +133,17 @@ def by_guide(
     memory_mb: float,
     bar: Progress | None = None,
     weigh: Callable[[Pair, int], Tensor] = Pair.log_weights,
+    parted: Callable[[Pair, int, float], Iterator[tuple[slice, slice]]] = Pair.chunks,
 ) -> ImportanceEvidence:
-    """The estimate from draws of the guide alone, weighed in this way; no search is made."""
+    """The estimate from draws of the guide alone, weighed in this way in these parts; no search is made."""
     parts: list[ImportanceEvidence] = []
     running: Running | None = None
+    some = pair
     with torch.no_grad():
-        for units, particles in pair.chunks(num_particles, memory_mb):
-            log_w = weigh(pair.rows(units), particles.stop - particles.start)
+        for units, particles in parted(pair, num_particles, memory_mb):
+            if particles.start == 0:
+                some = pair.rows(units)
+            log_w = weigh(some, particles.stop - particles.start)
             running = running or Running(num_particles, units.stop - units.start)
             running.add(log_w.cpu())
             if bar is not None:
@@ -138,3 +152,9 @@ def by_guide(
                 parts.append(running.evidence())
                 running = None
     return ImportanceEvidence.concatenate(parts)
+
+
+def _by_guide(pair: Pair, num_particles: int, memory_mb: float, bar: Progress) -> ImportanceEvidence:
+    """The same by compiled code where it is to be had."""
+    weigh = partial(pair.evaluations.log_weights, memory_mb=memory_mb)
+    return by_guide(pair, num_particles, memory_mb, bar, weigh, pair.evaluations.chunks)

@@ -108,9 +108,13 @@ def half_width(found: Evidence) -> Tensor:
 
 
 def wanted(found: Evidence, tolerance: float) -> Tensor:
-    """How many draws, or chains, would bring the interval within the tolerance: a power of two times the present."""
-    factor = SURPLUS * (half_width(found) / tolerance).square()
-    return found.num_draws * 2 ** factor.log2().ceil().clamp(min=0)
+    """How many draws would bring the interval within the tolerance: a power of two times the present."""
+    return found.num_draws * 2 ** excess(found, tolerance).log2().ceil().clamp(min=0)
+
+
+def excess(found: Evidence, tolerance: float) -> Tensor:
+    """How many times as many draws, or chains, as there are would bring the interval within the tolerance."""
+    return SURPLUS * (half_width(found) / tolerance).square()
 
 
 def record(log_w: Tensor, num_bounds: int | None = None) -> ImportanceEvidence:

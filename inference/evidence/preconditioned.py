@@ -24,11 +24,11 @@ from ..option_records import LEAPFROG_STEPS
 from ..pair import Pair, evaluate
 from ..sampling import (
     FAR_SHARE,
-    MOST_SHARE,
     PILOT_CHAINS,
-    PILOT_TRANSITIONS,
-    PILOT_WARM_UP,
+    QUICK,
+    SLOW,
     MixtureStart,
+    Pace,
     Standardised,
     StudentMixture,
     Tuning,
@@ -41,7 +41,7 @@ from ..sampling import (
 )
 from .chain_reach import incomplete
 from .estimates import ANNEALING, WIDE, AnnealedEvidence
-from .ledger import Goal, Ledger, half_width, record, wanted
+from .ledger import Goal, Ledger, excess, half_width, record
 
 Mapped = Standardised | MixtureStart
 
@@ -49,12 +49,12 @@ Mapped = Standardised | MixtureStart
 GRADIENT = 2
 # Places at which the posterior is seen for a fit, from all chains together.
 PLACES = 192
-# A bridge from a normal near the posterior is short, and even enough for the pilot's longer strides.
-LONG_STRIDE = 0.6
 # The first round of chains that count, and by how much a round may exceed the one before.
 FIRST_CHAINS, FIRST_DISTRIBUTIONS, GROWTH = 64, 16, 4
+# Chains are added in multiples of this, so that data that need about as many are run together.
+STEP_CHAINS = 32
 # Evaluations below which it is not worth while to begin: tuning, pilot chains and a first round cost about as much.
-LEAST_BUDGET = 15_000
+FEWEST_FOR_CHAINS = 15_000
 
 
 def anneal(pair: Pair, index: Tensor, ledger: Ledger, goal: Goal, proposal: StudentMixture | None = None) -> None:
@@ -67,7 +67,7 @@ def anneal(pair: Pair, index: Tensor, ledger: Ledger, goal: Goal, proposal: Stud
         goal: what is asked for.
         proposal: distributions at modes that the guide misses, to start from too.
     """
-    rich = ledger.left(index) >= LEAST_BUDGET
+    rich = ledger.left(index) >= FEWEST_FOR_CHAINS
     pair, index = pair.rows(rich), index[rich]
     if not len(index):
         return
@@ -75,8 +75,8 @@ def anneal(pair: Pair, index: Tensor, ledger: Ledger, goal: Goal, proposal: Stud
     if proposal is not None:
         view = MixtureStart(pair, proposal.rows(rich))
     else:
-        tuning, ends = explore(pair, "guide", FIRST_DISTRIBUTIONS)
-        ledger.cost[index] += _pilot_price(tuning) + _stay_price(PILOT_CHAINS)
+        tuning, ends = explore(pair, "guide", FIRST_DISTRIBUTIONS, pace=QUICK)
+        ledger.cost[index] += _pilot_price(tuning, QUICK) + _stay_price(PILOT_CHAINS)
         view = _fit(pair, ends.u, tuning)
     num_distributions = FIRST_DISTRIBUTIONS
     while True:
@@ -84,9 +84,10 @@ def anneal(pair: Pair, index: Tensor, ledger: Ledger, goal: Goal, proposal: Stud
         index, view = index[affordable], view.rows(affordable)
         if not len(index):
             return
-        stride = LONG_STRIDE if isinstance(view, Standardised) else MOST_SHARE
-        tuning, _ = explore(view, "guide", num_distributions, most_share=stride)
-        ledger.cost[index] += _pilot_price(tuning)
+        # A bridge from a normal near the posterior is short and even.
+        pace = QUICK if isinstance(view, Standardised) else SLOW
+        tuning, _ = explore(view, "guide", num_distributions, pace=pace)
+        ledger.cost[index] += _pilot_price(tuning, pace)
         v, wide = _chains(view, tuning, index, ledger, goal)
         index, view, tuning, v = index[wide], view.rows(wide), _of(tuning, wide), v[:, wide]
         if not len(index):
@@ -100,6 +101,8 @@ def anneal(pair: Pair, index: Tensor, ledger: Ledger, goal: Goal, proposal: Stud
 def _chains(view: Mapped, tuning: Tuning, index: Tensor, ledger: Ledger, goal: Goal) -> tuple[Tensor, Tensor]:
     """Rounds of chains, until their number is enough or their weights are found to spread too far.
 
+    A round says how many chains are enough, and the next adds them: all count.
+
     Returns:
         Where the chains of the first round ended, ``(num_chains, num_data, dim)``, and which data need more
         distributions, ``(num_data,)`` bool.
@@ -107,30 +110,47 @@ def _chains(view: Mapped, tuning: Tuning, index: Tensor, ledger: Ledger, goal: G
     num_distributions = len(tuning.betas) - 1
     price = _chain_price(num_distributions)
     v: Tensor | None = None
+    log_w, ends = [torch.empty(0)] * len(index), [torch.empty(0)] * len(index)
+    diverged = torch.zeros(len(index), dtype=torch.float64)
     wide = torch.zeros(len(index), dtype=torch.bool)
-    size = torch.full((len(index),), FIRST_CHAINS)
-    while (size > 0).any():
-        following = torch.zeros_like(size)
-        for count in size[size > 0].unique().tolist():
-            at = (size == count).nonzero()[:, 0]
+    # Of each datum: how many chains there are, and how many the next round adds.
+    plan = torch.tensor([0, FIRST_CHAINS]).repeat(len(index), 1)
+    while (plan[:, 1] > 0).any():
+        following = torch.zeros_like(plan)
+        for before, count in plan[plan[:, 1] > 0].unique(dim=0).tolist():
+            at = (plan == torch.tensor([before, count])).all(1).nonzero()[:, 0]
             chains = _forward(view.rows(at), _of(tuning, at), count, goal.memory_mb)
             v = chains.last if v is None else v
-            far = num_far_draws(count * price)
-            missing = unreached(view.rows(at), chains.ends, chains.log_w, far, goal.memory_mb)
-            found = AnnealedEvidence.of(record(chains.log_w), unreached=missing, diverged=chains.diverged)
+            for k, i in enumerate(at.tolist()):
+                log_w[i] = torch.cat([log_w[i].to(chains.log_w), chains.log_w[:, k]])
+                ends[i] = torch.cat([ends[i].to(chains.ends).view(before, view.dim), chains.ends[:, k]])
+            diverged[at] = (before * diverged[at] + count * chains.diverged) / (before + count)
+            all_w, all_ends = (torch.stack([part[i] for i in at.tolist()], 1) for part in (log_w, ends))
+            far = num_far_draws((before + count) * price)
+            missing = unreached(view.rows(at), all_ends, all_w, far, goal.memory_mb)
+            found = AnnealedEvidence.of(record(all_w), unreached=missing, diverged=diverged[at])
             ledger.cost[index[at]] += count * price + far
             ledger.enter(index[at], found, num_distributions=num_distributions)
             narrow = found.spread <= WIDE
-            done = (half_width(found) <= goal.tolerance) & narrow & ~incomplete(found.unreached, found.diverged)
+            short = incomplete(found.unreached, found.diverged)
+            done = (half_width(found) <= goal.tolerance) & narrow & ~short
             ledger.settled_by[index[at[done]]] = ANNEALING
             wide[at] = ~narrow
-            enough = wanted(found, goal.tolerance).clamp(max=GROWTH * count)
-            affordable = torch.minimum(enough, _affordable(ledger.left(index[at]), price))
-            more = ~done & narrow & (affordable > count)
-            following[at] = torch.where(more, affordable, 0.0).long()
-        size = following
+            enough = found.num_draws * torch.where(short, 2.0, excess(found, goal.tolerance))
+            again = int(FAR_SHARE * (before + count) * price)  # draws far from those that there are
+            more = _more(enough, found.num_draws, _affordable(ledger.left(index[at]) - again, price))
+            following[at, 0] = before + count
+            following[at, 1] = torch.where(~done & narrow, more, 0)
+        plan = following
     assert v is not None
     return v, wide
+
+
+def _more(enough: Tensor, present: Tensor, affordable: Tensor) -> Tensor:
+    """How many chains to add to those that are present, in steps of 32; 0 where not one step is affordable."""
+    wanted = torch.minimum(enough, GROWTH * present) - present
+    steps = torch.minimum((wanted / STEP_CHAINS).ceil().clamp(min=1), (affordable / STEP_CHAINS).floor())
+    return (STEP_CHAINS * steps).clamp(min=0).long()
 
 
 class Chains(NamedTuple):
@@ -192,6 +212,6 @@ def _stay_price(num_chains: int) -> int:
     return GRADIENT * num_chains * (_stay(num_chains) * LEAPFROG_STEPS + 1)
 
 
-def _pilot_price(tuning: Tuning) -> int:
-    transitions = PILOT_WARM_UP + PILOT_TRANSITIONS * (len(tuning.node_betas) - 1)
+def _pilot_price(tuning: Tuning, pace: Pace) -> int:
+    transitions = pace.warm_up + pace.num_transitions * (len(tuning.node_betas) - 1)
     return PILOT_CHAINS * (GRADIENT * (transitions * LEAPFROG_STEPS + 1) + 9)

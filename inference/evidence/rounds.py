@@ -29,6 +29,8 @@ CAPABLE = 4.0
 FINITE_VARIANCE = 0.5
 # The guide's draws alone report unless they need so many times as many draws as the mixture.
 MUCH_DEARER = 1.5
+# Standard errors in half of a 95 % interval.
+NORMAL_95 = 1.96
 # Effective draws below which their standard error means nothing.
 FEW = 10
 
@@ -46,7 +48,7 @@ Sampler = Callable[[Tensor, int, float], Sample]
 
 
 def draw_rounds(
-    sample: Sampler, num_data: int, goal: Goal, most: int, found: Search | None = None
+    sample: Sampler, num_data: int, goal: Goal, most: int, found: Search | None = None, *, chains: bool = False
 ) -> tuple[Ledger, Evidence]:
     """Take rounds of draws; return the estimates, and those of each datum's last round by the mixture.
 
@@ -56,6 +58,7 @@ def draw_rounds(
         goal: what is asked for.
         most: draws that a round may have.
         found: what a search found.
+        chains: whether chains take over where draws will not do.
     """
     search_cost = 0 if found is None else found.cost
     index, count = torch.arange(num_data), min(FIRST_DRAWS, goal.budget - search_cost)
@@ -81,6 +84,8 @@ def draw_rounds(
             ledger.settled_by[index[good]] = IMPORTANCE if by_own else MIXTURE
             few = torch.zeros_like(good) if found is None else found.found[index] & (found.prior_ess[index] < CAPABLE)
             following = _next_round(drawn, goal.tolerance, count, reports, few)
+            if chains and not reports:
+                following[:, 0] = following[:, 0].where(~_hopeless(drawn, goal.tolerance, most), math.inf)
             following[:, 0] = torch.maximum(following[:, 0], _to_confirm(found, index, following[:, 1]))
             needed = following[:, 0]
             more = ~good & (needed <= most) & (needed <= ledger.left(index)) & drawn.mixed.log_evidence.isfinite()
@@ -110,6 +115,15 @@ def _gathered(parts: list[tuple[Tensor, Evidence]]) -> Evidence:
 def _misses(drawn: Sample, tolerance: float) -> Tensor:
     """Where the mixture finds more than the guide's draws do, ``(num_data,)`` bool."""
     return ~(drawn.mixed.log_evidence - drawn.own.log_evidence <= tolerance)
+
+
+def _hopeless(drawn: Sample, tolerance: float, most: int) -> Tensor:
+    """Where a first round says that even the most draws would not do, ``(num_data,)`` bool.
+
+    So many effective draws as it has are more, as a share, than a larger round would have.
+    """
+    needed = drawn.mixed.num_draws / drawn.mixed.ess * (NORMAL_95 / tolerance) ** 2
+    return (needed > most) & ~_misses(drawn, tolerance)
 
 
 def _next_round(drawn: Sample, tolerance: float, count: int, reports: bool, few: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from .inductor import Runner, inductor
 from .python_state import PythonState
 from .recording import Checks, NoGraph, Recorded, recorded
+from .rewrites import rewritten
 from .split import split
 
-__all__ = ["Checks", "NoGraph", "PythonState", "Recorded", "Runner", "inductor", "recorded", "split"]
+__all__ = ["Checks", "NoGraph", "PythonState", "Recorded", "Runner", "inductor", "recorded", "rewritten", "split"]

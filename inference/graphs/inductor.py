@@ -20,13 +20,16 @@ INDUCTOR = {"fallback_random": True, "size_asserts": False, "alignment_asserts":
 Runner = Callable[..., Any]
 
 
-def inductor(graph: torch.fx.GraphModule, inputs: list[Tensor], *, reuse_results: bool) -> Runner:
+def inductor(
+    graph: torch.fx.GraphModule, inputs: list[Tensor], *, reuse_results: bool, biases_apart: bool = False
+) -> Runner:
     """The graph as compiled code, from inductor's cache on the disk (``TORCHINDUCTOR_CACHE_DIR``) where it is there.
 
     Args:
         graph: as recorded.
         inputs: of the shapes, types and device that it will be called with.
         reuse_results: whether a call may write its results over those of the call before, as CUDA graphs do.
+        biases_apart: leave biases where :func:`.rewrites.rewritten` put them, after the products.
 
     Raises:
         NoGraph: it cannot be compiled.
@@ -37,6 +40,8 @@ def inductor(graph: torch.fx.GraphModule, inputs: list[Tensor], *, reuse_results
             options = {name: value for name, value in INDUCTOR.items() if hasattr(torch._inductor.config, name)}
             # On a GPU a step of a small network is mostly the launching of kernels; a CUDA graph launches all at once.
             options["triton.cudagraphs"] = reuse_results and inputs[0].is_cuda
+            # Its patterns would put a bias back into the product.
+            options["pattern_matcher"] = not biases_apart
             return torch._inductor.compile(graph, [*inputs], options=options)
     except Exception as error:  # inductor raises a different type for each stage
         if "InvalidCxxCompiler" in f"{type(error).__name__}{error!r}":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch.fx import Graph, GraphModule, Node
 
 
 def split(module: GraphModule, varying: set[int]) -> tuple[GraphModule, GraphModule]:
-    """The parts ``once`` and ``each`` of a graph without writes in place.
+    """The parts ``once`` and ``each`` of a graph without writes in place. What is drawn at random varies.
 
     Args:
         module: the graph.
@@ -29,7 +30,8 @@ def split(module: GraphModule, varying: set[int]) -> tuple[GraphModule, GraphMod
     nodes = list(module.graph.nodes)
     places = [node for node in nodes if node.op == "placeholder"]
     output = nodes[-1]
-    depends = _depending({places[i] for i in varying}, nodes)
+    draws = {node for node in nodes if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())}
+    depends = _depending({places[i] for i in varying} | draws, nodes)
     # What depends on no input at all costs nothing to make: it is part of ``each``, where it is folded.
     given = _depending(set(places), nodes)
     later = [node for node in nodes if node in depends or (node not in given and node is not output)]

@@ -4,6 +4,7 @@ from .arguments import Arguments, Batch, as_batch, finite_batch, map_tensors
 from .changed_programs import BlindModel, CutGuide, FreedNoise, cut, has_noise_scale, reads_its_data
 from .check import Findings, check, fatal_findings
 from .contract import ContractError, Finding
+from .density_code import Evaluated
 from .devices import where_parameters_are
 from .distributions import opened, without_zuko
 from .entries import Entries
@@ -18,6 +19,7 @@ from .failures import (
     stated_named,
 )
 from .layout import why_slow
+from .log_densities import KnowsGradients
 from .marginals import (
     UnitDraws,
     Which,
@@ -64,12 +66,14 @@ __all__ = [
     "CutGuide",
     "Densities",
     "Entries",
+    "Evaluated",
     "Evaluations",
     "FailedRun",
     "Finding",
     "Findings",
     "Frame",
     "FreedNoise",
+    "KnowsGradients",
     "LastDraw",
     "Pair",
     "ParameterValues",

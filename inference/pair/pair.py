@@ -27,6 +27,7 @@ from .arguments import Arguments, Batch
 from .evaluations import Evaluations
 from .failures import drawable
 from .layout import Body, Layout, Tensors, run
+from .log_densities import LogDensities
 from .log_terms import joint_terms, log_terms
 from .memory import chunks
 from .programs import Programs
@@ -299,13 +300,14 @@ class Pair:
 
     # --- functions of unconstrained latents ---------------------------------------------------------------------------
 
-    def joint(self, u: Tensor) -> Tensor:
-        """log p(x, u), ``(1, num_chains, num_units)``."""
-        return self.evaluations.at(self, ("joint",), u)[0][None]
+    @property
+    def joint(self) -> LogDensities:
+        """U ↦ log p(x, u), ``(1, num_chains, num_units)``."""
+        return LogDensities(self, ("joint",))
 
-    def path(self, start: Start) -> Terms:
+    def path(self, start: Start) -> LogDensities:
         """The two ends of an annealing path: u ↦ log q(u|x) or log p(u), and log p(x, u); ``(chains, units)`` each."""
-        return partial(self.evaluations.at, self, (start, "joint"))
+        return LogDensities(self, (start, "joint"))
 
     def ends(self, u: Tensor) -> Tensor:
         """log q(u|x), log p(u) and log p(x, u), ``(3, num_chains, num_units)``."""

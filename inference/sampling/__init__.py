@@ -8,7 +8,7 @@ from .far_draws import FAR_SHARE, num_far_draws, unreached
 from .hmc import transition
 from .mixture_start import AnnealingPath, MixtureStart
 from .mode_search import Search, effective, search
-from .pilot import MOST_SHARE, PILOT_CHAINS, PILOT_TRANSITIONS, PILOT_WARM_UP, Tuning, explore, tune
+from .pilot import PILOT_CHAINS, QUICK, SLOW, Pace, Tuning, explore, tune
 from .preconditioning import Standardised, standardised
 from .resampling import annealed_places
 from .search_plan import LEAST_BUDGET, plan
@@ -20,17 +20,17 @@ __all__ = [
     "FAR_SHARE",
     "LARGE_PRIOR_SHARE",
     "LEAST_BUDGET",
-    "MOST_SHARE",
     "PILOT_CHAINS",
-    "PILOT_TRANSITIONS",
-    "PILOT_WARM_UP",
     "PRIOR_SHARE",
+    "QUICK",
+    "SLOW",
     "Annealed",
     "AnnealingPath",
     "BridgeEstimate",
     "Kernel",
     "LogDensity",
     "MixtureStart",
+    "Pace",
     "Search",
     "Standardised",
     "StudentMixture",

@@ -53,7 +53,11 @@ def log_density(point: Point, coefficients: Tensor) -> Tensor:
 
 def gradient(point: Point, coefficients: Tensor) -> Tensor:
     """∇log π, ``(num_chains, num_data, dim)``."""
-    return (_columns(coefficients)[..., None].to(point.gradients) * point.gradients).sum(0)
+    first, *others = _columns(coefficients)[..., None].to(point.gradients)
+    total = first * point.gradients[0]
+    for c, term in zip(others, point.gradients[1:], strict=True):
+        total = torch.addcmul(total, c, term)
+    return total
 
 
 def _columns(coefficients: Tensor) -> Tensor:
@@ -79,10 +83,13 @@ def leapfrog(
         Where they end, and the momentum there.
     """
     epsilon = step_size[..., None].to(momentum)
+    half, stride = epsilon / 2, epsilon * scale**2
+    kick = half * gradient(point, coefficients)
     for _ in range(num_steps):
-        momentum = momentum + epsilon / 2 * gradient(point, coefficients)
-        point = evaluate(terms, point.u + epsilon * scale**2 * momentum)
-        momentum = momentum + epsilon / 2 * gradient(point, coefficients)
+        momentum = momentum + kick
+        point = evaluate(terms, point.u + stride * momentum)
+        kick = half * gradient(point, coefficients)
+        momentum = momentum + kick
     return point, momentum
 
 

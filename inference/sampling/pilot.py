@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,16 +23,12 @@ from .hmc import TARGET_ACCEPTANCE, transition
 from .mixture_start import AnnealingPath
 
 PILOT_CHAINS = 8
-# The pilot's transitions at every temperature, and more of them before it leaves the start.
-PILOT_TRANSITIONS = 4
-PILOT_WARM_UP = 12
 # Thermodynamic length that a step of the pilot covers, in nats.
 PILOT_STRIDE = 1.0
 # However far the end is, a step of the pilot leads to at least this temperature, or this factor beyond the last.
 LEAST_BETA, LEAST_FACTOR = 1e-8, 1.1
-# However near it seems, a step leads at most over this share of what remains, until so little of it remains: a bridge
-# from a narrow guide widens only shortly before its end.
-MOST_SHARE, LAST_REMAINDER = 0.3, 0.02
+# So little of the bridge remains that one step covers it.
+LAST_REMAINDER = 0.02
 # How fast log ε follows the acceptance, and how many draws the last scale counts for when a new one is estimated.
 STEP_RATE, SCALE_PRIOR = 0.7, 16
 # ε at the start, in units of the start's own standard deviations.
@@ -40,6 +37,25 @@ FIRST_STEP = 0.5
 LONGEST = math.pi / 2
 # Of the sigmoid schedule: σ(4(2t/T − 1)), rescaled to [0, 1] (Wu et al., 2017, §4.1).
 SIGMOID_SLOPE = 4.0
+
+
+class Pace(NamedTuple):
+    """How fast a pilot walks a bridge.
+
+    Attributes:
+        most_share: of what remains of the bridge, the most that a step may cover, however short it seems: a bridge from
+            a narrow guide widens only shortly before its end.
+        num_transitions: at every temperature.
+        warm_up: transitions before it leaves the start.
+    """
+
+    most_share: float
+    num_transitions: int
+    warm_up: int
+
+
+# Where its tuning is that of the chains that count; and where it only looks for the posterior, or the bridge is even.
+SLOW, QUICK = Pace(0.3, 4, 12), Pace(0.6, 2, 8)
 
 
 @dataclass(frozen=True)
@@ -94,7 +110,7 @@ def explore(
     num_distributions: int,
     schedule: Schedule = "adaptive",
     num_steps: int = LEAPFROG_STEPS,
-    most_share: float = MOST_SHARE,
+    pace: Pace = SLOW,
 ) -> tuple[Tuning, Point]:
     """Walk the bridge once with chains of which no weight is taken.
 
@@ -104,7 +120,7 @@ def explore(
         num_distributions: T.
         schedule: ``"adaptive"`` (equal thermodynamic length, per datum), ``"sigmoid"`` or ``"linear"``.
         num_steps: leapfrog steps of a transition.
-        most_share: of what remains of the bridge, the most that a step may cover.
+        pace: how fast.
 
     Returns:
         The tuning, and where the chains stand at the end.
@@ -116,12 +132,12 @@ def explore(
     length, log_step = torch.zeros_like(beta), torch.full_like(beta, FIRST_STEP).log()
     nodes: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     while True:
-        count = PILOT_TRANSITIONS if nodes else PILOT_WARM_UP
+        count = pace.num_transitions if nodes else pace.warm_up
         point, log_step, log_scale, speed = _linger(terms, point, beta, log_step, log_scale, count, num_steps)
         nodes.append((beta, log_step, log_scale, length))
         if bool((beta >= 1).all()):
             break
-        further = _next_beta(beta, speed, most_share)
+        further = _next_beta(beta, speed, pace.most_share)
         length = length + (further - beta) * speed
         beta = further
     node_betas, log_steps, log_scales, lengths = (torch.stack(list(part)) for part in zip(*nodes, strict=True))

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from ..option_records import Start
-from ..pair import Pair, Terms
+from ..pair import Evaluated, Pair
 
 # How many draws a diagonal covariance counts for when a full one is estimated. Few: the two covariances make up for
 # each other's errors, and a diagonal one widens the narrow directions of a correlated posterior.
@@ -75,22 +75,55 @@ class Standardised:
         """U = m + Lv, ``(num_chains, num_units, dim)``."""
         return self.loc.to(v) + torch.einsum("nij,cnj->cni", self.scale_tril.to(v), v)
 
-    def joint(self, v: Tensor) -> Tensor:
-        """log p(x, v) = log p(x, u) + log |L|, ``(1, num_chains, num_units)``."""
-        return self.pair.joint(self.place(v)) + self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    @property
+    def joint(self) -> StandardisedDensities:
+        """v ↦ log p(x, v) = log p(x, u) + log |L|, ``(1, num_chains, num_units)``."""
+        return StandardisedDensities(self, from_start=False)
 
-    def path(self, start: Start) -> Terms:
+    def path(self, start: Start) -> StandardisedDensities:
         """v ↦ log N(v; 0, I), and log p(x, v); ``(num_chains, num_units)`` each."""
-
-        def terms(v: Tensor) -> tuple[Tensor, Tensor]:
-            log_start = -v.double().square().sum(-1) / 2 - self.dim * math.log(2 * math.pi) / 2
-            return log_start, self.joint(v)[0]
-
-        return terms
+        return StandardisedDensities(self, from_start=True)
 
     def draw(self, start: Start, num_chains: int) -> Tensor:
         """Draws of N(0, I), ``(num_chains, num_units, dim)``."""
         return torch.randn(num_chains, self.num_units, self.dim, dtype=self.loc.dtype, device=self.loc.device)
+
+
+@dataclass(frozen=True)
+class StandardisedDensities:
+    """log p(x, v), or the ends of a path to it, as a function of v.
+
+    Attributes:
+        view: the pair in the coordinates v.
+        from_start: whether log N(v; 0, I) comes before it.
+    """
+
+    view: Standardised
+    from_start: bool
+
+    def __call__(self, v: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """``(num_chains, num_units)`` each; of one term, ``(1, num_chains, num_units)``."""
+        log_joint = self.view.pair.joint(self.view.place(v))[0] + self._log_volume
+        return (self._log_start(v), log_joint) if self.from_start else log_joint[None]
+
+    def with_gradients(self, v: Tensor) -> Evaluated | None:
+        """With gradients from those of the pair, ∇ log p(x, v) = Lᵀ ∇ log p(x, u)."""
+        found = self.view.pair.joint.with_gradients(self.view.place(v))
+        if found is None:
+            return None
+        log_joint = found.values + self._log_volume
+        gradient = torch.einsum("nij,tcni->tcnj", self.view.scale_tril.to(v), found.gradients)
+        if not self.from_start:
+            return Evaluated(log_joint, gradient)
+        return Evaluated(torch.cat([self._log_start(v)[None], log_joint]), torch.cat([-v[None], gradient]))
+
+    def _log_start(self, v: Tensor) -> Tensor:
+        return -v.double().square().sum(-1) / 2 - self.view.dim * math.log(2 * math.pi) / 2
+
+    @property
+    def _log_volume(self) -> Tensor:
+        """log |L|, ``(num_units,)``."""
+        return self.view.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
 def standardised(view: Pair | Standardised, u: Tensor, gradients: Tensor) -> Standardised:

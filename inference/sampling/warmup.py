@@ -221,7 +221,7 @@ def _whitened(pair: Pair, u: Tensor, factor: Tensor) -> tuple[Terms, Point]:
     """log p(x, Lv) as a function of v, and where it stands."""
 
     def terms(v: Tensor) -> Tensor:
-        return pair.joint(torch.einsum("cnj,nij->cni", v, factor))
+        return pair.joint(torch.einsum("cnj,nij->cni", v, factor))[0][None]
 
     v = torch.linalg.solve_triangular(factor, u.movedim(0, -1), upper=False).movedim(-1, 0)
     return terms, evaluate(terms, v)
