@@ -120,7 +120,8 @@ def test_the_funnel_is_not_trusted(seed: int) -> None:
     adaptive = estimate_evidence(funnel_model, funnel_guide, x, budget=60_000, seed=seed)
     for evidence in (by_chains, adaptive):
         assert not evidence.trusted.any()
-        assert any("probably higher" in remark for remark in evidence.remarks())
+        said = " ".join(evidence.remarks())
+        assert "probably higher" in said or "the guide and the annealed chains miss" in said
     assert (adaptive.settled_by == 3).all()
 
 
