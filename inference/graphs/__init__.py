@@ -3,7 +3,6 @@
 from .inductor import Runner, inductor
 from .python_state import PythonState
 from .recording import Checks, NoGraph, Recorded, recorded
-from .rewrites import rewritten
 from .split import split
 
-__all__ = ["Checks", "NoGraph", "PythonState", "Recorded", "Runner", "inductor", "recorded", "rewritten", "split"]
+__all__ = ["Checks", "NoGraph", "PythonState", "Recorded", "Runner", "inductor", "recorded", "split"]

@@ -62,7 +62,7 @@ class PythonState:
             if id(one) not in seen and not isinstance(one, (*PLAIN, Tensor, type)):
                 seen[id(one)] = one
                 pending += self._watch(one)
-        self._values = [value for _, _, value in self._entries]
+        self._tables, self._keys, self._values = (list(map(operator.itemgetter(i), self._entries)) for i in range(3))
 
     def changed(self) -> str | None:
         """The name of a value that is another one by now, or None."""
@@ -84,7 +84,7 @@ class PythonState:
         """Whether all are the same objects: asked before every step, and nearly always so."""
         try:
             return (
-                all(map(operator.is_, [table[key] for table, key, _ in self._entries], self._values))
+                all(map(operator.is_, map(operator.getitem, self._tables, self._keys), self._values))
                 and all(cell.cell_contents is value for cell, value in self._cells)
                 and all(len(table) == size for table, size in self._sizes)
             )

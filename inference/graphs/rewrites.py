@@ -25,7 +25,7 @@ NO_REDUCTION = 0
 
 
 def rewritten(module: GraphModule) -> GraphModule:
-    """The graph with these rewrites, in place.
+    """The graph with these rewrites, in place; for processors.
 
     Args:
         module: a recorded graph without writes in place.

@@ -131,7 +131,7 @@ class Arguments:
     def rows(self, index: Any) -> Arguments:
         """The arguments of some data."""
         leaves = self._map(lambda leaf: _rows(leaf, index))
-        return replace(self, leaves=leaves, num_rows=len(leaves[0]))
+        return Arguments(leaves, self.spec, self.by_row, len(leaves[0]))  # asked in every step: replace takes longer
 
     def repeated(self, times: int) -> Arguments:
         """All rows ``times`` over: row k·N + n is row n."""

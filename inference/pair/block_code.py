@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from ..graphs import NoGraph, Runner, inductor, recorded, rewritten, split
+from ..graphs import NoGraph, Runner, inductor, recorded, split
 from .arguments import Arguments
 from .randomness import generator_kept
 
@@ -73,14 +73,13 @@ class BlockCode:
             if found.written:
                 raise NoGraph("the programs write into a tensor that they read")
             _refuse_what_varies(found.module, draws=whole is None)
-            once, each = split(rewritten(found.module), set(range(len(varying))))
+            once, each = split(found.module, set(range(len(varying))))
             size = len(each.graph.nodes)
             if size > MOST_OPERATIONS:
                 raise NoGraph(f"a log density has {size} operations, which would take minutes to compile")
             self._once, self._held = once, [tensor.detach() for tensor in found.held]
             examples = [*varying, *self._fixed(one.arguments)]
-            on_cpu = pair.device.type == "cpu"
-            self._run: Runner = inductor(each, examples, reuse_results=False, biases_apart=on_cpu)
+            self._run: Runner = inductor(each, examples, reuse_results=False)
 
     def prepare(self, pair: Pair, num_draws: int) -> Prepared | None:
         """A pair's data for so many draws; None where they are of another kind than those it was compiled for."""

@@ -10,8 +10,8 @@ from ppvae.errors import CheckpointError, OptionError
 
 from ..graphs import NoGraph
 from ..pair import generator_kept
+from .adam import fuse
 from .state import Training
-from .step import fuse
 
 Compile = bool | Literal["auto"]
 

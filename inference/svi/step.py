@@ -24,10 +24,10 @@ from typing import Any
 import torch
 from pyro.infer import TraceEnum_ELBO
 from torch import Tensor
-from torch.optim import Adam, AdamW, Optimizer
 
 from ..graphs import NoGraph, PythonState
 from ..pair import FAILURES, Batch, buffers_kept, plain_traces, sample_sites
+from .adam import adam_step
 from .compiled import Compiled, shape_of
 from .loss import Loss
 from .reduction import step_of_all
@@ -178,8 +178,10 @@ def svi_step(training: Any, batch: Batch) -> float:
         torch.nn.utils.clip_grads_with_norm_(training.parameters.values(), training.clip_norm, norm)
     if training.team.size == 1:  # else it is done, and the buffers are those of process 0
         training.step.keep()
-    # Fabric's wrapper scales gradients and moves them between processes: compiled steps have neither.
-    (training.bare_optimizer if training.step.sizes else training.optimizer).step()
+    if training.step.sizes:  # Fabric's wrapper scales gradients and moves them between processes: these have neither
+        adam_step(training.bare_optimizer)
+    else:
+        training.optimizer.step()
     return -loss
 
 
@@ -203,19 +205,6 @@ def _refuse_score_functions(loss: Loss, batch: Batch) -> None:
         summed = isinstance(loss.elbo, TraceEnum_ELBO) and asked.get("enumerate") and not asked.get("num_samples")
         if not (site["is_observed"] or site["fn"].has_rsample or summed):
             raise NoGraph(f"site {name!r} of the guide has no reparameterised draw (a score-function estimator)")
-
-
-def fuse(optimizer: Optimizer) -> None:
-    """Let Adam take a step as one operation, unless the user chose another way; its state loads both ways."""
-    if type(optimizer) not in {Adam, AdamW}:
-        return
-    for group in optimizer.param_groups:
-        chosen = any(group.get(option) for option in ("foreach", "capturable", "differentiable"))
-        if group.get("fused") is None and not chosen and all(p.is_floating_point() for p in group["params"]):
-            group["fused"] = True
-    for held in optimizer.state.values():
-        if isinstance(held.get("step"), Tensor):
-            held["step"] = held["step"].float()  # as the fused operation has it
 
 
 def _generators() -> tuple[Tensor, list[Tensor]]:
