@@ -15,9 +15,9 @@ from ppvae.models import LinearGaussian
 NO_END = 1e12  # weights to come: enough for any pair
 AGREEMENT = {torch.float32: 1e-6, torch.float64: 1e-12}
 QUICK = ("vae_bernoulli", "discrete_vae")
-# Data that cannot be cut, or depend on each other.
-WHOLE = {"mixture", "nested", "chain"}
-OTHERS = tuple(name for name in pairs.BUILDERS | pairs.OF_MODELS if name not in {*QUICK, *WHOLE})
+# Data that cannot be cut, or depend on each other; and pairs without a density.
+WITHOUT = {"mixture", "nested", "chain", "autoencoder", "feed_forward"}
+OTHERS = tuple(name for name in pairs.BUILDERS | pairs.OF_MODELS if name not in {*QUICK, *WITHOUT})
 
 
 @pytest.fixture
