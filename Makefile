@@ -4,7 +4,7 @@
 #   make test        the tests but for those that take long; ARGS="..." goes to pytest
 #   make test-slow   those that take long: hard posteriors, many replicates, whole trainings, the tutorials
 #   make lint        ruff and mypy
-#   make bench       times steps of SVI, log weights and chains beside peers; ARGS="--threads 1 2 --record" renews benchmarks/
+#   make bench       times steps of SVI, log weights and chains beside peers; ARGS="--record" renews benchmarks/
 #   make docs        build the site under build/site/; open index.html in a browser
 #   make wheel       build the wheel, and import all of it from an environment away from this checkout
 

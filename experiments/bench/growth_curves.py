@@ -114,8 +114,8 @@ SMALL_CURVES = (
 
 def measure_growth(curve: GrowthCurve, turns: int, threads: int) -> Growth:
     """A process for each size of the curve, one after the other."""
-    settings = [replace(curve.setting, **{curve.along: size}) for size in curve.sizes]
-    found = [ask(__spec__.name, {"setting": asdict(one), "turns": turns}, threads) for one in settings]
+    settings = [asdict(curve.setting) | {curve.along: size} for size in curve.sizes]
+    found = [ask(__spec__.name, {"setting": one, "turns": turns}, threads) for one in settings]
     seconds, tiny, peaks = (tuple(Spread.of(one[name]) for one in found) for name in FIELDS)
     return Growth(curve, seconds, tiny, peaks)
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from rich.table import Table
@@ -125,7 +126,7 @@ def profile_transitions(sizes: EvidenceSizes, kinds: Iterable[bool]) -> list[Ope
             one = compiled_density(density) if compiled else density
             made = f"{sizes.num_distributions - 1} transitions of {chains} chains for {len(x)} data"
             how = "compiled" if compiled else "by programs"
-            found.append(_profiled(f"{made}, {how}", lambda one=one: forward(one, tuning, "guide", chains)))
+            found.append(_profiled(f"{made}, {how}", partial(forward, one, tuning, "guide", chains)))
     return found
 
 

@@ -38,8 +38,8 @@ def pythae_vae(pair: VAE) -> Any:
         def forward(self, z: Tensor) -> Any:
             return ModelOutput(reconstruction=torch.sigmoid(self.decoder(z)))
 
-    num_features = int(pair.encoder[0][0].in_features)
-    config = VAEConfig(input_dim=(num_features,), latent_dim=pair.latent_dim, reconstruction_loss="bce")
+    first = next(layer for layer in pair.encoder.modules() if isinstance(layer, torch.nn.Linear))
+    config = VAEConfig(input_dim=(first.in_features,), latent_dim=pair.latent_dim, reconstruction_loss="bce")
     return PythaeVAE(config, encoder=Encoder(), decoder=Decoder())
 
 
