@@ -4,7 +4,7 @@
 #   make test        the tests but for those that take long; ARGS="..." goes to pytest
 #   make test-slow   those that take long: hard posteriors, many replicates, whole trainings, the tutorials
 #   make lint        ruff and mypy
-#   make bench       medians of a step of SVI and of a log weight, side by side with Pyro's own and plain torch
+#   make bench       times steps of SVI, log weights and chains beside peers; ARGS="--record" renews benchmarks/
 #   make docs        build the site under build/site/; open index.html in a browser
 #   make wheel       build the wheel, and import all of it from an environment away from this checkout
 
@@ -33,7 +33,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy $(ROOMS) tests
 
 bench: $(INSTALLED)
-	$(BIN)/python -m ppvae.experiments.bench
+	$(BIN)/python -m ppvae.experiments.bench $(ARGS)
 
 # A warning is an error: a link that leads nowhere, a name that the reference does not know.
 docs: $(DOCS_INSTALLED)

@@ -6,7 +6,7 @@ With t₁(B) the time of a step on B rows by one process, and t_n(B) that of n p
 
 One thread a process; the steps are those of a pair of :mod:`ppvae.models` on 784 pixels. Trainings take turns, each in
 processes of its own, and a time is the median over epochs and turns.
-``python -m ppvae.experiments.bench_processes`` runs it.
+``python -m ppvae.experiments.bench.several_processes`` runs it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ppvae.errors import RunError
 from ppvae.inference import Compute, fit
 from ppvae.models import Bernoulli, ConvolutionalVAE
 
-from .bench_training import vae_for
+from .step_pairs import vae_for
 
 PAIRS: dict[str, Callable[[Tensor], Any]] = {
     "VAE 784-200-200-50": vae_for,
