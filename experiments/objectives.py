@@ -10,8 +10,8 @@ Claims to be seen: a tighter bound on more particles trains a better model, log 
 Necessarily Better", Rainforth et al., 2018, arXiv:1802.04537); weights of the KL below 1 at first, and free bits, keep
 units in use that the ELBO lets collapse ("Ladder Variational Autoencoders", Sønderby et al., 2016, arXiv:1602.02282;
 Kingma et al., 2016, arXiv:1606.04934), and so do steps of the guide alone before each of the model (He et al., 2019,
-arXiv:1901.05534) and an encoder that cannot give a unit less than a rate ("Preventing Posterior Collapse with
-delta-VAEs", Razavi et al., 2019, arXiv:1901.03416; a property of the pair, trained on the ELBO); a guide that is helped by gradient steps of each datum has a tighter bound (Kim et al., 2018,
+arXiv:1901.05534) and an encoder that gives each unit a rate at least, a property of the pair (δ-VAE, Razavi et al.,
+2019, arXiv:1901.03416); a guide that is helped by gradient steps of each datum has a tighter bound (Kim et al., 2018,
 arXiv:1802.02550), while the gap that is measured is that of the amortised guide. The trainings are short: who is ahead
 is not who would win.
 """

@@ -111,8 +111,8 @@ def at_the_posterior(effort: RowEffort) -> RowOutcome:
 
 
 PROTOCOL = (
-    "20-dimensional linear-Gaussian pair near its optimum, K = 256, 1024 and 4096, 8 data, four starts, whose spread is "
-    f"the error; {OF_SLOPE} gradients for a variance"
+    "20-dimensional linear-Gaussian pair near its optimum, K = 256, 1024 and 4096, 8 data, four starts, whose spread "
+    f"is the error; {OF_SLOPE} gradients for a variance"
 )
 
 ROWS = (
@@ -130,7 +130,7 @@ ROWS = (
         "The same by DReG",
         (Published("slope of its logarithm in log K", 0.5, 0.0005),),
         "Tucker, Lawson, Gu & Maddison (2019), arXiv:1810.04152, section 4",
-        f"{PROTOCOL}, and as many others for the mean. The slope is that of large K: from 16 to 256 it is 0.452 ± 0.002",
+        f"{PROTOCOL}, as many others for the mean. The slope is that of large K: from 16 to 256 it is 0.452 ± 0.002",
         "",
         partial(slope, DReG),
     ),
