@@ -21,7 +21,7 @@ WIDTH, VARIANCE, OFF = 20, 2 / 3, 0.01
 # The slopes are those of large K: DReG's is 0.452 ± 0.002 from K = 16 to 256.
 PARTICLES, NUM_DATA, STARTS = (256, 1024, 4096), 8, 4
 # Gradients for a mean and a spread, and for the standard deviations at the posterior.
-OF_SLOPE, AT_OPTIMUM = 200, 300
+OF_SLOPE, AT_OPTIMUM = 100, 300
 
 
 def gaussian_pair(generator: torch.Generator) -> LinearGaussian:

@@ -140,6 +140,17 @@ def small_pair():
 OPTIONS = {"batch_size": 20, "learning_rate": 0.01}
 
 
+def test_the_elbo_from_moments_is_the_mean_over_the_data():
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+    pair, x = LinearGaussian(5, 2, full_covariance=False), torch.randn(30, 5) + 0.5
+    with torch.no_grad():
+        for parameter in pair.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    found = exact_likelihoods.mean_elbo(pair, x.mean(0), torch.cov(x.T, correction=0))
+    assert float(found.detach()) == pytest.approx(float(pair.exact_elbo(x).mean().detach()), abs=1e-10)
+
+
 def test_a_training_ends_with_its_time_and_is_not_taken_up_again(tmp_path):
     x = torch.bernoulli(torch.full((40, 6), 0.5))
     effort = RowEffort(folder=tmp_path, seconds=0.3, compile=False)
@@ -251,6 +262,25 @@ def test_weighted_means_are_those_of_the_posterior():
         at, there = x.isnan(), ~x.isnan()
         best = b[at] + cov[at][:, there] @ torch.linalg.solve(cov[there][:, there], (x - b)[there])
         assert float((found[row].double()[at] - best).abs().max()) < 0.03
+
+
+def test_the_notebooks_pair_is_linear_and_takes_the_data_as_they_are():
+    seen = torch.randn(40, 4)
+    seen[:, 0][seen[:, 0] > 0] = torch.nan
+    pair = imputation.linear_not_miwae(seen)
+    z = torch.randn(3, 10)
+    middle = pair.decoder(z[0] + z[1]) + pair.decoder(torch.zeros(10))
+    torch.testing.assert_close(pair.decoder(z[0]) + pair.decoder(z[1]), middle)
+    assert pair.missing_slope.tolist() == [1.0, 0.0, 0.0, 0.0]
+    torch.testing.assert_close(pair.decoder(torch.zeros(10)), seen.nanmean(0), rtol=0, atol=1e-3)
+
+
+def test_the_root_is_over_missing_values_and_several_runs_have_their_spread():
+    full, seen = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, torch.nan], [torch.nan, 4.0]])
+    assert imputation._root(full, seen, torch.tensor([[9.0, 5.0], [7.0, 9.0]])) == pytest.approx(math.sqrt(12.5))
+    figure = imputation._of_several([1.0, 1.2])
+    assert figure.value == pytest.approx(1.1)
+    assert figure.standard_error == pytest.approx(math.sqrt(0.02 * 1.5))
 
 
 def test_the_mass_of_the_targets_is_one():
