@@ -121,7 +121,7 @@ ROWS = (
         "Signal-to-noise of the guide's gradient by IWAE",
         (Published("slope of its logarithm in log K", -0.5, 0.0005),),
         "Rainforth et al. (2018), arXiv:1802.04537, theorem 1",
-        f"{PROTOCOL}; their mean is that of as many by DReG, an unbiased estimate of the same gradient with less spread",
+        f"{PROTOCOL}; their mean is that of as many by DReG, which estimates the same gradient with less spread",
         "",
         partial(slope, IWAE),
     ),
