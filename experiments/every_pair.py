@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,24 @@ SHORT_GAP = AttributeOptions(num_data=3, tolerance=1.0, steps=40)
 SHORT_POSTERIOR = AssessOptions(num_data=2, num_simulations=40)
 
 
-def measure(name: str, out: Path, short: bool = False) -> dict[str, Any]:
+def measure(name: str, out: Path, short: bool = False, num_data: int | None = None) -> dict[str, Any]:
     """The row of a pair: what the commands find of it on its default data.
 
     Args:
         name: of the pair.
         out: folder for the run directory ``NAME`` and for the row.
         short: with little training and few data, to see whether it comes to the end.
+        num_data: data of the gap's parts and of the posterior; None takes those of the commands.
 
     Returns:
         Numbers in nats per datum, and under ``"failed"`` a sentence for each step that has none.
     """
     started, failed = time.monotonic(), dict[str, str]()
+    gap_options = SHORT_GAP if short else AttributeOptions()
+    posterior_options = SHORT_POSTERIOR if short else AssessOptions()
+    if num_data is not None:
+        gap_options = replace(gap_options, num_data=num_data)
+        posterior_options = replace(posterior_options, num_data=num_data)
     out.mkdir(parents=True, exist_ok=True)
     directory = RunDirectory(out / name)
 
@@ -63,8 +70,8 @@ def measure(name: str, out: Path, short: bool = False) -> dict[str, Any]:
     settings = Settings(pair=name, name=name, out=str(out), **(SHORT_RUN if short else {}))
     step("run", lambda: main_job.run(settings, say=lambda line: print(line, file=sys.stderr)))
     if "run" not in failed:
-        step("gap", lambda: attribute_run(directory, SHORT_GAP if short else AttributeOptions()))
-        step("posterior", lambda: assess_run(directory, SHORT_POSTERIOR if short else AssessOptions()))
+        step("gap", lambda: attribute_run(directory, gap_options))
+        step("posterior", lambda: assess_run(directory, posterior_options))
         step("page", lambda: write_report(directory))
     row = {"pair": name, **_row(directory), "seconds": time.monotonic() - started, "failed": failed}
     write_json(out / f"{name}.json", row)
@@ -132,10 +139,11 @@ def main() -> None:
     parser.add_argument("pairs", nargs="*", help="names from `ppvae list`")
     parser.add_argument("--out", default="runs/every_pair", type=Path, help="folder of the run directories and rows")
     parser.add_argument("--short", action="store_true", help="little training and few data, as a trial")
+    parser.add_argument("--num-data", type=int, help="data of the gap's parts and of the posterior")
     parser.add_argument("--table", action="store_true", help="print the table of all rows in the folder")
     options = parser.parse_args()
     for name in options.pairs:
-        print(json.dumps(measure(name, options.out, options.short)), flush=True)
+        print(json.dumps(measure(name, options.out, options.short, options.num_data)), flush=True)
     if options.table:
         print(table([json.loads(file.read_text()) for file in sorted(options.out.glob("*.json"))]))
 

@@ -10,7 +10,8 @@ Claims to be seen: a tighter bound on more particles trains a better model, log 
 Necessarily Better", Rainforth et al., 2018, arXiv:1802.04537); weights of the KL below 1 at first, and free bits, keep
 units in use that the ELBO lets collapse ("Ladder Variational Autoencoders", Sønderby et al., 2016, arXiv:1602.02282;
 Kingma et al., 2016, arXiv:1606.04934), and so do steps of the guide alone before each of the model (He et al., 2019,
-arXiv:1901.05534); a guide that is helped by gradient steps of each datum has a tighter bound (Kim et al., 2018,
+arXiv:1901.05534) and an encoder that gives each unit a rate at least, a property of the pair (δ-VAE, Razavi et al.,
+2019, arXiv:1901.03416); a guide that is helped by gradient steps of each datum has a tighter bound (Kim et al., 2018,
 arXiv:1802.02550), while the gap that is measured is that of the amortised guide. The trainings are short: who is ahead
 is not who would win.
 """
@@ -65,7 +66,7 @@ class Config:
         hidden: widths of the encoder.
         epochs: passes over the data.
         num_particles: K of the objectives over particles.
-        nats: per unit and datum that free bits leave free.
+        nats: per unit and datum that free bits leave free, and that the δ-VAE's encoder gives at least.
         threshold: activity from which a unit counts, in variances of its prior; a short training leaves none idle.
         tolerance: half-width of the interval for log p(x) of a datum, in nats.
         budget: the most evaluations of the pair per datum for that.
@@ -138,6 +139,7 @@ def _objectives(config: Config) -> dict[str, Callable[[], ELBO]]:
         "by turns": lambda: ByTurns(cycle, guide_steps=5),
         "semi-amortised": SemiAmortised,
         f"free bits {config.nats:g}": lambda: FreeBits(config.nats),
+        _delta_vae(config): Trace_ELBO,
         f"VR-IWAE ½, K = {K}": lambda: VRIWAE(0.5, K),
         f"TVO, K = {K}": lambda: TVO(K),
         f"IWAE, K = {K}": lambda: IWAE(K),
@@ -149,11 +151,17 @@ def _objectives(config: Config) -> dict[str, Callable[[], ELBO]]:
     }
 
 
+def _delta_vae(config: Config) -> str:
+    return f"δ-VAE {config.nats:g}"
+
+
 def _outcome(name: str, make: Callable[[], ELBO], config: Config) -> Outcome:
     digits = load_dataset("digits")
     x, held_out = digits.train[: config.num_data], digits.test[: config.num_test]
     torch.manual_seed(config.seed)
-    pair = VAE.for_data(x, Binomial(TOTAL_COUNT), latent_dim=config.latent_dim, hidden=config.hidden)
+    rate = config.nats if name == _delta_vae(config) else 0.0
+    pair = VAE.for_data(x, Binomial(TOTAL_COUNT), latent_dim=config.latent_dim, hidden=config.hidden,
+                        committed_rate=rate)  # fmt: skip
     trained = fit(pair.model, pair.guide, x, loss=make(), epochs=config.epochs, learning_rate=3e-3, seed=config.seed,
                   accelerator="cpu")  # fmt: skip
     effort: dict[str, Any] = {"tolerance": config.tolerance, "budget": config.budget}

@@ -13,7 +13,7 @@ from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from ppvae.inference import importance_evidence, log_weights
+from ppvae.inference import check, importance_evidence, log_weights
 
 EVERY = sorted([*pairs.MEASURED, *pairs.OF_MODELS])
 LEARNT = [name for name in (*pairs.LEARNT, *pairs.OF_MODELS) if name in EVERY]
@@ -65,6 +65,11 @@ def test_one_weight_for_each_particle_and_datum(pair):
     assert log_w.dtype == torch.float64
     assert torch.isfinite(log_w).all()
     assert not log_w.requires_grad
+
+
+@over(sorted({*pairs.OF_MODELS, *pairs.LEARNT} - {"autoencoder"}))
+def test_check_has_nothing_to_say(pair):
+    assert check(pair.model, pair.guide, pair.data) == []
 
 
 @over(EVERY)

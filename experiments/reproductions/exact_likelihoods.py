@@ -77,6 +77,21 @@ def probabilistic_pca(effort: RowEffort) -> RowOutcome:
     return RowOutcome(figures, {"subsets": SUBSETS, "printed": printed})
 
 
+def mean_elbo(pair: LinearGaussian, mean: Tensor, cov: Tensor) -> Tensor:
+    """The mean of ``pair.exact_elbo(x)`` over data of this mean and covariance (over N), the guide's being diagonal.
+
+    It is a function of these moments, and needs a fifth of the operations that a thousand images do.
+    """
+    W, A, noise = pair.weight, pair.guide_weight, (2 * pair.log_noise_scale).exp()
+    m = A @ mean + pair.guide_bias
+    with_m = cov @ A.T  # the covariance of x and the guide's mean
+    rest = (mean - pair.bias - W @ m).square().sum() + cov.trace() - 2 * (W * with_m).sum()
+    rest = rest + ((W.T @ W) * (A @ with_m)).sum()
+    square = m.square().sum() + (A.T * with_m).sum()
+    widths = (1 + W.square().sum(0) / noise) * (2 * pair.guide_log_scale).exp() - 2 * pair.guide_log_scale - 1
+    return -0.5 * (len(mean) * (math.log(2 * math.pi) + noise.log()) + rest / noise + square + widths.sum()).squeeze()
+
+
 def linear_vae(effort: RowEffort) -> RowOutcome:
     """By how much the ELBO of a trained linear VAE exceeds what the notebook prints as the likelihood."""
     above, below = [], []
@@ -85,10 +100,11 @@ def linear_vae(effort: RowEffort) -> RowOutcome:
         with torch.random.fork_rng():
             torch.manual_seed(effort.seed + seed)
             pair = LinearGaussian(x.shape[1], LUCAS_LATENTS, full_covariance=False).to(effort.device)
+        mean, cov = (part.float() for part in (x.mean(0), torch.cov(x.T, correction=0)))
         ascent = torch.optim.Adam(pair.parameters(), lr=LUCAS_RATE)
         for _ in range(LUCAS_STEPS):
             ascent.zero_grad()
-            (-pair.exact_elbo(x).mean()).backward()
+            (-mean_elbo(pair, mean, cov)).backward()
             ascent.step()
         with torch.no_grad():
             elbo, evidence = float(pair.exact_elbo(x).mean()), float(pair.log_evidence(x).mean())

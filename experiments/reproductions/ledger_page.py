@@ -17,6 +17,7 @@ from .registry import rows
 from .result_files import figures_of, read_records
 from .row import Figure, Published, Row, verdict
 
+DECIDED = frozenset({"reproduced", "better", "not reproduced"})
 PAGE = Path(__file__).parents[2] / "docs" / "ledger.md"
 
 HEAD = """# Published figures, and ours
@@ -46,18 +47,22 @@ def page(known: Mapping[str, Row], records: Mapping[str, Mapping[str, Any]]) -> 
         known: the rows by name, in their order.
         records: their results by name, as :func:`read_records` reads them.
     """
-    lines, details, verdicts = [], [], Counter[str]()
+    lines, details, verdicts, whole = [], [], Counter[str](), 0
     for row in known.values():
         figures = figures_of(row, records)
         found = [verdict(each, ours) for each, ours in zip(row.published, figures, strict=True)]
         verdicts.update(found)
+        whole += DECIDED.issuperset(found)
         for each, ours, said in zip(row.published, figures, found, strict=True):
             cells = (f"[`{row.name}`](#{anchor(row.name)})", each.what, published_words(each), ours_words(each, ours))
             lines.append(f"| {' | '.join(cells)} | {said} |")
         details += _details(row, zip(figures, found, strict=True), records.get(row.name))
-    decided = sum(verdicts[name] for name in ("reproduced", "better", "not reproduced"))
+    decided = sum(verdicts[name] for name in DECIDED)
     counts = ", ".join(f"{verdicts[name]} {name}" for name in verdicts)
-    total = f"{len(known)} rows with {verdicts.total()} figures, of which {decided} are decided: {counts}."
+    total = (
+        f"{len(known)} rows, {whole} of them decided in every figure; {verdicts.total()} figures, {decided} of them "
+        f"decided: {counts}."
+    )
     table = ["| row | figure | published | ours | verdict |", "|---|---|---|---|---|", *lines]
     return "\n".join([HEAD, total, "", *table, "", *details]).rstrip() + "\n"
 

@@ -3,7 +3,8 @@
     η(t) = η_0 · (1 + cos(π t/T)) / 2,      t/T the part of the time, or of the epochs, that is over: the larger one
 
 A published training takes more steps than a small machine can make; its schedule ends with small steps, and so must one
-that is cut short. Killed and started again with the same folder, the training goes on where its checkpoint was written.
+that is cut short. Killed and started again with the same folder, the training goes on where its checkpoint was written;
+so does one that has ended, if it is given more time, at the rate that the longer time has there.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import math
 import signal
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,28 +30,34 @@ from .row import RowEffort
 
 # Epochs of a training that its time ends.
 ENDLESS = 1_000_000
-# The learning rate does not fall below this share of its first value.
+# The learning rate of a training that is cut short does not fall below this share of its first value.
 LEAST = 0.01
 
 
-@dataclass
 class TimeBudget:
     """The time that a training may take: a factor of the learning rate, and a logger of ``fit`` that ends it.
 
     Args:
         seconds: after how many the training ends.
         epochs: after how many it ends at the latest.
+        least: the share of its first value below which the learning rate does not fall; 1 leaves it as it is.
+
+    Attributes:
         spent: seconds so far; kept in the checkpoint, as the state of the scheduler.
     """
 
-    seconds: float
-    epochs: int = ENDLESS
-    spent: float = 0.0
+    # A checkpoint keeps the __dict__ of a factor and puts it back whole: what is asked for must not be in it, or a
+    # training that is given more time would end when the time of the checkpoint is over.
+    __slots__ = ("__dict__", "epochs", "least", "seconds")
+    spent: float
+
+    def __init__(self, seconds: float, epochs: int = ENDLESS, least: float = LEAST):
+        self.seconds, self.epochs, self.least, self.spent = seconds, epochs, least, 0.0
 
     def __call__(self, epoch: int) -> float:
         """The factor of the learning rate, after so many epochs."""
         over = min(1.0, max(self.spent / self.seconds, epoch / self.epochs))
-        return max(LEAST, (1 + math.cos(math.pi * over)) / 2)
+        return max(self.least, (1 + math.cos(math.pi * over)) / 2)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Take note of an epoch; once the time is over, end the training as Ctrl-C would."""
@@ -70,7 +77,7 @@ def trained(
         data: as ``fit`` takes them.
         loss: makes the objective.
         effort: with a time.
-        options: of ``fit``: the batch size, the learning rate; and ``epochs``, after which it ends at the latest.
+        options: of ``fit``: the batch size, the learning rate; and ``epochs`` and ``least``, as the budget takes them.
 
     Returns:
         The pair, and a dictionary of its steps, epochs, seconds and the kind of its steps.
@@ -78,8 +85,8 @@ def trained(
     if effort.seconds is None:
         raise ValueError("effort.seconds is missing: give the seconds that the training may take")
     note = effort.folder / f"{name}.training.json"
-    told = json.loads(note.read_text()) if note.exists() else None
-    budget = TimeBudget(effort.seconds, options.pop("epochs", ENDLESS))
+    budget = TimeBudget(effort.seconds, options.pop("epochs", ENDLESS), options.pop("least", LEAST))
+    told = _finished(note, budget)
     path = effort.folder / f"{name}.ckpt"
     take: Callable[..., Fit] = partial(
         fit,
@@ -110,10 +117,22 @@ def trained(
             raise KeyboardInterrupt("interrupted: start it again with the same folder, and it goes on.")
         last = done.history[-1]
         told = {"steps": done.steps, "epochs": len(done.history), "seconds": done.seconds, "step": done.step}
-        told |= {"objective": done.loss, "last_value": last["elbo"], "schedule": "cosine to 0"}
+        told |= {
+            "objective": done.loss,
+            "last_value": last["elbo"],
+            "schedule": "cosine to 0" if budget.least < 1 else "constant",
+        }
         told |= options | {"seconds_asked_for": effort.seconds}
         write_json(note, told)
     return pair, told
+
+
+def _finished(note: Path, budget: TimeBudget) -> dict[str, Any] | None:
+    """What a finished training told; None where there is none, or one that had less time than there is now."""
+    told: dict[str, Any] | None = json.loads(note.read_text()) if note.exists() else None
+    if told and told["seconds_asked_for"] < budget.seconds and told["epochs"] < budget.epochs:
+        return None
+    return told
 
 
 def _made(make: Callable[[], Any], seed: int) -> Any:

@@ -116,6 +116,8 @@ def changed_in_the_model(model: Program, guide: Program, batch: Batch, model_tra
     num_rows, numbers = len(batch[0]), torch.cat(held)
     observed = observations(model_trace)
     doubtful = [name for name in observed if _is_none_of(observed[name], numbers, batch[0])]
+    if len(observed) > 1:  # which values are missing is part of the data, beside those that are there
+        doubtful = [name for name in doubtful if not _is_what_is_missing(observed[name]["value"], batch[0])]
     if not doubtful:
         return
     turned = map_tensors(lambda value: value.roll(1, 0) if value.dim() and len(value) == num_rows else value, batch)
@@ -140,3 +142,9 @@ def _is_none_of(site: Any, numbers: Tensor, x: Tensor) -> bool:
     if value.requires_grad and bool((torch.autograd.grad(value.sum(), x, allow_unused=True)[0] != 0).any()):
         return False  # found by differentiation, if it is a function
     return not bool(torch.isin(value.detach().double(), numbers).all())
+
+
+def _is_what_is_missing(value: Tensor, x: Tensor) -> bool:
+    """Whether a value says of each number of x that it is missing (NaN), or of each that it is not."""
+    missing, value = x.isnan().reshape(-1), value.reshape(-1)
+    return len(value) == len(missing) and any(torch.equal(value, one.to(value)) for one in (missing, ~missing))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 from ppvae.datasets import Dataset
 from ppvae.errors import OptionError, RunError
@@ -139,6 +140,17 @@ def small_pair():
 OPTIONS = {"batch_size": 20, "learning_rate": 0.01}
 
 
+def test_the_elbo_from_moments_is_the_mean_over_the_data():
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+    pair, x = LinearGaussian(5, 2, full_covariance=False), torch.randn(30, 5) + 0.5
+    with torch.no_grad():
+        for parameter in pair.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    found = exact_likelihoods.mean_elbo(pair, x.mean(0), torch.cov(x.T, correction=0))
+    assert float(found.detach()) == pytest.approx(float(pair.exact_elbo(x).mean().detach()), abs=1e-10)
+
+
 def test_a_training_ends_with_its_time_and_is_not_taken_up_again(tmp_path):
     x = torch.bernoulli(torch.full((40, 6), 0.5))
     effort = RowEffort(folder=tmp_path, seconds=0.3, compile=False)
@@ -150,14 +162,24 @@ def test_a_training_ends_with_its_time_and_is_not_taken_up_again(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(pair.parameters(), again.parameters(), strict=True))
 
 
-def test_a_longer_time_goes_on_from_the_checkpoint_of_a_shorter_one(tmp_path):
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_longer_time_goes_on_from_the_checkpoint_of_a_shorter_one(tmp_path, ended):
     x = torch.bernoulli(torch.full((40, 6), 0.5))
     effort = RowEffort(folder=tmp_path, seconds=0.2, compile=False)
     _, first = trained("small", small_pair, x, lambda: None, effort, **OPTIONS)
-    (tmp_path / "small.training.json").unlink()
-    _, second = trained("small", small_pair, x, lambda: None, replace(effort, seconds=0.4), **OPTIONS)
+    if not ended:  # killed before its note was written
+        (tmp_path / "small.training.json").unlink()
+    _, second = trained("small", small_pair, x, lambda: None, replace(effort, seconds=1.0), **OPTIONS)
     assert second["steps"] > first["steps"]
-    assert second["epochs"] > first["epochs"]
+    assert second["seconds"] > 0.7  # all of the time, and not one epoch of it
+
+
+def test_a_checkpoint_keeps_the_time_that_is_spent_and_not_what_was_asked_for():
+    old, new = TimeBudget(1.0, epochs=5), TimeBudget(3.0, epochs=50)
+    old.spent = 0.9
+    kept = LambdaLR(torch.optim.SGD([torch.zeros(1)]), old).state_dict()
+    LambdaLR(torch.optim.SGD([torch.zeros(1)]), new).load_state_dict(kept)
+    assert (new.seconds, new.epochs, new.spent) == (3.0, 50, 0.9)
 
 
 def test_epochs_end_a_training_before_its_time(tmp_path):
@@ -242,6 +264,25 @@ def test_weighted_means_are_those_of_the_posterior():
         assert float((found[row].double()[at] - best).abs().max()) < 0.03
 
 
+def test_the_notebooks_pair_is_linear_and_takes_the_data_as_they_are():
+    seen = torch.randn(40, 4)
+    seen[:, 0][seen[:, 0] > 0] = torch.nan
+    pair = imputation.linear_not_miwae(seen)
+    z = torch.randn(3, 10)
+    middle = pair.decoder(z[0] + z[1]) + pair.decoder(torch.zeros(10))
+    torch.testing.assert_close(pair.decoder(z[0]) + pair.decoder(z[1]), middle)
+    assert pair.missing_slope.tolist() == [1.0, 0.0, 0.0, 0.0]
+    torch.testing.assert_close(pair.decoder(torch.zeros(10)), seen.nanmean(0), rtol=0, atol=1e-3)
+
+
+def test_the_root_is_over_missing_values_and_several_runs_have_their_spread():
+    full, seen = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, torch.nan], [torch.nan, 4.0]])
+    assert imputation._root(full, seen, torch.tensor([[9.0, 5.0], [7.0, 9.0]])) == pytest.approx(math.sqrt(12.5))
+    figure = imputation._of_several([1.0, 1.2])
+    assert figure.value == pytest.approx(1.1)
+    assert figure.standard_error == pytest.approx(math.sqrt(0.02 * 1.5))
+
+
 def test_the_mass_of_the_targets_is_one():
     """By a grid over the plane, to which their tails outside it and its steps are small."""
     axis = torch.linspace(-60, 60, 401)
@@ -260,6 +301,20 @@ def test_half_of_the_columns_of_the_wines_lack_their_large_values(monkeypatch, t
     np.savez(tmp_path / "winequality_white.npz", x=values)
     full, seen = imputation.white_wine()
     assert torch.equal(seen.isnan(), (full > 0) & (torch.arange(11) < 5))
+
+
+def test_signal_to_noise_of_one_particle_has_a_closed_form(monkeypatch):
+    """|μ − m|/σ, where q is N(μ, σ²) and the posterior has mean m; 1 ± 4.5/√(2n): a false alarm in 150 000 runs."""
+    monkeypatch.setattr(gradient_quality, "OF_SLOPE", 100)
+    torch.manual_seed(0)
+    pair = LinearGaussian(1, 1).double().set_exact_guide()
+    scale, x = float(pair.guide_log_scale.detach().exp()), torch.tensor([[1.0]], dtype=torch.float64)
+    with torch.no_grad():
+        pair.guide_bias.add_(0.5 * scale)
+        pair.guide_log_scale.add_(0.2)  # where q is the posterior the gradients of DReG have no spread
+    ratio, square = gradient_quality.signal_to_noise(pair, gradient_quality.IWAE, 1, x)
+    assert abs(ratio / (0.5 * math.exp(-0.2)) - 1) < 4.5 / math.sqrt(200)
+    assert square < 4.5**2
 
 
 def test_the_gradient_at_the_posterior(monkeypatch):

@@ -12,6 +12,7 @@ from ppvae.inference.pair import Pair
 from ppvae.inference.pair.layout import LAYOUTS
 from ppvae.inference.pair.sites import U
 
+ENUMERATED = {*pairs.ENUMERATED, *pairs.OF_MODELS_ENUMERATED}
 DRAWS = 3
 # By type: what two orders of the same sums may differ by, absolutely and relative to their size.
 AGREEMENT = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -69,6 +70,17 @@ def test_every_pair_of_the_laws_in_every_layout(name, dtype):
         own_plates = view.structure.plates.nesting > 1
         layouts = ["broadcast", "loop"] if own_plates else ["broadcast", "fold", "loop"]
         demand_agreement(view, layouts, layouts, AGREEMENT[dtype])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in (*pairs.MEASURED, *pairs.OF_MODELS) if name not in ENUMERATED])
+def test_every_pair_that_sums_nothing_out_in_the_vectorised_layout(name):
+    """Pyro's enumeration looks at the values of its draws, which `torch.func.vmap` does not allow."""
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    pair = pairs.build(name)
+    with Pair.on(pair.model, pair.guide, pair.args) as view, torch.no_grad():
+        demand_agreement(view, ["vectorised"], ["vectorised"], AGREEMENT[torch.float64])
 
 
 @pytest.mark.parametrize("dtype", AGREEMENT, ids=str)

@@ -77,6 +77,23 @@ def test_a_number_that_is_masked_at_one_of_two_sites_is_observed_once():
     assert not [f for f in check(model_of(in_two_parts), guide, X) if f.code.startswith("observe")]
 
 
+def reason(z, x):
+    pyro.sample("missing", dist.Bernoulli(torch.tensor(0.3)).expand(x.shape), obs=x.isnan().to(x))
+
+
+def values_and_reason(z, x):
+    pyro.sample("x", dist.Normal(z, 1.0).mask(~x.isnan()), obs=x.nan_to_num())
+    reason(z, x)
+
+
+@pytest.mark.parametrize(("observe", "codes"), [(values_and_reason, []), (reason, ["observes-a-function"])])
+def test_which_values_are_missing_is_part_of_the_data_beside_those_that_are_there(observe, codes):
+    x = X.clone()
+    x[1] = torch.nan
+    found = [finding.code for finding in check(model_of(observe), guide, x)]
+    assert [code for code in found if code.startswith("observe")] == codes
+
+
 def penalised(z, x):
     pyro.sample("x", dist.Normal(z, 1.0), obs=x)
     pyro.sample("penalty", dist.Delta(torch.zeros(len(x)), log_density=-(z**2)), obs=torch.zeros(len(x)))
