@@ -141,7 +141,7 @@ def exact_grid(density: Pair, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor
         nodes = torch.cartesian_prod(*axes)
         parts = chunks(len(nodes), 1, density.bytes_each, MEMORY_MB)
         where = density.batch[0]
-        height = torch.cat([density.joint(nodes[part, None].to(where))[0, :, 0].double().cpu() for _, part in parts])
+        height = torch.cat([density.joint(nodes[part, None].to(where))[0][:, 0].double().cpu() for _, part in parts])
         inside = nodes[height > height.max() - DEPTH]
         step = axes[:, 1] - axes[:, 0]
         low, high = inside.amin(0) - step, inside.amax(0) + step

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -69,7 +69,7 @@ def linear_not_miwae(seen: Tensor) -> NotMIWAE:
     The slopes of the reason are positive at the start in the columns with missing values, as the notebook has them.
     """
     pair = NotMIWAE.for_data(seen, NormalSharedScale(), latent_dim=10, hidden=(128, 128), nonlinearity=nn.Tanh)
-    start = pair.decoder.output_bias.detach()
+    start = cast(MLP, pair.decoder).output_bias.detach()
     pair.decoder = MLP(pair.latent_dim, (), seen.shape[1])
     with torch.no_grad():
         pair.decoder.output_bias.copy_(start)
