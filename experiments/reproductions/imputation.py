@@ -174,7 +174,7 @@ def _by_regression(estimator: Any, rounds: int) -> float:
 
 NOT_THERE = (
     "the reason was looked for, and not found: with the decoder's mean in place of draws and slopes above 0, as the "
-    "notebook has them, two trainings gave 1.10 and 1.13. The error is not what is trained for: with a learning rate that "
+    "notebook has them, two trainings gave 1.10 and 1.13. The error is not what is trained for: with a rate that "
     "falls the bound was 0.1 nats higher, above the notebook's too, and the error 1.13"
 )
 
