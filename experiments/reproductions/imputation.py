@@ -25,7 +25,7 @@ from .training import trained
 WINE = "winequality_white.npz"
 PARTICLES, PIECE, DRAWS = 20, 50, 10_000
 # Of a row on the wines: its figure is the mean of several runs, and their spread is that of the published single one.
-TRAININGS, FORESTS = 3, 3
+TRAININGS, FORESTS = 3, 1
 IPSEN = "Ipsen, Mattei & Frellsen (2021), arXiv:2006.12871, the authors' notebook not-MIWAE-demo"
 
 
@@ -153,12 +153,13 @@ def mice(effort: RowEffort) -> RowOutcome:
 
 
 def miss_forest(effort: RowEffort) -> RowOutcome:
-    """The same by random forests, several times."""
+    """The same by random forests; ``num_data`` of the effort is how often."""
     from sklearn.ensemble import RandomForestRegressor
 
     seeds = range(effort.seed, effort.seed + (effort.num_data or FORESTS))
     errors = [_by_regression(RandomForestRegressor(n_estimators=100, random_state=seed), 10) for seed in seeds]
-    return RowOutcome((_of_several(errors),), {"errors": errors})
+    doubt = "one run of forests that are drawn at random, whose spread is not known" if len(errors) == 1 else ""
+    return RowOutcome((_of_several(errors, doubt),), {"errors": errors})
 
 
 def _by_regression(estimator: Any, rounds: int) -> float:
@@ -171,9 +172,16 @@ def _by_regression(estimator: Any, rounds: int) -> float:
     return _root(full, seen, torch.tensor(imputer.fit_transform(seen.double().numpy())).float())
 
 
-def _on_wine(name: str, title: str, value: float, protocol: str, differences: str, run: Any) -> Row:
+NOT_THERE = (
+    "the reason was looked for, and not found: with the decoder's mean in place of draws and slopes above 0, as the "
+    "notebook has them, two trainings gave 1.10 and 1.13. The error is not what is trained for: with a rate that "
+    "falls the bound was 0.1 nats higher, above the notebook's too, and the error 1.13"
+)
+
+
+def _on_wine(name: str, title: str, value: float, protocol: str, differences: str, run: Any, why: str = "") -> Row:
     half_digit = 0.5 * 10 ** -len(str(value).partition(".")[2])
-    published = Published("root mean squared error, standard deviations", value, half_digit, better="lower")
+    published = Published("root mean squared error, standard deviations", value, half_digit, better="lower", why=why)
     return Row(name, title, (published,), IPSEN, protocol, differences, run)
 
 
@@ -197,6 +205,7 @@ ROWS = (
         "missing values are drawn from the decoder, as in the paper, where the notebook takes its mean; the slopes of "
         "the reason start at 1 and their sign is free; the encoder sees which values are missing",
         not_miwae,
+        NOT_THERE,
     ),
     _on_wine(
         "mice_white_wine",
@@ -210,8 +219,8 @@ ROWS = (
         "miss_forest_white_wine",
         "missForest on the same",
         1.623,
-        "scikit-learn's `IterativeImputer` with random forests of 100 trees on the same missing values, ten rounds; "
-        "three runs, the notebook's taken for one of the same spread",
+        "scikit-learn's `IterativeImputer` with random forests of 100 trees on the same missing values, ten rounds, "
+        "one run",
         "",
         miss_forest,
     ),
