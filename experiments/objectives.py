@@ -160,8 +160,9 @@ def _outcome(name: str, make: Callable[[], ELBO], config: Config) -> Outcome:
     x, held_out = digits.train[: config.num_data], digits.test[: config.num_test]
     torch.manual_seed(config.seed)
     rate = config.nats if name == _delta_vae(config) else 0.0
-    pair = VAE.for_data(x, Binomial(TOTAL_COUNT), latent_dim=config.latent_dim, hidden=config.hidden,
-                        committed_rate=rate)  # fmt: skip
+    pair = VAE.for_data(
+        x, Binomial(TOTAL_COUNT), latent_dim=config.latent_dim, hidden=config.hidden, committed_rate=rate
+    )
     trained = fit(pair.model, pair.guide, x, loss=make(), epochs=config.epochs, learning_rate=3e-3, seed=config.seed,
                   accelerator="cpu")  # fmt: skip
     effort: dict[str, Any] = {"tolerance": config.tolerance, "budget": config.budget}

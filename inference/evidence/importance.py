@@ -113,7 +113,7 @@ def importance_evidence(
             if not misses.all():
                 index = (~misses).nonzero()[:, 0]
                 some = pair.rows(index) if misses.any() else pair
-                how = partial(by_guide, weigh=weighed) if low else _by_guide
+                how = partial(by_guide, weigh=weighed) if low else _by_code
                 parts.append(how(some, num_particles, memory_mb, bar))
                 order.append(index)
             if found is not None and misses.any():
@@ -154,7 +154,7 @@ def by_guide(
     return ImportanceEvidence.concatenate(parts)
 
 
-def _by_guide(pair: Pair, num_particles: int, memory_mb: float, bar: Progress) -> ImportanceEvidence:
-    """The same by compiled code where it is to be had."""
+def _by_code(pair: Pair, num_particles: int, memory_mb: float, bar: Progress) -> ImportanceEvidence:
+    """The estimate from draws of the guide alone, by compiled code where it is to be had."""
     weigh = partial(pair.evaluations.log_weights, memory_mb=memory_mb)
     return by_guide(pair, num_particles, memory_mb, bar, weigh, pair.evaluations.chunks)

@@ -120,7 +120,7 @@ def _misses(drawn: Sample, tolerance: float) -> Tensor:
 def _hopeless(drawn: Sample, tolerance: float, most: int) -> Tensor:
     """Where a first round says that even the most draws would not do, ``(num_data,)`` bool.
 
-    So many effective draws as it has are more, as a share, than a larger round would have.
+    The share of its draws that are effective is, where weights have a heavy tail, more than that of a larger round.
     """
     needed = drawn.mixed.num_draws / drawn.mixed.ess * (NORMAL_95 / tolerance) ** 2
     return (needed > most) & ~_misses(drawn, tolerance)

@@ -44,19 +44,18 @@ def rewritten(module: GraphModule) -> GraphModule:
         True
     """
     graph = module.graph
-    for node in list(graph.nodes):
-        _write_out(graph, node)
     nodes = list(graph.nodes)
     for i, node in enumerate(nodes):
         logits = _logits(node)
         if logits is not None:
             _share_exponential(graph, node, logits, nodes[i:])
-        if node.target is aten.addmm.default and not node.kwargs:
-            bias, left, right = node.args
-            with graph.inserting_before(node):
-                node.replace_all_uses_with(
-                    _call(graph, aten.add.Tensor, _call(graph, aten.mm.default, left, right), bias)
-                )
+        with graph.inserting_before(node):
+            if node.target is aten.addmm.default and not node.kwargs:
+                bias, left, right = node.args
+                product = _call(graph, aten.mm.default, left, right)
+                node.replace_all_uses_with(_call(graph, aten.add.Tensor, product, bias))
+            if node.target is aten.binary_cross_entropy_with_logits.default and not node.kwargs:
+                _write_out(graph, node)
     graph.eliminate_dead_code()
     graph.lint()
     module.recompile()
@@ -64,34 +63,33 @@ def rewritten(module: GraphModule) -> GraphModule:
 
 
 def _write_out(graph: Graph, node: Node) -> None:
-    """−log Bernoulli(x; logits), where it is one operation, as torch writes it where a gradient is wanted."""
-    if node.target is not aten.binary_cross_entropy_with_logits.default or node.kwargs:
-        return
+    """−log Bernoulli(x; logits), where it is one operation, (1 − x) y + m + log(1 + e)."""
     logits, x, weight, positive, reduction = [*node.args, None, None, None][:5]
     if weight is not None or positive is not None or reduction != NO_REDUCTION:
         return
-    with graph.inserting_before(node):
-        negative = _call(graph, aten.neg.default, logits)
-        m = _call(graph, aten.clamp_min.default, negative, 0)
-        low = _call(graph, aten.exp.default, _call(graph, aten.neg.default, m))
-        high = _call(graph, aten.exp.default, _call(graph, aten.sub.Tensor, negative, m))
-        logarithm = _call(graph, aten.log.default, _call(graph, aten.add.Tensor, low, high))
-        linear = _call(graph, aten.mul.Tensor, _call(graph, aten.rsub.Scalar, x, 1), logits)
-        total = _call(graph, aten.add.Tensor, linear, m)
-        node.replace_all_uses_with(_call(graph, aten.add.Tensor, total, logarithm))
+    m = _call(graph, aten.clamp_min.default, _call(graph, aten.neg.default, logits), 0)
+    linear = _call(graph, aten.mul.Tensor, _call(graph, aten.rsub.Scalar, x, 1), logits)
+    _, total = _exponential(graph, logits)
+    linear = _call(graph, aten.add.Tensor, linear, m)
+    node.replace_all_uses_with(_call(graph, aten.add.Tensor, linear, _call(graph, aten.log.default, total)))
 
 
 def _share_exponential(graph: Graph, node: Node, logits: Node, later: list[Node]) -> None:
     """Rewrite the logarithm, and the logistic functions of these logits that come later."""
     with graph.inserting_before(node):
-        e = _call(graph, aten.exp.default, _call(graph, aten.neg.default, _call(graph, aten.abs.default, logits)))
-        total = _call(graph, aten.add.Tensor, e, 1)
+        e, total = _exponential(graph, logits)
         node.replace_all_uses_with(_call(graph, aten.log.default, total))
     for other in later:
         if other.target is aten.sigmoid.default and other.args[0] is logits:
             with graph.inserting_before(other):
                 above = _call(graph, aten.where.ScalarSelf, _call(graph, aten.ge.Scalar, logits, 0), 1.0, e)
                 other.replace_all_uses_with(_call(graph, aten.div.Tensor, above, total))
+
+
+def _exponential(graph: Graph, logits: Any) -> tuple[Node, Node]:
+    """The nodes e = exp(−|y|) and 1 + e."""
+    e = _call(graph, aten.exp.default, _call(graph, aten.neg.default, _call(graph, aten.abs.default, logits)))
+    return e, _call(graph, aten.add.Tensor, e, 1)
 
 
 def _call(graph: Graph, target: Any, *args: Any) -> Node:

@@ -24,7 +24,7 @@ class Evaluated(NamedTuple):
     gradients: Tensor
 
 
-class DensityCode:
+class DensityCode(BlockCode):
     """Compiled code of some terms of a pair.
 
     Args:
@@ -37,19 +37,15 @@ class DensityCode:
     """
 
     def __init__(self, pair: Pair, names: tuple[Term, ...], u: Tensor) -> None:
-        self._code = BlockCode(pair, len(u), partial(_with_gradients, names=names), u)
-
-    def prepare(self, pair: Pair, num_chains: int) -> Prepared | None:
-        """A pair's data for so many chains; None where they are of another kind than those it was compiled for."""
-        return self._code.prepare(pair, num_chains)
+        super().__init__(pair, len(u), partial(_with_gradients, names=names), u)
 
     def __call__(self, u: Tensor, prepared: Prepared) -> Evaluated | None:
         """Terms and gradients at ``(num_chains, num_units, dim)``; None where a check comes out as never before."""
-        found = self._code.run(prepared, u)
+        found = self.run(prepared, u)
         if found is None:
             return None
         values, gradients = found[0] if len(found) == 1 else (torch.cat(p, 1) for p in zip(*found, strict=True))
-        count = u.shape[0] * u.shape[1] if self._code.by_row else len(u)
+        count = u.shape[0] * u.shape[1] if self.by_row else len(u)
         terms = len(values)
         return Evaluated(values[:, :count].reshape(terms, *u.shape[:2]), gradients[:, :count].reshape(terms, *u.shape))
 

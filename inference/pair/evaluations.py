@@ -130,8 +130,6 @@ class Evaluations:
         return pair.gathered_log_weights(num_draws, memory_mb) if found is None else found
 
     def _compiled_weights(self, pair: Pair, num_draws: int) -> Tensor | None:
-        if pair.selection is not None:
-            raise NoGraph("log weights are compiled for data that do not depend on each other only")
         if self._weights is None:
             self._weights = WeightCode(pair, num_draws)
             self._demand_same_python()

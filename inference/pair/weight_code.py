@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .pair import Pair  # which evaluates by this file
 
 
-class WeightCode:
+class WeightCode(BlockCode):
     """Compiled code of the log weights of a pair.
 
     Args:
@@ -34,15 +34,11 @@ class WeightCode:
     def __init__(self, pair: Pair, num_draws: int) -> None:
         if not by_row(pair):
             raise NoGraph("log weights are compiled for data that do not depend on each other only")
-        self._code = BlockCode(pair, num_draws, _log_weights)
-
-    def prepare(self, pair: Pair, num_draws: int) -> Prepared | None:
-        """A pair's data for so many draws; None where they are of another kind than those it was compiled for."""
-        return self._code.prepare(pair, num_draws)
+        super().__init__(pair, num_draws, _log_weights)
 
     def __call__(self, pair: Pair, prepared: Prepared) -> Tensor | None:
         """Log weights ``(num_draws, num_units)``; None where a check comes out as never before."""
-        found = self._code.run(prepared)
+        found = self.run(prepared)
         if found is None:
             return None
         log_w = torch.cat([block for (block,) in found])
@@ -51,11 +47,11 @@ class WeightCode:
     def trial(self, pair: Pair, prepared: Prepared) -> tuple[Tensor, Tensor] | None:
         """Log weights of the first block by the code and by the programs, with the same noise; generators stay."""
         with generator_kept():
-            found = self._code.run(prepared._replace(blocks=prepared.blocks[:1]))
+            found = self.run(prepared._replace(blocks=prepared.blocks[:1]))
         if found is None:
             return None
         with generator_kept(), torch.no_grad():
-            (by_programs,) = _weigh(self._code.on_block(pair, 0, prepared.num_draws))
+            (by_programs,) = _weigh(self.on_block(pair, 0, prepared.num_draws))
         return found[0][0], by_programs
 
 

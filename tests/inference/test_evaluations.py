@@ -11,7 +11,7 @@ import torch
 
 from ppvae.errors import OptionError
 from ppvae.inference import Annealing, annealed_evidence, estimate_evidence
-from ppvae.inference.pair import Evaluations, Pair, as_batch, block_code, evaluate, evaluations
+from ppvae.inference.pair import Evaluations, Pair, as_batch, evaluate, evaluations
 from ppvae.models import LinearGaussian
 
 NO_END = 1e12  # evaluations to come: enough for any pair
@@ -23,19 +23,6 @@ WITHOUT = {"mixture", "nested", "chain", "discrete_vae", "autoencoder", "feed_fo
 OTHERS = tuple(name for name in pairs.BUILDERS | pairs.OF_MODELS if name not in {*QUICK, *WITHOUT})
 # Their programs take a value of the data into Python: a component, a kind of column, a length, a label (one_hot).
 EAGER = {"gaussian_mixture_component", "hi_vae", "markov", "conditional_vae", "semi_supervised"}
-
-
-@pytest.fixture
-def uncompiled(monkeypatch):
-    """The recorded graph itself in the place of inductor's code; counts how many there are."""
-    made = []
-
-    def graph(module, inputs, **options):
-        made.append(module)
-        return module
-
-    monkeypatch.setattr(block_code, "inductor", graph)
-    return made
 
 
 def both(pair, u, start="guide"):

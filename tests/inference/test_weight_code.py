@@ -20,19 +20,6 @@ WITHOUT = {"mixture", "nested", "chain", "autoencoder", "feed_forward"}
 OTHERS = tuple(name for name in pairs.BUILDERS | pairs.OF_MODELS if name not in {*QUICK, *WITHOUT})
 
 
-@pytest.fixture
-def uncompiled(monkeypatch):
-    """The recorded graph itself in the place of inductor's code; counts how many there are."""
-    made = []
-
-    def graph(module, inputs, **options):
-        made.append(module)
-        return module
-
-    monkeypatch.setattr(block_code, "inductor", graph)
-    return made
-
-
 def demand_law(name, dtype):
     """The first block by both ways with the same noise; or programs are run, and it is said why."""
     torch.set_default_dtype(dtype)
