@@ -31,6 +31,8 @@ from .step_pairs import LATENT, pixels, vae_for
 
 PRODUCTS = "its matrix products alone"
 ANNEALING = "ppvae.inference.sampling.annealing"
+WEIGHTS = "the weights alone"
+MEMORY_MB = 64.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def evidence_tasks(sizes: EvidenceSizes, turns: int, compiled: bool) -> Iterator
         compiled: with those that compile.
     """
     yield matrix_product(sizes.matrix_side, turns)
-    yield log_weight_task(sizes, turns)
+    yield log_weight_task(sizes, turns, compiled)
     yield annealing_task(sizes, turns, compiled)
     yield layout_task(sizes, turns)
 
@@ -77,20 +79,25 @@ def matrix_product(side: int, turns: int) -> tuple[str, Timed]:
     return f"float32 product of two {side} × {side} matrices", Timed(spreads, 2.0 * side**3)
 
 
-def log_weight_task(sizes: EvidenceSizes, turns: int) -> tuple[str, Timed]:
-    """log p̂(x) of some data by draws of the guide."""
+def log_weight_task(sizes: EvidenceSizes, turns: int, compiled: bool) -> tuple[str, Timed]:
+    """log p̂(x) of some data by draws of the guide; and the weights alone, of a pair that is found out before."""
     x = pixels(sizes.num_data)
     pair, K = vae_for(x), sizes.num_particles
-    ways: dict[str, Way] = {
-        "ppvae.inference.importance_evidence": lambda: importance_evidence(pair.model, pair.guide, x, K),
-        "pyro's weights, one datum at a time": lambda: _pyro_weights(pair, x, K),
-    }
-    if importlib.util.find_spec("pythae") is not None:
-        ways["pythae's get_nll"] = partial(pythae_evidence, pythae_vae(pair), x, K)
-    ways[PRODUCTS] = lambda: decoder_products(pair, K, len(x))
-    ways["plain torch"] = lambda: torch_weights(pair, x, K)
-    flops = float(decoder_flops(pair)) * K * len(x)
-    return f"{K} weights of each of {len(x)} data", Timed(side_by_side(ways, turns), flops)
+    with Pair.on(pair.model, pair.guide, (x,)) as view, torch.no_grad():
+        ways: dict[str, Way] = {
+            "ppvae.inference.importance_evidence": lambda: importance_evidence(pair.model, pair.guide, x, K),
+            WEIGHTS: lambda: view.gathered_log_weights(K, MEMORY_MB),
+        }
+        if compiled:
+            fused = compiled_density(view)
+            ways[f"{WEIGHTS}, compiled"] = lambda: fused.evaluations.log_weights(fused, K, MEMORY_MB)
+        ways["pyro's weights, one datum at a time"] = lambda: _pyro_weights(pair, x, K)
+        if importlib.util.find_spec("pythae") is not None:
+            ways["pythae's get_nll"] = partial(pythae_evidence, pythae_vae(pair), x, K)
+        ways[PRODUCTS] = lambda: decoder_products(pair, K, len(x))
+        ways["plain torch"] = lambda: torch_weights(pair, x, K)
+        flops = float(decoder_flops(pair)) * K * len(x)
+        return f"{K} weights of each of {len(x)} data", Timed(side_by_side(ways, turns), flops)
 
 
 def annealing_task(sizes: EvidenceSizes, turns: int, compiled: bool) -> tuple[str, Timed]:
@@ -111,7 +118,7 @@ def annealing_task(sizes: EvidenceSizes, turns: int, compiled: bool) -> tuple[st
 
 
 def compiled_density(density: Pair) -> Pair:
-    """The same pair with log densities and gradients that are compiled."""
+    """The same pair with log densities, their gradients and log weights that are compiled."""
     fused = replace(density, evaluations=Evaluations())
     fused.evaluations.compile(True, fused, 0, 0)
     return fused

@@ -17,7 +17,7 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
-    """Peaks above the memory that the process has now."""
+    """Peaks above the memory that the process has now, which should do nothing else meanwhile."""
 
     def __init__(self) -> None:
         self._linux = STATUS.is_file() and os.access(CLEAR, os.W_OK)
