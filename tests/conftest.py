@@ -25,3 +25,16 @@ def strict():
 @pytest.fixture
 def repository() -> Path:
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """The recorded graph itself in the place of inductor's code for densities and weights; all that are made."""
+    made = []
+
+    def graph(module, inputs, **options):
+        made.append(module)
+        return module
+
+    monkeypatch.setattr("ppvae.inference.pair.block_code.inductor", graph)
+    return made
