@@ -27,9 +27,15 @@ def gap_waterfall(numbers: dict[str, Any]) -> Figure:
     """From the ELBO up to log p(x), a step for each cause, with ± two standard errors.
 
     Args:
-        numbers: ``GapAttribution.summary()``.
+        numbers: ``GapAttribution.summary()``; where one is not finite, the figure says which.
     """
     figure, axes = new_figure(3.8)
+    unknown = [name for name in ("elbo", "log_evidence", *STEPS) if not np.isfinite(numbers[name])]
+    if unknown:
+        words = "no finite mean over the data:\n" + ", ".join(f"{name} is {numbers[name]:g}" for name in unknown)
+        axes.text(0.5, 0.5, words, ha="center", va="center", transform=axes.transAxes, wrap=True)
+        axes.set(xticks=[], yticks=[])
+        return figure
     top, bottom = numbers["log_evidence"], numbers["elbo"]
     level, last = bottom, len(STEPS) + 1
     axes.plot([-0.4, 0.4], [level, level], color=BLACK)

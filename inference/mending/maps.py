@@ -29,7 +29,9 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions.util import sum_rightmost
 from torch import Tensor
-from torch.distributions import Transform, biject_to
+from torch.distributions import Transform
+
+from ..pair import bijection_to
 
 # A coupling layer: the half that stays ↦ log scale and shift of the half that moves.
 Coupling = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -167,7 +169,7 @@ class StandardisedSite:
         """Those of a distribution; of a mapped one, those of what was mapped."""
         while isinstance(fn, dist.TransformedDistribution) and isinstance(fn.transforms[-1], SiteMap):
             fn = fn.base_dist
-        bijection = biject_to(fn.support)
+        bijection = bijection_to(fn.support)
         try:
             mean, spread = fn.mean, fn.stddev
         except (NotImplementedError, AttributeError):
@@ -186,16 +188,16 @@ class StandardisedSite:
 
     def standardised(self, z: Tensor) -> Tensor:
         """ε of values."""
-        u = biject_to(self.support).inv(z)
+        u = bijection_to(self.support).inv(z)
         return (u.reshape((*u.shape[: u.dim() - len(self.u_event)], -1)) - self.centre) / self.spread
 
     def constrained(self, eps: Tensor) -> Tensor:
         """The values at ε."""
         u = self.centre + self.spread * eps
-        return biject_to(self.support)(u.reshape((*u.shape[:-1], *self.u_event)))
+        return bijection_to(self.support)(u.reshape((*u.shape[:-1], *self.u_event)))
 
     def log_slope(self, z: Tensor) -> Tensor:
         """log |dz/du| at values, by batch place."""
-        bijection = biject_to(self.support)
+        bijection = bijection_to(self.support)
         own = bijection.log_abs_det_jacobian(bijection.inv(z), z)
         return sum_rightmost(own, self.event_dim - bijection.codomain.event_dim)

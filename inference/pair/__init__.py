@@ -1,6 +1,7 @@
 """The only room that runs Pyro programs: a pair on data, its parameters, and what is wrong with it."""
 
 from .arguments import Arguments, Batch, as_batch, finite_batch, map_tensors
+from .bijections import bijection_to
 from .changed_programs import BlindModel, CutGuide, FreedNoise, cut, has_noise_scale, reads_its_data
 from .check import Findings, check, fatal_findings
 from .contract import ContractError, Finding
@@ -89,6 +90,7 @@ __all__ = [
     "Values",
     "Which",
     "as_batch",
+    "bijection_to",
     "buffers_kept",
     "check",
     "chunks",

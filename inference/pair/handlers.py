@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import biject_to
 
 from ppvae.errors import DataError
 
+from .bijections import bijection_to
 from .distributions import bare, base_is_bounded, inside, is_real, kind, support_of
 from .sites import Values
 from .traces import site_log_prob
@@ -105,7 +105,7 @@ class Write(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         name = msg["name"]
         if name in self._u and not msg["is_observed"]:
-            u, transform = self._u[name], biject_to(support_of(msg["fn"]))
+            u, transform = self._u[name], bijection_to(support_of(msg["fn"]))
             z = transform(u)
             self.values[name] = z
             self.log_jacobians.append(transform.log_abs_det_jacobian(u, z))
@@ -134,5 +134,5 @@ class Read(Put):
         support = support_of(msg["fn"])
         self.inside[name] = inside(msg["fn"], msg["value"])
         limit = torch.finfo(msg["value"].dtype).max ** 0.5  # a draw that was rounded onto the boundary is at ±∞
-        self._transforms[name] = biject_to(support)
+        self._transforms[name] = bijection_to(support)
         self.u[name] = self._transforms[name].inv(msg["value"]).clamp(-limit, limit)

@@ -16,10 +16,10 @@ import pyro
 import torch
 from pyro.contrib.easyguide import EasyGuide
 from pyro.infer.autoguide import AutoGuide, AutoLaplaceApproximation
-from torch.distributions import biject_to
 
 from ..option_records import Start
 from .arguments import Arguments, Batch
+from .bijections import bijection_to
 from .contract import ContractError
 from .cutting import same_sites_everywhere, with_rows, without_nan
 from .discovery import ROWS, ShowsAPart, first_look
@@ -160,7 +160,7 @@ def _with_slots(pair: Pair) -> Pair:
     for name, site in pair.sites.items():
         node = trace.nodes[name]
         try:
-            u = biject_to(support_of(node["fn"])).inv(node["value"])
+            u = bijection_to(support_of(node["fn"])).inv(node["value"])
         except (NotImplementedError, AttributeError):
             u = node["value"]
         shape = (*site.shape[: len(site.plates)], *u.shape[node["value"].dim() - site.event_dim :])

@@ -13,11 +13,11 @@ import pyro.distributions as dist
 import torch
 from pyro.poutine import Trace
 from torch import Tensor
-from torch.distributions import biject_to
 
 from ppvae.errors import PairError, first_line
 
 from ..option_records import Start
+from .bijections import bijection_to
 from .distributions import bare, is_discrete, layers, support_of
 from .handlers import Put
 from .log_densities import KnowsGradients
@@ -128,7 +128,7 @@ def _demand_density(name: str, model_trace: Trace, guide_trace: Trace, structure
             "chains, start from the guide."
         )
     try:
-        biject_to(support_of(site["fn"]))
+        bijection_to(support_of(site["fn"]))
     except NotImplementedError as error:
         raise PairError(
             f"no bijection from the reals onto the support of {name!r} is known ({first_line(error)}): give it a "
@@ -142,7 +142,7 @@ def _demand_one_support(pair: Pair, frame: Frame, drawn: Any) -> None:
     with pyro.validation_enabled(False):
         trace: Any = pair.programs.trace(pair.model, frame, pair.batch, enumerate_sites=True, handler=Put(z))
     for name, value in z.items():
-        if biject_to(support_of(trace.nodes[name]["fn"])).inv(value).dim() > value.dim():
+        if bijection_to(support_of(trace.nodes[name]["fn"])).inv(value).dim() > value.dim():
             raise PairError(
                 f"the support of {name!r} depends on a site that is summed out: give it one support for all values of "
                 "that site, or estimate with importance_evidence."

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ppvae.experiments.figures import evidence_figures, galleries
+from ppvae.experiments.figures.waterfall import gap_waterfall
 from ppvae.inference import importance_evidence
 from ppvae.models import LinearGaussian
 
@@ -133,3 +134,12 @@ def test_pictures_and_curves(event_shape):
 def test_constant_pictures_and_single_features():
     drawn(galleries.prior_samples(torch.zeros(1, 16), (4, 4)))
     drawn(galleries.prior_samples(torch.zeros(3, 1), (1,)))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_a_gap_without_a_finite_mean_is_told_and_not_drawn(value):
+    parts = {name: 1.0 for name in ("amortisation", "covariance", "flow", "rest")}
+    numbers = {"elbo": -5.0, "log_evidence": value, **parts, **{f"{name}_standard_error": 0.1 for name in parts}}
+    figure = gap_waterfall(numbers)
+    drawn(figure)
+    assert "log_evidence" in figure.axes[0].texts[0].get_text()
