@@ -26,7 +26,7 @@ from torch import Tensor
 from ppvae.progress import Progress
 
 from ..option_records import Start
-from ..pair import Batch, Pair, Program, why_slow
+from ..pair import Batch, Pair, Program, in_guide_coordinates, why_slow
 from ..sampling import AnnealingPath, MixtureStart, Search, backward, forward, tune
 
 Latents = dict[str, Tensor]
@@ -75,7 +75,11 @@ class BidirectionalWeights(NamedTuple):
             title: what the progress bar says.
         """
         with Pair.on(self.model, self.guide, batch, start=self.start) as pair:
-            yield from self.of(pair, exact, effort, title)
+            yield from self.of(self.view(pair), exact, effort, title)
+
+    def view(self, pair: Pair) -> Pair:
+        """The pair in the coordinates in which its chains move."""
+        return in_guide_coordinates(pair) if self.start == "guide" else pair
 
     def of(
         self, pair: Pair, exact: Latents | None, effort: Effort, title: str, found: Search | None = None

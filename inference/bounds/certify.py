@@ -193,6 +193,7 @@ def _simulated(job: Certification, like: Batch, settings: Choice, notes: tuple[s
 def _real(job: Certification, pair: Pair) -> Certificate:
     """The lower side of data that were given, and the upper side where nothing speaks against it."""
     demand_continuum(pair.few, job.bridge.start)
+    pair = job.bridge.view(pair)
     found = job.search(pair)
     settings = chosen_for_given(job, pair, found)
     log_w, _ = gather(job.bridge.of(pair, None, settings.effort, "certificate", found))

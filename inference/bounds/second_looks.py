@@ -52,6 +52,7 @@ def look_at_twins(job: Certification, pair: Pair, effort: Effort) -> tuple[str, 
     parts: list[Weights] = []
     for one in drawn:
         with Pair.on(pair.model, pair.guide, one.batch, start=job.bridge.start) as twin:
+            twin = job.bridge.view(twin)
             parts += job.bridge.of(twin, one.latents, effort, "drawn data", job.search(twin))
     if not parts:
         return "", 0, 0

@@ -46,6 +46,7 @@ from ..pair import (
     as_batch,
     finite_batch,
     has_continuum,
+    in_guide_coordinates,
     seeded,
     where_parameters_are,
     why_slow,
@@ -135,6 +136,7 @@ def estimate_evidence(
         Pair.on(model, guide, batch) as pair,
         Progress("log p(x)", pair.num_units, "data", progress, why_slow(pair)) as bar,
     ):
+        pair = in_guide_coordinates(pair)
         pair.evaluations.compile(compile, pair, 0, 0)
         return _with_rounding(_settled(pair, goal, bar, compile), pair, goal)
 

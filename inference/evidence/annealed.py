@@ -38,6 +38,7 @@ from ..pair import (
     Program,
     as_batch,
     finite_batch,
+    in_guide_coordinates,
     named_parameters,
     seeded,
     where_parameters_are,
@@ -122,6 +123,7 @@ def annealed_evidence(
     batch = where_parameters_are(model, guide, finite_batch(as_batch(x)))
     with seeded(seed):
         with Pair.on(model, guide, batch, start=annealing.start) as pair:
+            pair = in_guide_coordinates(pair) if annealing.start == "guide" else pair
             num_pieces = len(list(pair.pieces(run.num_chains, memory_mb)))
             pair.evaluations.compile(compile, pair, num_pieces * run.gradients, pair.num_units * run.cost / 2)
             elbo = by_guide(pair, ELBO_DRAWS, memory_mb)

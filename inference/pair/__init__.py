@@ -5,6 +5,7 @@ from .bijections import bijection_to
 from .changed_programs import BlindModel, CutGuide, FreedNoise, cut, has_noise_scale, reads_its_data
 from .check import Findings, check, fatal_findings
 from .contract import ContractError, Finding
+from .coordinate_choice import in_guide_coordinates
 from .density_code import Evaluated
 from .devices import where_parameters_are
 from .distributions import opened, without_zuko
@@ -114,6 +115,7 @@ __all__ = [
     "has_noise_scale",
     "has_parents",
     "in_a_program",
+    "in_guide_coordinates",
     "is_masked",
     "map_tensors",
     "measured_again",

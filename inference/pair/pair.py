@@ -28,7 +28,7 @@ from .evaluations import Evaluations
 from .failures import drawable
 from .layout import Body, Layout, Tensors, run
 from .log_densities import LogDensities
-from .log_terms import joint_terms, log_terms
+from .log_terms import from_u, joint_terms, log_terms, to_u
 from .memory import chunks
 from .programs import Programs
 from .sites import Frame, Site, U, Values
@@ -71,6 +71,7 @@ class Pair:
         selection: the units that are meant, where the programs run on all data at once; None for all.
         filler: values for the other units, ``(1, num_units, ...)`` by site and for ``u``.
         plates_made_whole: whether plates that subsample show all of their data.
+        by_guide: whether u stands for the guide's own coordinates ε; see :mod:`.guide_coordinates`.
         remarks: what a reader of any number of this pair must be told, a sentence each.
         evaluations: how log densities with gradients are evaluated, by the programs or by compiled code.
     """
@@ -85,6 +86,7 @@ class Pair:
     selection: Tensor | None = None
     filler: Values | None = None
     plates_made_whole: bool = False
+    by_guide: bool = False
     remarks: tuple[str, ...] = ()
     evaluations: Evaluations = field(default_factory=Evaluations, compare=False, repr=False)
 
@@ -320,6 +322,9 @@ class Pair:
             PairError: the guide draws outside the support that the model gives a site.
         """
         with torch.no_grad():
+            if self.by_guide and start == "guide":
+                kind = next(iter(self.sites.values())).dtype
+                return torch.randn(num_chains, self.num_units, self.dim, dtype=kind, device=self.device)
             return self.unconstrained({} if start == "prior" else self.guide_values(num_chains), num_chains)
 
     def unconstrained(self, values: Values, num_chains: int) -> Tensor:
@@ -335,12 +340,16 @@ class Pair:
                     "distribution have the support of the model's, or start from the prior (start='prior' "
                     "in Annealing or Sampling)."
                 )
-        return u
+        return from_u(self, u) if self.by_guide else u
+
+    def placed(self, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """u at the guide's own coordinates, and log |det ∂u/∂ε|, for a pair that is :attr:`by_guide`."""
+        return to_u(self, eps)
 
     def constrained(self, u: Tensor) -> Values:
         """The latents T(u) by site."""
         with torch.no_grad():
-            found = joint_terms(self, u)
+            found = joint_terms(self, self.placed(u)[0] if self.by_guide else u)
         return {name: found[name] for name in self.sites}
 
     # --- running bodies -----------------------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ class Programs:
         """log p(x, u), log |det ∂T/∂u|, log p(u) if wanted, and z = T(u) by site, at ``inputs[U]``."""
         u = inputs[U]
         places = self.structure.latents
-        put = Write({name: self._part(frame, u, site) for name, site in places.items()})
+        put = Write(self.parts(frame, u))
         trace = self.trace(self.model, frame, batch, enumerate_sites=True, handler=put)
         log_jacobian = torch.zeros(frame.shape, dtype=torch.float64, device=u.device)
         for part in put.log_jacobians:
@@ -232,14 +232,10 @@ class Programs:
         values = {name: inputs[name] for name in self.structure.latents if name in inputs}
         read = Read(self.structure.latents, self._by_program(frame, values))
         self.trace(self.model, frame, batch, enumerate_sites=False, handler=read)
-        parts, outside = [], {}
-        for name, site in self.structure.latents.items():
-            event_dim = len(site.u_shape) - len(site.plates)
-            part = frame.arranged(read.u[name], site.plates, event_dim).expand(*frame.shape, *site.u_shape)
-            parts.append(part.reshape(*frame.shape, -1))
-            outside[name] = frame.sum_plates((~read.inside[name]).double()).expand(frame.shape)
-        empty = torch.zeros(*frame.shape, 0, device=frame.device)
-        return {U: torch.cat(parts, -1) if parts else empty, **outside}
+        outside = {
+            name: frame.sum_plates((~read.inside[name]).double()).expand(frame.shape) for name in self.structure.latents
+        }
+        return {U: self.joined(frame, read.u), **outside}
 
     # --- shapes -------------------------------------------------------------------------------------------------------
 
@@ -253,10 +249,21 @@ class Programs:
         sites = self.structure.drawn | self.structure.observed | self.structure.classes
         return {name: frame.by_program(value, sites[name].plates) for name, value in values.items()}
 
-    def _part(self, frame: Frame, u: Tensor, site: Site) -> Tensor:
-        """The part of u that belongs to a site, as the program shapes it."""
-        part = u[..., site.start : site.stop].reshape(*u.shape[:-1], *site.u_shape)
-        return frame.by_program(part, site.plates)
+    def parts(self, frame: Frame, u: Tensor) -> Values:
+        """The parts of u that belong to the latents, by site, as the program shapes them."""
+        return {
+            name: frame.by_program(u[..., site.start : site.stop].reshape(*u.shape[:-1], *site.u_shape), site.plates)
+            for name, site in self.structure.latents.items()
+        }
+
+    def joined(self, frame: Frame, parts: Values) -> Tensor:
+        """The inverse of :meth:`parts`, ``(*frame.shape, dim)``."""
+        found = []
+        for name, site in self.structure.latents.items():
+            event_dim = len(site.u_shape) - len(site.plates)
+            part = frame.arranged(parts[name], site.plates, event_dim).expand(*frame.shape, *site.u_shape)
+            found.append(part.reshape(*frame.shape, -1))
+        return torch.cat(found, -1) if found else torch.zeros(*frame.shape, 0, device=frame.device)
 
     def _sources(self, u: Tensor) -> Values:
         """The auxiliary draws that the latents are functions of, from u."""

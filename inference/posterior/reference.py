@@ -63,7 +63,17 @@ from ppvae.errors import PairError
 from ppvae.progress import Progress
 
 from ..options import valid_compute, whole_number
-from ..pair import Batch, Pair, Program, as_batch, finite_batch, seeded, where_parameters_are, why_slow
+from ..pair import (
+    Batch,
+    Pair,
+    Program,
+    as_batch,
+    finite_batch,
+    in_guide_coordinates,
+    seeded,
+    where_parameters_are,
+    why_slow,
+)
 from ..records import Summarised, of_data
 from ..sampling import Kernel, Walk, annealed_places, covariance_factor, settle, starts, walk, warm_up
 
@@ -257,11 +267,14 @@ def sample_posterior(
         shapes = {name: site.shape for name, site in pair.sites.items()}
         if pair.dim == 0:
             raise PairError("the model has no latent on a continuum, and nothing is to be drawn: give one that has.")
+        moved = in_guide_coordinates(pair)
         total = pair.num_units * num_chains * (transitions + num_draws)
         with Progress("posterior", total, "transitions", progress, why_slow(pair)) as bar:
             for data in pair.pieces(num_chains, memory_mb):
-                parts.append(_attempts(pair.rows(data), run, bar))
+                parts.append(_attempts(moved.rows(data), run, bar))
         record = {n: torch.cat([part[n] for part in parts], 0 if n in PER_DATUM else 2) for n in parts[0]}
+        if moved.by_guide:
+            record |= _in_u(moved, record, memory_mb)
         draws = _constrained(pair, record["unconstrained"], shapes, memory_mb)
     return Posterior(draws=draws, coordinates=coordinate_names(pair, shapes), **record)
 
@@ -334,25 +347,49 @@ def _judged(found: Walk, every: int) -> dict[str, Tensor]:
     """The draws with all that is known about them, by name of :class:`Posterior`."""
     from arviz_stats.base import array_stats
 
-    columns = np.concatenate([found.u.double().numpy(), found.log_joint[..., None].numpy()], -1)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        ebfmi = array_stats.bfmi(found.energy.movedim(-1, 0).numpy())
+    return {
+        **_mixed(found.u, found.log_joint),
+        "divergences": found.divergences,
+        "ebfmi": torch.as_tensor(ebfmi).amin(-1),
+        "acceptance": found.acceptance,
+        "thinning": torch.full((found.u.shape[2],), every),
+    }
+
+
+def _mixed(u: Tensor, log_joint: Tensor) -> dict[str, Tensor]:
+    """Draws, and how well their chains agree on them."""
+    from arviz_stats.base import array_stats
+
+    columns = np.concatenate([u.double().numpy(), log_joint[..., None].numpy()], -1)
     axes: dict[str, Any] = {"chain_axis": 0, "draw_axis": 1}
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         rhat = array_stats.rhat(columns, **axes, method="rank")
         ess_bulk = array_stats.ess(columns, **axes, method="bulk")
         ess_tail = array_stats.ess(columns, **axes, method="tail", prob=TAIL)
-        ebfmi = array_stats.bfmi(found.energy.movedim(-1, 0).numpy())
     return {
-        "unconstrained": found.u,
-        "log_joint": found.log_joint,
+        "unconstrained": u,
+        "log_joint": log_joint,
         "rhat": torch.as_tensor(rhat).amax(-1),
         "ess_bulk": torch.as_tensor(ess_bulk).amin(-1),
         "ess_tail": torch.as_tensor(ess_tail).amin(-1),
-        "divergences": found.divergences,
-        "ebfmi": torch.as_tensor(ebfmi).amin(-1),
-        "acceptance": found.acceptance,
-        "thinning": torch.full((found.u.shape[2],), every),
     }
+
+
+def _in_u(moved: Pair, record: dict[str, Tensor], memory_mb: float) -> dict[str, Tensor]:
+    """The draws in the coordinates u, in which they are reported, and how well the chains agree on these."""
+    eps = record["unconstrained"].flatten(0, 1)
+    u, log_joint = torch.empty_like(eps), record["log_joint"].flatten(0, 1).clone()
+    with torch.no_grad():
+        for data, states in moved.chunks(len(eps), memory_mb, gradient=True):
+            places, log_scale = moved.rows(data).placed(eps[states, data].to(moved.device))
+            u[states, data] = places.to(u)
+            log_joint[states, data] -= log_scale.to(log_joint)
+    shape = record["log_joint"].shape
+    return _mixed(u.reshape(record["unconstrained"].shape), log_joint.reshape(shape))
 
 
 def _converged(judged: dict[str, Tensor]) -> Tensor:

@@ -102,6 +102,7 @@ def _densities(
     """Of draws, piece by piece: log q, log p(u), log r(u), log p(x, u), ``(4, particles, num_data)``."""
     if not count:
         return
+    outermost = math.inf if pair.by_guide else _OUTERMOST  # normals have no boundary
     for particles in pair.portions(count, memory_mb):
         size = particles.stop - particles.start
         with torch.no_grad():
@@ -112,6 +113,6 @@ def _densities(
                 u = pair.draw("guide" if source == "guide" else "prior", size)
             log_guide, log_prior, log_joint = pair.ends(u).cpu()
             log_proposal = torch.full_like(log_joint, -math.inf) if proposal is None else proposal.log_prob(u).cpu()
-        outside = (u.abs() > _OUTERMOST).any(-1).cpu()
+        outside = (u.abs() > outermost).any(-1).cpu()
         starts = (part.where(~outside, 0.0) for part in (log_guide, log_prior, log_proposal))
         yield torch.stack([*starts, log_joint.where(~outside, -torch.inf)])
