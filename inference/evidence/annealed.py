@@ -130,9 +130,8 @@ def annealed_evidence(
             finished = Finished(path, pair, run.marks() | {"seed": seed, "memory_mb": memory_mb})
             parts = _all_parts(pair, run, finished, memory_mb, progress)
         evidence = with_elbo(AnnealedEvidence.concatenate([_evidence(part) for part in parts]), elbo)
-        return replace(
-            evidence, rounding=rounding_of(evidence.rounding, pair), notes=(*pair.remarks, *pair.evaluations.remarks)
-        )
+        notes = (*pair.remarks, *pair.evaluations.remarks)
+        return replace(evidence, rounding=rounding_of(evidence.rounding, pair), notes=notes)
 
 
 class AnnealingRun(NamedTuple):

@@ -22,6 +22,7 @@ from .failures import (
 )
 from .layout import why_slow
 from .log_densities import KnowsGradients
+from .log_terms import to_u
 from .marginals import (
     UnitDraws,
     Which,
@@ -137,6 +138,7 @@ __all__ = [
     "seeded",
     "site_log_prob",
     "stated_named",
+    "to_u",
     "trainable",
     "trained_parameters",
     "unit_draws",

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from .arguments import Batch
 from .distributions import bare
+from .flat_latents import joined, parts_of
 from .handlers import Put
 from .layout import Tensors
 from .programs import Programs
@@ -76,16 +77,16 @@ def _loc_and_scale(fn: Any) -> tuple[Tensor, Tensor]:
 
 def placed(programs: Programs, frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
     """u and Σ log b at ``inputs[U]`` = ε, a body of :class:`~.programs.Programs`."""
-    put = _Place(programs.parts(frame, inputs[U]))
+    put = _Place(parts_of(inputs[U], programs.structure.latents, frame))
     programs.trace(programs.guide, frame, batch, enumerate_sites=False, handler=put)
     log_scale = torch.zeros(frame.shape, dtype=torch.float64, device=frame.device)
     for part in put.log_scales:
         log_scale = log_scale + frame.sum_plates(part.double())
-    return {U: programs.joined(frame, put.values), LOG_SCALE: log_scale}
+    return {U: joined(put.values, programs.structure.latents, frame), LOG_SCALE: log_scale}
 
 
 def measured(programs: Programs, frame: Frame, batch: Batch, inputs: Tensors) -> Tensors:
     """ε at ``inputs[U]`` = u, the inverse of :func:`placed`."""
-    read = _Measure(programs.parts(frame, inputs[U]))
+    read = _Measure(parts_of(inputs[U], programs.structure.latents, frame))
     programs.trace(programs.guide, frame, batch, enumerate_sites=False, handler=read)
-    return {U: programs.joined(frame, read.values)}
+    return {U: joined(read.values, programs.structure.latents, frame)}

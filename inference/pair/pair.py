@@ -342,14 +342,10 @@ class Pair:
                 )
         return from_u(self, u) if self.by_guide else u
 
-    def placed(self, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """u at the guide's own coordinates, and log |det ∂u/∂ε|, for a pair that is :attr:`by_guide`."""
-        return to_u(self, eps)
-
     def constrained(self, u: Tensor) -> Values:
         """The latents T(u) by site."""
         with torch.no_grad():
-            found = joint_terms(self, self.placed(u)[0] if self.by_guide else u)
+            found = joint_terms(self, to_u(self, u)[0] if self.by_guide else u)
         return {name: found[name] for name in self.sites}
 
     # --- running bodies -----------------------------------------------------------------------------------------------

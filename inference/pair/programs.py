@@ -30,6 +30,7 @@ from .arguments import Batch
 from .discrete_draws import discrete_draws
 from .distributions import is_real
 from .enumeration import has_enumerated
+from .flat_latents import joined, parts_of
 from .handlers import Put, Read, Write, demand_support, filled, latent_log_prob, mean_of, written_log_prob
 from .layout import Tensors
 from .same_sites import demand_sites, known_sites
@@ -145,7 +146,7 @@ class Programs:
         """log p(x, u), log |det ∂T/∂u|, log p(u) if wanted, and z = T(u) by site, at ``inputs[U]``."""
         u = inputs[U]
         places = self.structure.latents
-        put = Write(self.parts(frame, u))
+        put = Write(parts_of(u, self.structure.latents, frame))
         trace = self.trace(self.model, frame, batch, enumerate_sites=True, handler=put)
         log_jacobian = torch.zeros(frame.shape, dtype=torch.float64, device=u.device)
         for part in put.log_jacobians:
@@ -235,7 +236,7 @@ class Programs:
         outside = {
             name: frame.sum_plates((~read.inside[name]).double()).expand(frame.shape) for name in self.structure.latents
         }
-        return {U: self.joined(frame, read.u), **outside}
+        return {U: joined(read.u, self.structure.latents, frame), **outside}
 
     # --- shapes -------------------------------------------------------------------------------------------------------
 
@@ -248,22 +249,6 @@ class Programs:
     def _by_program(self, frame: Frame, values: Values) -> Values:
         sites = self.structure.drawn | self.structure.observed | self.structure.classes
         return {name: frame.by_program(value, sites[name].plates) for name, value in values.items()}
-
-    def parts(self, frame: Frame, u: Tensor) -> Values:
-        """The parts of u that belong to the latents, by site, as the program shapes them."""
-        return {
-            name: frame.by_program(u[..., site.start : site.stop].reshape(*u.shape[:-1], *site.u_shape), site.plates)
-            for name, site in self.structure.latents.items()
-        }
-
-    def joined(self, frame: Frame, parts: Values) -> Tensor:
-        """The inverse of :meth:`parts`, ``(*frame.shape, dim)``."""
-        found = []
-        for name, site in self.structure.latents.items():
-            event_dim = len(site.u_shape) - len(site.plates)
-            part = frame.arranged(parts[name], site.plates, event_dim).expand(*frame.shape, *site.u_shape)
-            found.append(part.reshape(*frame.shape, -1))
-        return torch.cat(found, -1) if found else torch.zeros(*frame.shape, 0, device=frame.device)
 
     def _sources(self, u: Tensor) -> Values:
         """The auxiliary draws that the latents are functions of, from u."""

@@ -49,13 +49,11 @@ References:
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,7 +73,8 @@ from ..pair import (
     why_slow,
 )
 from ..records import Summarised, of_data
-from ..sampling import Kernel, Walk, annealed_places, covariance_factor, settle, starts, walk, warm_up
+from ..sampling import Kernel, annealed_places, covariance_factor, settle, starts, walk, warm_up
+from .chain_agreement import in_u, judged
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -85,8 +84,6 @@ RHAT_LIMIT, ESS_LIMIT, EBFMI_LIMIT = 1.01, 400, 0.3
 HOPELESS_RHAT, HOPELESS_SHARE = 1.1, 0.05
 # Chains that were started anew may leave so much of the weight behind.
 LEFT_BEHIND = 0.005
-# Tail ESS is the smaller one of these two quantiles.
-TAIL = (0.05, 0.95)
 
 
 class Attempt(NamedTuple):
@@ -274,7 +271,7 @@ def sample_posterior(
                 parts.append(_attempts(moved.rows(data), run, bar))
         record = {n: torch.cat([part[n] for part in parts], 0 if n in PER_DATUM else 2) for n in parts[0]}
         if moved.by_guide:
-            record |= _in_u(moved, record, memory_mb)
+            record |= in_u(moved, record, memory_mb)
         draws = _constrained(pair, record["unconstrained"], shapes, memory_mb)
     return Posterior(draws=draws, coordinates=coordinate_names(pair, shapes), **record)
 
@@ -295,7 +292,7 @@ def _attempts(pair: Pair, run: ChainLengths, bar: Progress) -> dict[str, Tensor]
     u, kernel = starts(pair, run.num_chains, run.num_steps)
     u, kernel = warm_up(pair, u, kernel, run.warm_up, FIRST.acceptance, after_each)
     found = walk(pair, u, kernel, run.num_draws, FIRST.every, after_each)
-    record = _judged(found, FIRST.every)
+    record = judged(found, FIRST.every)
     near = _curable(record) & (record["rhat"] < HOPELESS_RHAT)
     if near.any():
         index, states = near.nonzero()[:, 0], found.u[:, :, near]
@@ -323,9 +320,9 @@ def _anew(pair: Pair, run: ChainLengths, bar: Progress, record: dict[str, Tensor
     _, kernel = starts(part, run.num_chains, run.num_steps)
     u = places.starts(run.num_chains).to(kernel.factor.device)
     u, kernel = warm_up(part, u, kernel, run.warm_up, FIRST.acceptance, _again(part, run, bar, run.warm_up))
-    judged = _second(part, u, kernel, run, bar)
-    kept = places.left_behind(judged["unconstrained"]) < LEFT_BEHIND
-    _put(record, _rows(judged, kept), index[kept])
+    second = _second(part, u, kernel, run, bar)
+    kept = places.left_behind(second["unconstrained"]) < LEFT_BEHIND
+    _put(record, _rows(second, kept), index[kept])
 
 
 def _second(part: Pair, u: Tensor, kernel: Kernel, run: ChainLengths, bar: Progress) -> dict[str, Tensor]:
@@ -333,7 +330,7 @@ def _second(part: Pair, u: Tensor, kernel: Kernel, run: ChainLengths, bar: Progr
     after_each = _again(part, run, bar, run.warm_up + SECOND.every * run.num_draws)
     kernel = kernel._replace(num_steps=run.num_steps)
     u, kernel = settle(part, u, kernel, run.warm_up, SECOND.acceptance, after_each)
-    return _judged(walk(part, u, kernel, run.num_draws, SECOND.every, after_each), SECOND.every)
+    return judged(walk(part, u, kernel, run.num_draws, SECOND.every, after_each), SECOND.every)
 
 
 def _again(part: Pair, run: ChainLengths, bar: Progress, transitions: int) -> Callable[[], None]:
@@ -341,55 +338,6 @@ def _again(part: Pair, run: ChainLengths, bar: Progress, transitions: int) -> Ca
     each = part.num_units * run.num_chains
     bar.extend(each * transitions)
     return partial(bar.advance, each, "again, for those that failed")
-
-
-def _judged(found: Walk, every: int) -> dict[str, Tensor]:
-    """The draws with all that is known about them, by name of :class:`Posterior`."""
-    from arviz_stats.base import array_stats
-
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        ebfmi = array_stats.bfmi(found.energy.movedim(-1, 0).numpy())
-    return {
-        **_mixed(found.u, found.log_joint),
-        "divergences": found.divergences,
-        "ebfmi": torch.as_tensor(ebfmi).amin(-1),
-        "acceptance": found.acceptance,
-        "thinning": torch.full((found.u.shape[2],), every),
-    }
-
-
-def _mixed(u: Tensor, log_joint: Tensor) -> dict[str, Tensor]:
-    """Draws, and how well their chains agree on them."""
-    from arviz_stats.base import array_stats
-
-    columns = np.concatenate([u.double().numpy(), log_joint[..., None].numpy()], -1)
-    axes: dict[str, Any] = {"chain_axis": 0, "draw_axis": 1}
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        rhat = array_stats.rhat(columns, **axes, method="rank")
-        ess_bulk = array_stats.ess(columns, **axes, method="bulk")
-        ess_tail = array_stats.ess(columns, **axes, method="tail", prob=TAIL)
-    return {
-        "unconstrained": u,
-        "log_joint": log_joint,
-        "rhat": torch.as_tensor(rhat).amax(-1),
-        "ess_bulk": torch.as_tensor(ess_bulk).amin(-1),
-        "ess_tail": torch.as_tensor(ess_tail).amin(-1),
-    }
-
-
-def _in_u(moved: Pair, record: dict[str, Tensor], memory_mb: float) -> dict[str, Tensor]:
-    """The draws in the coordinates u, in which they are reported, and how well the chains agree on these."""
-    eps = record["unconstrained"].flatten(0, 1)
-    u, log_joint = torch.empty_like(eps), record["log_joint"].flatten(0, 1).clone()
-    with torch.no_grad():
-        for data, states in moved.chunks(len(eps), memory_mb, gradient=True):
-            places, log_scale = moved.rows(data).placed(eps[states, data].to(moved.device))
-            u[states, data] = places.to(u)
-            log_joint[states, data] -= log_scale.to(log_joint)
-    shape = record["log_joint"].shape
-    return _mixed(u.reshape(record["unconstrained"].shape), log_joint.reshape(shape))
 
 
 def _converged(judged: dict[str, Tensor]) -> Tensor:

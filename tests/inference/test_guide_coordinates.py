@@ -11,7 +11,7 @@ import torch
 from torch.distributions import Normal
 
 from ppvae.inference import Annealing, annealed_evidence, certify, estimate_evidence, guide_quality, sample_posterior
-from ppvae.inference.pair import Pair, as_batch, in_guide_coordinates
+from ppvae.inference.pair import Pair, as_batch, in_guide_coordinates, to_u
 from ppvae.inference.pair.layout import LAYOUTS
 from ppvae.models import VAE, HierarchicalVAE
 
@@ -63,7 +63,7 @@ def test_the_map_and_its_densities_are_those_of_the_formula():
         log_b = math.log(1.2) + WIDTH * (math.log(1.1) + weight.log() / 2)
         prior = Normal(0.0, 1.0).log_prob(v) + Normal(0.0, (STEEP * v).exp()[..., None]).log_prob(z).sum(-1)
         joint = prior + Normal(z, NOISE).log_prob(x).sum(-1)
-        u, log_scale = pair.placed(eps)
+        u, log_scale = to_u(pair, eps)
         torch.testing.assert_close(u, torch.cat([v[..., None], z], -1))
         torch.testing.assert_close(log_scale, log_b)
         log_guide, log_prior, log_joint = pair.ends(eps)
