@@ -15,6 +15,8 @@ from .row import Figure, Published, Row, RowEffort, RowOutcome
 
 # Steps and rate are those of the authors' notebook on linear VAEs.
 EM_STEPS, SUBSETS, TRAININGS = 5000, 20, 3
+# By how much the ELBO exceeds the likelihood that the notebook prints.
+LUCAS_EXCESS = 941.94 - 941.654
 LUCAS_STEPS, LUCAS_RATE, LUCAS_LATENTS, LUCAS_IMAGES = 12_000, 1e-3, 200, 1000
 
 
@@ -111,8 +113,18 @@ def linear_vae(effort: RowEffort) -> RowOutcome:
         above.append(elbo - printed_likelihood(x.cpu()))
         below.append(evidence - elbo)
     details = {"above": above, "log_evidence_above_elbo": below, "steps": LUCAS_STEPS}
-    return RowOutcome(
-        (Figure(float(np.mean(above)), float(np.std(above, ddof=1)) if len(above) > 1 else 0.0),), details
+    spread = float(np.std(above, ddof=1)) if len(above) > 1 else 0.0
+    undecided = _too_wide(spread, max(below))
+    return RowOutcome((Figure(float(np.mean(above)), spread, undecided),), details)
+
+
+def _too_wide(spread: float, left: float) -> str:
+    """Why trainings that differ by more than they are to show decide nothing; empty where they differ less."""
+    if spread <= LUCAS_EXCESS:
+        return ""
+    return (
+        f"the trainings differ by {spread:.2f} nats, more than the {LUCAS_EXCESS:.2f} that they are to show; they end "
+        f"up to {left:.2f} nats below log p(x)"
     )
 
 
@@ -159,7 +171,7 @@ ROWS = (
     Row(
         "linear_vae",
         "A linear VAE on the same, above the printed likelihood",
-        (Published("ELBO less the printed likelihood, nats", 941.94 - 941.654, 0.0055, better="higher"),),
+        (Published("ELBO less the printed likelihood, nats", LUCAS_EXCESS, 0.0055),),
         LUCAS,
         "12 000 steps of Adam at 1e-3 on the exact ELBO of all images, a diagonal covariance that the images share; "
         "three random thousands of images, whose spread is the error",
