@@ -38,7 +38,8 @@ def chain_remarks(unreached: Tensor, diverged: Tensor) -> list[str]:
     if narrow.any():
         found.append(
             f"trajectories of the annealed chains diverge for {of_data(int(narrow.sum()), len(narrow))}: the posterior "
-            "has parts too narrow for their steps, and log p(x) is probably higher; write the model in variables whose "
-            "scales do not depend on each other."
+            "has parts too narrow for their steps, and log p(x) is probably higher; give a guide that draws normals "
+            "whose scales follow the other latents as the model's do, or write the model in variables whose scales do "
+            "not."
         )
     return found

@@ -117,6 +117,42 @@ def test_evidence_of_a_funnel_is_known_and_right(shift):
     assert (adaptive.log_evidence - exact).abs().max() < 0.15
 
 
+def neal(slope):
+    """Neal's funnel, v ~ N(0, 9) and z_i | v ~ N(0, e^v), as a factor, so that no prior covers it; log Z = 0.
+
+    The guide's scale of z is e^(slope v/2).
+    """
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            anywhere = dist.Normal(x.new_tensor(0.0), 3.0)
+            v = pyro.sample("v", anywhere)
+            z = pyro.sample("z", anywhere.expand([WIDTH]).to_event(1))
+            target = Normal(0.0, 3.0).log_prob(v) + Normal(0.0, (v / 2).exp()[..., None]).log_prob(z).sum(-1)
+            pyro.factor("target", target - Normal(0.0, 3.0).log_prob(v) - Normal(0.0, 3.0).log_prob(z).sum(-1))
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            v = pyro.sample("v", dist.Normal(x.new_tensor(1.0), 2.0))
+            scale = 1.3 * (slope * v / 2).exp()[..., None].expand(*v.shape, WIDTH)
+            pyro.sample("z", dist.Normal(0.0, scale).to_event(1))
+
+    return model, guide
+
+
+@pytest.mark.parametrize("slope", [0.0, 1.0])
+def test_a_funnel_is_known_where_the_guide_follows_it_and_doubted_where_it_does_not(slope):
+    model, guide = neal(slope)
+    found = estimate_evidence(model, guide, torch.zeros(6), tolerance=0.1, budget=60_000, seed=0)
+    if slope:
+        assert found.trusted.all()
+        assert (found.log_evidence.abs() < 4 * found.standard_error + 0.01).all()
+    else:
+        assert (found.log_evidence < -0.2).any()
+        assert not found.trusted.any()
+        assert any("scales follow the other latents" in remark for remark in found.remarks())
+
+
 def test_weights_of_chains_have_the_evidence_as_their_mean():
     """E[w] = p(x) for chains that start from a poor guide: of 200 means of 8 chains, at four standard errors."""
     model, guide = funnel(shift=1.5, width=0.8)
