@@ -91,6 +91,7 @@ def run(config: Config = Config()) -> Result:
             "Cremer et al., MNIST": PUBLISHED.get(name, ""),
         }
         for name, label in LABELS.items()
+        if name in numbers
     ]
     figures = {"waterfall": gap_waterfall(numbers), "parts": parts_of_data(gap)}
     title = f"The gap of {what}, mean over {len(x)} test data, in nats"
@@ -102,11 +103,16 @@ def _conclusions(numbers: dict[str, float], gap: GapAttribution, remarks: list[s
         return f"{numbers[name]:.2f} ± {numbers[name + '_standard_error']:.2f}"
 
     share = numbers["amortisation"] / numbers["total"]
+    split = []
+    if "rest" in numbers:
+        split.append(
+            f"Full covariance would remove {with_error('covariance')} of the family's part, a flow "
+            f"{with_error('flow')} beyond that; {with_error('rest')} remain."
+        )
     return [
         f"Of a gap of {with_error('total')} nats, amortisation costs {with_error('amortisation')} ({share:.0%}) "
         f"and the family {with_error('family')}; Cremer et al. found 1.34 and 1.43 of 2.77.",
-        f"Full covariance would remove {with_error('covariance')} of the family's part, a flow {with_error('flow')} "
-        f"beyond that; {with_error('rest')} remain.",
+        *split,
         *gap.remarks(),
         *remarks,
     ]

@@ -12,7 +12,7 @@ class Summarised(Printed):
     """A result. Its printed form has a line for each number of ``printed``, and one for each remark; never a tensor.
 
     Attributes:
-        printed: names of the numbers of the summary that are printed, with spaces between them.
+        printed: names of the numbers that are printed, if the summary has them, with spaces between them.
     """
 
     printed: ClassVar[str] = ""
@@ -27,7 +27,7 @@ class Summarised(Printed):
 
     def __repr__(self) -> str:
         found = self.summary()
-        rows = [row(name, found[name], error_of(found, name)) for name in self.printed.split()]
+        rows = [row(name, found[name], error_of(found, name)) for name in self.printed.split() if name in found]
         return "\n".join([f"{type(self).__name__} (densities in nats):", *rows, *(f"  {r}" for r in self.remarks())])
 
 

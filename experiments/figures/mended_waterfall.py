@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .style import BLACK, new_panels
-from .waterfall import STEPS, draw_step
+from .waterfall import draw_step, steps_of
 
 
 def mended_waterfall(before: dict[str, Any], after: dict[str, Any]) -> Figure:
@@ -23,11 +23,12 @@ def mended_waterfall(before: dict[str, Any], after: dict[str, Any]) -> Figure:
     figure, panels = new_panels(3.6, 2)
     low = min(side["elbo"] for side in (before, after))
     high = max(side["log_evidence"] for side in (before, after))
-    height, last = max(high - low, 0.1), len(STEPS) + 1
+    height = max(high - low, 0.1)
     for axes, side, title in zip(panels, (before, after), ("before", "after"), strict=True):
-        level = side["elbo"]
+        level, steps = side["elbo"], steps_of(side)
+        last = len(steps) + 1
         axes.plot([-0.4, 0.4], [level, level], color=BLACK)
-        for i, (name, (_, colour)) in enumerate(STEPS.items(), start=1):
+        for i, (name, (_, colour)) in enumerate(steps.items(), start=1):
             draw_step(axes, i, level, side[name], 2 * side[f"{name}_standard_error"], colour, height, size=7)
             level += side[name]
         axes.plot([last - 0.4, last + 0.4], [level, level], color=BLACK)
@@ -37,7 +38,7 @@ def mended_waterfall(before: dict[str, Any], after: dict[str, Any]) -> Figure:
             )
         error = side["total_standard_error"]
         axes.set_title(f"{title}: gap {side['total']:.2f} ± {error:.2f} nats", fontsize=10)
-        labels = ["ELBO", *(label for label, _ in STEPS.values()), r"$\log p(x)$"]
+        labels = ["ELBO", *(label for label, _ in steps.values()), r"$\log p(x)$"]
         axes.set_xticks(range(last + 1), labels, rotation=45, fontsize=8)
         axes.yaxis.set_major_locator(MaxNLocator(6))
         axes.set_ylim(low - 0.15 * height, high + 0.15 * height)

@@ -19,6 +19,8 @@ STEPS = {
     "flow": ("no flow", "#56B4E9"),
     "rest": ("the rest", GREY),
 }
+# The same where the family's part is not split.
+UNSPLIT_STEPS = {"amortisation": STEPS["amortisation"], "family": ("not split\nfurther", BLUE)}
 # Bounds that lie farther off than so many times the length that nine tenths of them keep are cut off.
 FARTHEST = 5.0
 
@@ -30,16 +32,17 @@ def gap_waterfall(numbers: dict[str, Any]) -> Figure:
         numbers: ``GapAttribution.summary()``; where one is not finite, the figure says which.
     """
     figure, axes = new_figure(3.8)
-    unknown = [name for name in ("elbo", "log_evidence", *STEPS) if not np.isfinite(numbers[name])]
+    steps = steps_of(numbers)
+    unknown = [name for name in ("elbo", "log_evidence", *steps) if not np.isfinite(numbers[name])]
     if unknown:
         words = "no finite mean over the data:\n" + ", ".join(f"{name} is {numbers[name]:g}" for name in unknown)
         axes.text(0.5, 0.5, words, ha="center", va="center", transform=axes.transAxes, wrap=True)
         axes.set(xticks=[], yticks=[])
         return figure
     top, bottom = numbers["log_evidence"], numbers["elbo"]
-    level, last = bottom, len(STEPS) + 1
+    level, last = bottom, len(steps) + 1
     axes.plot([-0.4, 0.4], [level, level], color=BLACK)
-    for i, (name, (_, colour)) in enumerate(STEPS.items(), start=1):
+    for i, (name, (_, colour)) in enumerate(steps.items(), start=1):
         draw_step(axes, i, level, numbers[name], 2 * numbers[f"{name}_standard_error"], colour, top - bottom)
         level += numbers[name]
     axes.plot([last - 0.4, last + 0.4], [level, level], color=BLACK)
@@ -49,11 +52,16 @@ def gap_waterfall(numbers: dict[str, Any]) -> Figure:
     axes.annotate(
         "the guide's family", (last / 2 + 0.5, 0.02), xycoords=("data", "axes fraction"), ha="center", color=BLUE
     )
-    axes.set_xticks(range(last + 1), ["ELBO", *(label for label, _ in STEPS.values()), r"$\log p(x)$"])
+    axes.set_xticks(range(last + 1), ["ELBO", *(label for label, _ in steps.values()), r"$\log p(x)$"])
     margin = 0.15 * max(top - bottom, 0.1)
     axes.set_ylim(bottom - margin, top + margin)
     axes.set_ylabel("mean over the data (nats)")
     return figure
+
+
+def steps_of(numbers: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """The blocks that lead from the ELBO to log p(x): one for the family's part where it is not split."""
+    return STEPS if "rest" in numbers else UNSPLIT_STEPS
 
 
 def draw_step(

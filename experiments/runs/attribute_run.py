@@ -50,7 +50,8 @@ def attribute_run(directory: RunDirectory, options: AttributeOptions, *, command
     gap = attribute_gap(model, guide, run.batch, evidence=evidence, optimiser=optimiser, **common)
     remarks = [*run.remarks("num_data", options.num_data), *evidence.remarks(), *gap.remarks()]
     section = write_gap(run, gap, remarks, seconds=time.monotonic() - started, command=command)
-    rows = [(label, with_error(section, name), _resolved(section, name)) for name, label in LABELS.items()]
+    known = {name: label for name, label in LABELS.items() if name in section}
+    rows = [(label, with_error(section, name), _resolved(section, name)) for name, label in known.items()]
     over = f"mean over {section['num_data']} {run.split} data ± standard error"
     title = f"the causes of the gap: {over if run.data.unit == 'datum' else 'of the data set ± Monte Carlo error'}"
     return Section(directory, title, rows, section)

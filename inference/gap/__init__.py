@@ -1,6 +1,7 @@
 """The causes of the gap between log p(x) and the ELBO, and better guides."""
 
-from .attribution import GapAttribution, attribute_gap
+from .attribution import attribute_gap
+from .gap_parts import GapAttribution
 from .guide_family import GuideFamily, Offset, place, shifted, shifted_guide
 from .refinement import Refinement, refine
 

@@ -30,7 +30,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from ..pair import Pair
+from ..pair import Pair, generator_kept
 from .ascent import Parameters
 
 # Coupling layers of a flow, and hidden units of their networks.
@@ -91,6 +91,21 @@ class MapFamily:
     def units(self, parameters: Parameters, index: Any, num_particles: int) -> Parameters:
         """ε is standardised already; networks are handled with more care."""
         return tuple(torch.full_like(p[index], 1.0 if i < _AFFINE else _NETWORK_UNIT) for i, p in enumerate(self.start))
+
+
+def unmapped_latent(pair: Pair) -> str | None:
+    """The first latent that depends on a site that the guide enumerates, so that its draws cannot be mapped, or None.
+
+    Such a latent has a draw for each value of that site, and no one vector u per unit.
+    """
+    one = pair.few
+    with torch.no_grad(), generator_kept():
+        trace: Any = one.programs.trace(one.guide, one.frame, one.batch, enumerate_sites=True)
+    for name in pair.structure.drawn:
+        site = trace.nodes[name]
+        if site["value"].dim() - site["fn"].event_dim > one.structure.plates.nesting:
+            return name
+    return None
 
 
 def moments(pair: Pair, num_draws: int, num_at_once: int) -> tuple[Tensor, Tensor]:

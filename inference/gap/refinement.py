@@ -20,11 +20,10 @@ References:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +31,7 @@ from torch import Tensor
 from ppvae.errors import PairError
 from ppvae.progress import Progress
 
-from ..evidence import Evidence, Running
+from ..evidence import Evidence
 from ..option_records import Optimiser, record_of
 from ..options import one_of, valid_compute, whole_number
 from ..pair import (
@@ -41,23 +40,15 @@ from ..pair import (
     Program,
     as_batch,
     finite_batch,
-    generator_kept,
     named_parameters,
     seeded,
     where_parameters_are,
     why_slow,
 )
 from ..records import Printed, of_data, row
-from .ascent import Family, Parameters, ascend, paired
-from .flows import MapFamily, moments
+from .climbing import FAMILIES, Climb, Climbing, FamilyName, climb_part, joined, pieces_of
+from .flows import unmapped_latent
 from .guide_family import GuideFamily, RefinedGuide
-
-FamilyName = Literal["guide", "full", "flow"]
-
-FAMILIES: tuple[FamilyName, ...] = ("guide", "full", "flow")
-
-# Draws that a map's centre and spread are read off.
-_MOMENT_DRAWS = 512
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,16 +110,6 @@ class Refinement(Printed):
         return found
 
 
-@dataclass(frozen=True)
-class _Climbing:
-    """How a family is climbed."""
-
-    optimiser: Optimiser
-    num_draws: int
-    memory_mb: float
-    advance: Callable[[int], None]
-
-
 def refine(
     model: Program,
     guide: Program,
@@ -185,23 +166,58 @@ def refine(
         True
     """
     family = one_of("family", family, FAMILIES)
+    return _refined(model, guide, x, family, False, optimiser, num_draws, seed, memory_mb, progress)
+
+
+def refine_to_richest(model: Program, guide: Program, x: Tensor | Batch, *options: Any) -> Refinement:
+    """Find the best member of *flow*, or of *guide*, with a note, where the guide's draws cannot be mapped.
+
+    Args:
+        model: as :func:`refine` takes it, as the others.
+        guide: see there.
+        x: see there.
+        options: ``optimiser``, ``num_draws``, ``seed``, ``memory_mb`` and ``progress`` of :func:`refine`.
+
+    Raises:
+        PpvaeError: as :func:`refine`.
+    """
+    return _refined(model, guide, x, "flow", True, *options)
+
+
+def _refined(
+    model: Program,
+    guide: Program,
+    x: Tensor | Batch,
+    family: FamilyName,
+    stop_at_guide: bool,
+    optimiser: Optimiser,
+    num_draws: int,
+    seed: int | None,
+    memory_mb: float,
+    progress: bool,
+) -> Refinement:
+    """The best member of a family; with ``stop_at_guide``, of *guide* where the guide's draws cannot be mapped."""
     seed, memory_mb, progress = valid_compute(seed, memory_mb, progress)
     optimiser, num_draws = record_of("optimiser", optimiser, Optimiser), whole_number("num_draws", num_draws, least=2)
     batch = where_parameters_are(model, guide, finite_batch(as_batch(x)))
-    names = FAMILIES[: FAMILIES.index(family) + 1]
     with seeded(seed), Pair.on(model, guide, batch, start=None if family == "guide" else "guide") as pair:
-        if family != "guide":
-            _demand_maps(pair)
+        unmapped = None if family == "guide" else unmapped_latent(pair)
+        if unmapped and not stop_at_guide:
+            raise PairError(
+                f"{unmapped!r} depends on a site that the guide enumerates, so that its draws cannot be mapped: refine "
+                "within family='guide', or leave that site to the model."
+            )
+        names = FAMILIES[: 1 if unmapped else FAMILIES.index(family) + 1]
         total = pair.num_units * optimiser.steps * len(names)
-        title = f"best member ({family})"
+        title = f"best member ({names[-1]})"
         with Progress(title, total, "steps", progress, why_slow(pair)) as bar, _networks_still(pair):
-            how = _Climbing(optimiser, num_draws, memory_mb, bar.advance)
-            parts = [_climb_part(part, names, how) for part in _parts(pair, how)]
-        offsets = _joined([offsets for offsets, _, _ in parts])
+            how = Climbing(optimiser, num_draws, memory_mb, bar.advance)
+            parts = [climb_part(part, names, how) for part in pieces_of(pair, how)]
+        offsets = joined([offsets for offsets, _, _ in parts])
         refined = RefinedGuide(GuideFamily(pair), offsets)
-    climbs = {str(name): _Climb(*_joined([climbs[name] for _, climbs, _ in parts])) for name in names}
+    climbs = {str(name): Climb(*joined([climbs[name] for _, climbs, _ in parts])) for name in names}
     evidence = [Evidence.concatenate(pieces) for pieces in zip(*(p for _, _, p in parts), strict=True)]
-    return _chain(guide, refined, climbs, evidence, _nothing_amortised(pair))
+    return _chain(guide, refined, climbs, evidence, (*_nothing_amortised(pair), *_nothing_mapped(unmapped)))
 
 
 def _nothing_amortised(pair: Pair) -> tuple[str, ...]:
@@ -214,6 +230,16 @@ def _nothing_amortised(pair: Pair) -> tuple[str, ...]:
     return (
         f"{why}, so that nothing is amortised: the part called amortisation is what training has not reached, and the "
         "family's part is what the best member of the family leaves.",
+    )
+
+
+def _nothing_mapped(latent: str | None) -> tuple[str, ...]:
+    """Why no family richer than the guide's was tried, by the latent that cannot be mapped; empty where one was."""
+    if latent is None:
+        return ()
+    return (
+        f"{latent!r} depends on a site that the guide enumerates, so that its draws cannot be mapped: the family's "
+        "part is not split further, and counts what parameters freed for each value of that site would win.",
     )
 
 
@@ -230,86 +256,10 @@ def _networks_still(pair: Pair) -> Iterator[None]:
             leaf.requires_grad_(True)
 
 
-def _demand_maps(pair: Pair) -> None:
-    """Raise PairError unless the guide's draws are one vector u per unit, which can be mapped."""
-    one = pair.few
-    with torch.no_grad(), generator_kept():
-        trace: Any = one.programs.trace(one.guide, one.frame, one.batch, enumerate_sites=True)
-    for name in pair.structure.drawn:
-        site = trace.nodes[name]
-        if site["value"].dim() - site["fn"].event_dim > one.structure.plates.nesting:
-            raise PairError(
-                f"{name!r} depends on a site that the guide enumerates, so that its draws cannot be mapped: refine "
-                "within family='guide', or leave that site to the model."
-            )
-
-
-def _parts(pair: Pair, how: _Climbing) -> list[Pair]:
-    """The pair in pieces whose every step fits the budget; a step takes one unit at least."""
-    if not pair.divisible:
-        return [pair]
-    return [pair.rows(units) for units in pair.pieces(how.optimiser.num_particles, how.memory_mb)]
-
-
-class _Climb(NamedTuple):
-    """What came of climbing a family, per datum: the ELBO of its start and of its end, and the difference."""
-
-    start: Tensor
-    start_error: Tensor
-    end: Tensor
-    end_error: Tensor
-    gain: Tensor
-    gain_error: Tensor
-    converged: Tensor
-    steps: Tensor
-
-
-def _climb_part(
-    pair: Pair, names: Sequence[FamilyName], how: _Climbing
-) -> tuple[Parameters, dict[str, _Climb], list[Evidence]]:
-    """The guide's offsets for some of the data, what came of each family, and the evidence from every member."""
-    own = GuideFamily(pair)
-    budget = int(how.memory_mb * 2**20) // (pair.bytes_each * pair.num_units)
-    num_at_once = max(budget, how.optimiser.num_particles)
-    offsets, climb, evidence = _climb(own, how, num_at_once)
-    climbs = {"guide": climb}
-    if len(names) > 1:
-        with Pair.on(pair.model, RefinedGuide(own, offsets), pair.batch, start="guide") as refined:
-            centre, spread = moments(refined, _MOMENT_DRAWS, num_at_once)
-            best: Parameters | None = None
-            for name in names[1:]:
-                maps = MapFamily(refined, centre, spread, best, couplings=name == "flow")
-                best, climbs[name], (_, at_end) = _climb(maps, how, num_at_once)
-                evidence.append(at_end)
-    return offsets, climbs, evidence
-
-
-def _climb(family: Family, how: _Climbing, num_at_once: int) -> tuple[Parameters, _Climb, list[Evidence]]:
-    """Climb a family; weigh its start and its end on fresh draws, and read the evidence off both."""
-    ascent = ascend(family, how.optimiser, num_at_once, how.advance)
-    every = torch.arange(len(ascent.steps), device=ascent.steps.device)
-    weights = paired(family, family.start, ascent.parameters, every, how.num_draws, num_at_once)
-    before, after = (log_w.cpu() for log_w in weights)
-    readings = [(w.mean(0), w.std(0) / math.sqrt(how.num_draws)) for w in (before, after, after - before)]
-    climb = _Climb(*readings[0], *readings[1], *readings[2], ascent.converged.cpu(), ascent.steps.cpu())
-    return ascent.parameters, climb, [_evidence(before), _evidence(after)]
-
-
-def _evidence(log_w: Tensor) -> Evidence:
-    running = Running(*log_w.shape)
-    running.add(log_w)
-    return running.evidence()
-
-
-def _joined(parts: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
-    """Tensors of some of the data as tensors of all."""
-    return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
-
-
 def _chain(
     guide: Program,
     refined: RefinedGuide,
-    climbs: dict[str, _Climb],
+    climbs: dict[str, Climb],
     evidence: Sequence[Evidence],
     notes: tuple[str, ...],
 ) -> Refinement:

@@ -5,6 +5,7 @@ from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
+import pairs
 import pytest
 import torch
 
@@ -73,6 +74,15 @@ def test_a_planted_family_gap_is_the_family_s(linear, monkeypatch):
     assert part["family"] == pytest.approx(truth, abs=0.03)
     assert part["amortisation"] == pytest.approx(0, abs=0.03)
     assert part["family: removed by full covariance"] == pytest.approx(truth, abs=0.03)
+
+
+def test_a_familys_part_that_is_not_split_has_no_rows_of_its_parts(monkeypatch):
+    pair = pairs.build("mixture_conditional_wide")
+    monkeypatch.setattr(gap_attribution, "trained_pair", lambda *args: (pair, pair.x, "a mixture"))
+    result = gap_attribution.run(gap_attribution.Config(tolerance=1.0, steps=5))
+    assert [row["part"] for row in result.rows] == ["ELBO", "log p(x)", "gap", "amortisation", "family"]
+    assert not any("Full covariance would remove" in sentence for sentence in result.conclusions)
+    assert set(result.figures) == {"waterfall", "parts"}
 
 
 def test_certificates_hold_what_is_known_of_the_model(linear, monkeypatch):

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ppvae.errors import OptionError, PairError
 from ppvae.inference import Optimiser, importance_evidence
-from ppvae.inference.gap.attribution import PARTS, GapAttribution, attribute_gap
+from ppvae.inference.gap.attribution import attribute_gap
+from ppvae.inference.gap.gap_parts import PARTS, GapAttribution
 from ppvae.models import LinearGaussian
 
 # What a planted gap must come back within, in nats.

@@ -35,6 +35,15 @@ def test_a_part_whose_error_is_large_is_not_left_out():
     assert names == ["more steps", "correction", "full covariance", "flow", "mixture"]  # and no gradient steps
 
 
+@pytest.mark.parametrize(
+    ("family", "names"), [(0.0, ["more steps"]), (2.0, ["full covariance", "flow", "mixture", "more steps"])]
+)
+def test_a_familys_part_that_is_not_split_has_the_steps_of_all_three(family, names):
+    found = {"amortisation": 0.0, "family": family}
+    found |= {f"{name}_standard_error": 0.001 for name in list(found)}
+    assert [step.name for step in ordered(found, True)] == names
+
+
 def test_what_was_asked_for_comes_as_it_was_asked_for():
     plan = as_asked(("flow", "correction"), True, [])
     assert [(step.name, step.reason) for step in plan] == [

@@ -533,6 +533,7 @@ def test_bad_options(options, message):
         ("feed_forward", "guide", "draws no continuous latent"),
         ("autoencoder", "guide", "z: the guide puts it at a single point"),
         ("mixture_conditional", "full", "'z' depends on a site that the guide enumerates"),
+        ("semi_supervised", "flow", "'z' depends on a site that the guide enumerates"),
     ],
 )
 def test_pairs_that_cannot_be_refined(name, family, message):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ppvae.experiments.figures import evidence_figures, galleries
+from ppvae.experiments.figures.mended_waterfall import mended_waterfall
 from ppvae.experiments.figures.waterfall import gap_waterfall
 from ppvae.inference import importance_evidence
 from ppvae.models import LinearGaussian
@@ -134,6 +135,21 @@ def test_pictures_and_curves(event_shape):
 def test_constant_pictures_and_single_features():
     drawn(galleries.prior_samples(torch.zeros(1, 16), (4, 4)))
     drawn(galleries.prior_samples(torch.zeros(3, 1), (1,)))
+
+
+def unsplit_gap(log_evidence=-3.0):
+    numbers = {"elbo": -5.0, "amortisation": 1.5, "family": 0.5, "total": 2.0, "log_evidence": log_evidence}
+    return numbers | {f"{name}_standard_error": 0.1 for name in numbers}
+
+
+def test_a_familys_part_that_is_not_split_is_one_block():
+    figures = [gap_waterfall(unsplit_gap()), mended_waterfall(unsplit_gap(), unsplit_gap())]
+    for figure in figures:
+        axes = drawn(figure)
+        labels = ["ELBO", "amortisation", "not split\nfurther", r"$\log p(x)$"]
+        assert [label.get_text() for label in axes.get_xticklabels()] == labels
+        assert [(bar.get_y(), bar.get_height()) for bar in axes.patches[:2]] == [(-5.0, 1.5), (-3.5, 0.5)]
+    assert "log_evidence is nan" in gap_waterfall(unsplit_gap(float("nan"))).axes[0].texts[0].get_text()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])

@@ -100,6 +100,35 @@ def test_the_gap_is_split_and_the_parts_add_up(trained):
     assert (trained.path / "figures" / "waterfall.png").stat().st_size > 5000
 
 
+def test_the_gap_of_a_pair_whose_guide_enumerates_is_split_in_two(tmp_path):
+    settings = Settings(
+        pair="SemiSupervisedVAE",
+        pair_args={"latent_dim": 2, "hidden": [5]},
+        epochs=1,
+        batch_size=500,
+        max_eval=4,
+        method="importance",
+        num_particles=40,
+        out=str(tmp_path),
+        accelerator="cpu",
+    )
+    directory = main_job.run(settings, say=lambda line: None).directory
+    found = attribute_run(directory, AttributeOptions(num_data=2, tolerance=1.0, steps=10))
+    section = directory.read_summary()["gap_attribution"]
+    assert section["amortisation"] + section["family"] == pytest.approx(section["total"])
+    assert "covariance" not in section
+    assert [label.strip().partition(" ")[0] for label, _, _ in found.rows] == [
+        "ELBO",
+        "log",
+        "gap",
+        "amortisation",
+        "family",
+    ]
+    assert "the family's part is not split further" in "".join(section["remarks"])
+    assert "by full covariance" not in directory.report.read_text()
+    assert (directory.path / "figures" / "waterfall.png").stat().st_size > 5000
+
+
 @pytest.mark.slow
 def test_the_guide_is_mended_and_opened_again(trained):
     before = trained.read_summary()

@@ -285,6 +285,13 @@ class TestTheVerdict:
         claims = dict(re.findall(r'<dt>(.*?) <span class="chip">. (.*?)</span>', page))
         assert word in claims["What causes the gap?"]
 
+    def test_a_familys_part_that_is_not_split_has_no_rows_of_its_parts(self, tmp_path):
+        section = SECTIONS["gap_attribution"]
+        section = {name: section[name] for name in section if not name.startswith(("covariance", "flow", "rest"))}
+        page = write_report(make(tmp_path / "run", summary(gap_attribution=section))).read_text()
+        assert "gap_attribution.family" in page
+        assert "by full covariance" not in page
+
     def test_a_number_that_is_none_is_said(self, tmp_path):
         content = summary()
         content["evidence"]["log_evidence"] = math.nan
