@@ -42,9 +42,12 @@ def gap_waterfall(numbers: dict[str, Any]) -> Figure:
     top, bottom = numbers["log_evidence"], numbers["elbo"]
     level, last = bottom, len(steps) + 1
     axes.plot([-0.4, 0.4], [level, level], color=BLACK)
+    ends = [bottom, top]
     for i, (name, (_, colour)) in enumerate(steps.items(), start=1):
-        draw_step(axes, i, level, numbers[name], 2 * numbers[f"{name}_standard_error"], colour, top - bottom)
+        error = 2 * numbers[f"{name}_standard_error"]
+        draw_step(axes, i, level, numbers[name], error, colour, top - bottom)
         level += numbers[name]
+        ends += [level - error, level + error]
     axes.plot([last - 0.4, last + 0.4], [level, level], color=BLACK)
     for i, value in ((0, bottom), (last, top)):
         axes.annotate(f"{value:.2f}", (i, value), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=9)
@@ -54,7 +57,7 @@ def gap_waterfall(numbers: dict[str, Any]) -> Figure:
     )
     axes.set_xticks(range(last + 1), ["ELBO", *(label for label, _ in steps.values()), r"$\log p(x)$"])
     margin = 0.15 * max(top - bottom, 0.1)
-    axes.set_ylim(bottom - margin, top + margin)
+    axes.set_ylim(min(ends) - margin, max(ends) + margin)
     axes.set_ylabel("mean over the data (nats)")
     return figure
 
