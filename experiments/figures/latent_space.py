@@ -1,7 +1,7 @@
 """Figures of the latent space: the guide's means at the data, and in two dimensions the guide over the exact posterior.
 
 In two dimensions the posterior needs no draws: p(u|x) ∝ p(x, u) on a grid that holds all of it, in the unconstrained
-coordinates u of :mod:`ppvae.inference.density`.
+coordinates u of :mod:`ppvae.inference.pair`.
 """
 
 from __future__ import annotations

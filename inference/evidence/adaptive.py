@@ -8,13 +8,14 @@ tried, the cheap ones first, each for the data that are still open:
 0. **importance sampling** from the guide, where its weights have a variance (k̂ < ½) and the mixture does not contradict
    it;
 1. the **defensive mixture** of guide, prior and what the search found (:mod:`ppvae.inference.sampling.defensive`), of
-  which the
-   draws above are a part;
+   which the draws above are a part;
 2. **annealing**, from the normal distribution nearest to the posterior
-  (:mod:`ppvae.inference.evidence.preconditioned`), several times
-   shorter a way than from the guide; or from guide and modes, where the guide misses some.
+   (:mod:`ppvae.inference.evidence.preconditioned`), several times shorter a way than from the guide; or from guide and
+   modes, where the guide misses some.
 
-Draws come in rounds (:mod:`ppvae.inference.evidence.rounds`), and no round is kept because it came out well.
+Draws come in rounds (:mod:`ppvae.inference.evidence.rounds`), and no round is kept because it came out well. Where the
+guide's scales follow other latents, all this is done in the guide's coordinates
+(:func:`~ppvae.inference.pair.in_guide_coordinates`).
 
 The price of a datum is counted in *evaluations* of the pair's density: a draw with its weight is one, a gradient two.
 

@@ -1,6 +1,6 @@
 """What is wrong with a guide, in words, where Monte Carlo error allows to say.
 
-Measures of the guide q against draws of the posterior p, in the coordinates u of :mod:`ppvae.inference.density`:
+Measures of the guide q against draws of the posterior p, in the coordinates u of :mod:`ppvae.inference.pair`:
 
     shifted              |E_q u_j − E_p u_j| > 0.25 sd_p(u_j) for some j
     too narrow           sd_q(u_j) < 0.9 sd_p(u_j) for some j

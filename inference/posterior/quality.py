@@ -1,6 +1,6 @@
 """How good q(z|x) is as a posterior: the guide compared with reference draws, datum by datum.
 
-In the unconstrained coordinates u of :mod:`ppvae.inference.density`, where every moment of a common prior exists, and
+In the unconstrained coordinates u of :mod:`ppvae.inference.pair`, where every moment of a common prior exists, and
 with posterior draws from :func:`ppvae.inference.sample_posterior`:
 
     bias                (E_q u_j − E_p u_j)/sd_p(u_j), and sd_q(u_j)/sd_p(u_j), for every coordinate j
