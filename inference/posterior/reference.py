@@ -1,7 +1,7 @@
 """Reference draws of the posterior, per datum, and whether their chains have converged.
 
-Many Hamiltonian Monte Carlo chains per datum, those of all data side by side, move in the unconstrained coordinates u of
-:mod:`ppvae.inference.pair`, or in those of a guide whose scales follow other latents, and are told in u. They start
+Many Hamiltonian Monte Carlo chains per datum, those of all data side by side, move in the unconstrained coordinates u
+of :mod:`ppvae.inference.pair`, or in those of a guide whose scales follow other latents, and are told in u. They start
 over-dispersed, half of them from the prior and half from the guide with its deviations from its mean doubled, so that
 chains which agree in the end have forgotten where they came from.
 
