@@ -79,7 +79,7 @@ class BidirectionalWeights(NamedTuple):
 
     def view(self, pair: Pair) -> Pair:
         """The pair in the coordinates in which its chains move."""
-        return in_guide_coordinates(pair) if self.start == "guide" else pair
+        return in_guide_coordinates(pair, self.start)
 
     def of(
         self, pair: Pair, exact: Latents | None, effort: Effort, title: str, found: Search | None = None

@@ -6,7 +6,7 @@ from .defence import SEARCH_SHARE, search_all
 from .estimates import AdaptiveEvidence, AnnealedEvidence, ImportanceEvidence, shifted, with_elbo
 from .evidence import PARETO_K_LIMIT, Evidence, mean_with_errors
 from .importance import importance_evidence
-from .streaming import Running, tail_shape
+from .streaming import evidence_of, tail_shape
 from .weights import log_weights
 
 __all__ = [
@@ -16,9 +16,9 @@ __all__ = [
     "AnnealedEvidence",
     "Evidence",
     "ImportanceEvidence",
-    "Running",
     "annealed_evidence",
     "estimate_evidence",
+    "evidence_of",
     "importance_evidence",
     "log_weights",
     "mean_with_errors",

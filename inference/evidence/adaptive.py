@@ -62,11 +62,11 @@ from .defence import rounding_of, search_all
 from .estimates import NOTHING, AdaptiveEvidence
 from .evidence import Evidence
 from .importance import by_guide
-from .ledger import Goal, Ledger, record
+from .ledger import Goal, Ledger
 from .preconditioned import FEWEST_FOR_CHAINS, anneal
 from .prior_draws import held_to_prior
 from .rounds import FEW, MOST_DRAWS, Sample, draw_rounds
-from .streaming import num_bounds_of
+from .streaming import evidence_of, num_bounds_of
 
 LEAST_BUDGET = 100
 # Data that are settled together, at most: progress is told after each such piece.
@@ -175,9 +175,9 @@ def _settle(pair: Pair, goal: Goal, bar: Progress) -> AdaptiveEvidence:
         proposal = found.proposal.rows(index) if found is not None and bool(found_more[index].any()) else None
         others = min(PROPOSAL_SHARE, (1 - prior_share) / 2)
         strata = defensive_weights(pair.rows(index), num_draws, goal.memory_mb, prior_share, proposal, others)
-        mixed = record(strata.mixed)
+        mixed = evidence_of(strata.mixed)
         by_prior = torch.logsumexp(strata.prior, 0) - math.log(len(strata.prior))
-        own = record(strata.guide, num_bounds_of(num_draws))
+        own = evidence_of(strata.guide, num_bounds_of(num_draws))
         return Sample(own, mixed, confirms(by_prior, effective(strata.prior), mixed.log_evidence))
 
     chains = pair.dim > 0 and goal.budget >= 2 * FEWEST_FOR_CHAINS

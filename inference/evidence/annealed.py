@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,11 +44,11 @@ from ..pair import (
     why_slow,
 )
 from ..resume import check_fingerprint, digest, fingerprint, read_checkpoint, write_checkpoint
-from ..sampling import AnnealingPath, MixtureStart, confirms, forward, num_far_draws, tune, unreached
+from ..sampling import AnnealingPath, MixtureStart, confirms, forward_in_portions, num_far_draws, tune, unreached
 from .defence import SEARCH_SHARE, rounding_of, search_all
 from .estimates import MOVES, AnnealedEvidence, with_elbo
 from .importance import by_guide
-from .streaming import Running
+from .streaming import evidence_of
 
 # Draws of the guide for the ELBO, which annealing does not estimate: their cost is small beside that of the chains.
 ELBO_DRAWS = 1000
@@ -123,7 +122,7 @@ def annealed_evidence(
     batch = where_parameters_are(model, guide, finite_batch(as_batch(x)))
     with seeded(seed):
         with Pair.on(model, guide, batch, start=annealing.start) as pair:
-            pair = in_guide_coordinates(pair) if annealing.start == "guide" else pair
+            pair = in_guide_coordinates(pair, annealing.start)
             num_pieces = len(list(pair.pieces(run.num_chains, memory_mb)))
             pair.evaluations.compile(compile, pair, num_pieces * run.gradients, pair.num_units * run.cost / 2)
             elbo = by_guide(pair, ELBO_DRAWS, memory_mb)
@@ -199,24 +198,15 @@ def _anneal(pair: AnnealingPath, run: AnnealingRun, memory_mb: float, bar: Progr
     """The weights of some data's chains, and how the chains fared."""
     start, schedule, num_steps = run.annealing.start, run.annealing.schedule, run.annealing.num_steps
     tuning = tune(pair, start, run.num_distributions, schedule, num_steps)
-    parts = []
-    for chains in pair.portions(run.num_chains, memory_mb):
-        count = chains.stop - chains.start
-        parts.append(forward(pair, tuning, start, count, num_steps, partial(bar.advance, count * pair.num_units)))
-    log_w, ends = torch.cat([part.log_w for part in parts]), torch.cat([part.point.u for part in parts])
-    moves = {
-        name: torch.stack([getattr(part, name) * len(part.log_w) / run.num_chains for part in parts]).sum(0).cpu()
-        for name in ("acceptance", "diverged")
-    }
-    missing = unreached(pair, ends, log_w, num_far_draws(run.cost), memory_mb)
-    return moves | {"log_w": log_w.cpu(), "path_length": tuning.length.cpu(), "unreached": missing}
+    chains = forward_in_portions(pair, tuning, start, run.num_chains, memory_mb, num_steps, bar.advance)
+    missing = unreached(pair, chains.ends, chains.log_w, num_far_draws(run.cost), memory_mb)
+    found = {name: getattr(chains, name) for name in ("log_w", "acceptance", "diverged")}
+    return found | {"path_length": tuning.length.cpu(), "unreached": missing}
 
 
 def _evidence(part: dict[str, Tensor]) -> AnnealedEvidence:
     """What the weights of some data say."""
-    running = Running(*part["log_w"].shape)
-    running.add(part["log_w"])
-    evidence = AnnealedEvidence.of(running.evidence(), **{name: part[name] for name in MOVES})
+    evidence = AnnealedEvidence.of(evidence_of(part["log_w"]), **{name: part[name] for name in MOVES})
     sizes = evidence.log_evidence.abs() + part["sizes"]
     return replace(evidence, missed=part["missed"], confirmed=part["confirmed"], rounding=sizes)
 

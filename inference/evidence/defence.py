@@ -20,7 +20,7 @@ from ..pair import Pair, has_continuum, own_randomness
 from ..sampling import LEAST_BUDGET, Search, confirms, defensive_weights, effective, plan, search
 from .estimates import ImportanceEvidence, Record, with_elbo
 from .evidence import Evidence
-from .streaming import Running, num_bounds_of
+from .streaming import evidence_of, num_bounds_of
 
 # Evaluations of the search, as a share of those of the estimator.
 SEARCH_SHARE = 0.15
@@ -76,18 +76,14 @@ def defended(pair: Pair, found: Search, num_particles: int, memory_mb: float) ->
     for units in pair.pieces(num_particles, memory_mb):
         some, places = pair.rows(units), found.proposal.rows(units)
         strata = defensive_weights(some, num_particles, memory_mb, PRIOR_SHARE, places, PROPOSAL_SHARE)
-        own = Running(len(strata.guide), some.num_units, num_bounds_of(num_particles))
-        whole = Running(*strata.mixed.shape)
-        own.add(strata.guide)
-        whole.add(strata.mixed)
-        confirmed = _confirmed(strata.prior, whole)
-        parts.append(replace(_with_bounds_of(whole.evidence(), own.evidence()), confirmed=confirmed))
+        own, whole = evidence_of(strata.guide, num_bounds_of(num_particles)), evidence_of(strata.mixed)
+        parts.append(replace(_with_bounds_of(whole, own), confirmed=_confirmed(strata.prior, whole)))
     return ImportanceEvidence.concatenate(parts)
 
 
-def _confirmed(log_w: Tensor, whole: Running) -> Tensor:
+def _confirmed(log_w: Tensor, whole: Evidence) -> Tensor:
     log_evidence = torch.logsumexp(log_w, 0) - torch.tensor(float(len(log_w))).log()
-    return confirms(log_evidence, effective(log_w), whole.evidence().log_evidence)
+    return confirms(log_evidence, effective(log_w), whole.log_evidence)
 
 
 def _with_bounds_of(evidence: Record, draws: Evidence) -> Record:

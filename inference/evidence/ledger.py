@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .estimates import NOTHING, AdaptiveEvidence, AnnealedEvidence, ImportanceEvidence
+from .estimates import NOTHING, AdaptiveEvidence, AnnealedEvidence
 from .evidence import Evidence
-from .streaming import Running
 
 # What every round of an estimator says anew.
 READINGS = (
@@ -115,10 +114,3 @@ def wanted(found: Evidence, tolerance: float) -> Tensor:
 def excess(found: Evidence, tolerance: float) -> Tensor:
     """How many times as many draws, or chains, as there are would bring the interval within the tolerance."""
     return SURPLUS * (half_width(found) / tolerance).square()
-
-
-def record(log_w: Tensor, num_bounds: int | None = None) -> ImportanceEvidence:
-    """The estimate from log weights ``(num_draws, num_data)``, with so many K-sample bounds."""
-    running = Running(len(log_w), log_w.shape[1], num_bounds)
-    running.add(log_w)
-    return running.evidence()

@@ -27,13 +27,14 @@ from ..sampling import (
     PILOT_CHAINS,
     QUICK,
     SLOW,
+    Chains,
     MixtureStart,
     Pace,
     Standardised,
     StudentMixture,
     Tuning,
     explore,
-    forward,
+    forward_in_portions,
     num_far_draws,
     standardised,
     transition,
@@ -41,7 +42,8 @@ from ..sampling import (
 )
 from .chain_reach import incomplete
 from .estimates import ANNEALING, WIDE, AnnealedEvidence
-from .ledger import Goal, Ledger, excess, half_width, record
+from .ledger import Goal, Ledger, excess, half_width
+from .streaming import evidence_of
 
 Mapped = Standardised | MixtureStart
 
@@ -98,6 +100,30 @@ def anneal(pair: Pair, index: Tensor, ledger: Ledger, goal: Goal, proposal: Stud
         num_distributions *= 4
 
 
+class Gathered(NamedTuple):
+    """Chains that count, of data that may have different numbers of them.
+
+    Attributes:
+        log_w: of each datum, ``(num_chains,)``.
+        ends: of each datum, ``(num_chains, dim)``.
+        diverged: the share of the trajectories that diverged, ``(num_data,)``.
+    """
+
+    log_w: list[Tensor]
+    ends: list[Tensor]
+    diverged: Tensor
+
+    def add(self, at: Tensor, found: Chains) -> tuple[Tensor, Tensor]:
+        """Add to those of the data ``at``; return all weights and ends of these, the chains first."""
+        for k, i in enumerate(at.tolist()):
+            before, count = len(self.log_w[i]), len(found.log_w)
+            self.log_w[i] = torch.cat([self.log_w[i].to(found.log_w), found.log_w[:, k]])
+            self.ends[i] = torch.cat([self.ends[i].to(found.ends), found.ends[:, k]])
+            self.diverged[i] = (before * self.diverged[i] + count * found.diverged[k]) / (before + count)
+        log_w, ends = (torch.stack([part[i] for i in at.tolist()], 1) for part in (self.log_w, self.ends))
+        return log_w, ends
+
+
 def _chains(view: Mapped, tuning: Tuning, index: Tensor, ledger: Ledger, goal: Goal) -> tuple[Tensor, Tensor]:
     """Rounds of chains, until their number is enough or their weights are found to spread too far.
 
@@ -107,43 +133,42 @@ def _chains(view: Mapped, tuning: Tuning, index: Tensor, ledger: Ledger, goal: G
         Where the chains of the first round ended, ``(num_chains, num_data, dim)``, and which data need more
         distributions, ``(num_data,)`` bool.
     """
-    num_distributions = len(tuning.betas) - 1
-    price = _chain_price(num_distributions)
-    v: Tensor | None = None
-    log_w, ends = [torch.empty(0)] * len(index), [torch.empty(0)] * len(index)
-    diverged = torch.zeros(len(index), dtype=torch.float64)
-    wide = torch.zeros(len(index), dtype=torch.bool)
+    n, v = len(index), torch.empty(0)
+    none = torch.zeros(n, dtype=torch.float64)
+    chains = Gathered([none[:0]] * n, [torch.empty(0, view.dim)] * n, none.clone())
+    wide = none > 0
     # Of each datum: how many chains there are, and how many the next round adds.
-    plan = torch.tensor([0, FIRST_CHAINS]).repeat(len(index), 1)
+    plan = torch.tensor([0, FIRST_CHAINS]).repeat(n, 1)
     while (plan[:, 1] > 0).any():
         following = torch.zeros_like(plan)
         for before, count in plan[plan[:, 1] > 0].unique(dim=0).tolist():
             at = (plan == torch.tensor([before, count])).all(1).nonzero()[:, 0]
-            chains = _forward(view.rows(at), _of(tuning, at), count, goal.memory_mb)
-            v = chains.last if v is None else v
-            for k, i in enumerate(at.tolist()):
-                log_w[i] = torch.cat([log_w[i].to(chains.log_w), chains.log_w[:, k]])
-                ends[i] = torch.cat([ends[i].to(chains.ends).view(before, view.dim), chains.ends[:, k]])
-            diverged[at] = (before * diverged[at] + count * chains.diverged) / (before + count)
-            all_w, all_ends = (torch.stack([part[i] for i in at.tolist()], 1) for part in (log_w, ends))
-            far = num_far_draws((before + count) * price)
-            missing = unreached(view.rows(at), all_ends, all_w, far, goal.memory_mb)
-            found = AnnealedEvidence.of(record(all_w), unreached=missing, diverged=diverged[at])
+            some, own = view.rows(at), _of(tuning, at)
+            found = forward_in_portions(some, own, "guide", count, goal.memory_mb)
+            v = v if before else found.last
+            log_w, ends = chains.add(at, found)
+            price = _chain_price(len(tuning.betas) - 1)
+            far = num_far_draws(len(log_w) * price)
+            missing = unreached(some, ends, log_w, far, goal.memory_mb)
+            evidence = AnnealedEvidence.of(evidence_of(log_w), unreached=missing, diverged=chains.diverged[at])
             ledger.cost[index[at]] += count * price + far
-            ledger.enter(index[at], found, num_distributions=num_distributions)
-            narrow = found.spread <= WIDE
-            short = incomplete(found.unreached, found.diverged)
-            done = (half_width(found) <= goal.tolerance) & narrow & ~short
-            ledger.settled_by[index[at[done]]] = ANNEALING
-            wide[at] = ~narrow
-            enough = found.num_draws * torch.where(short, 2.0, excess(found, goal.tolerance))
-            again = int(FAR_SHARE * (before + count) * price)  # draws far from those that there are
-            more = _more(enough, found.num_draws, _affordable(ledger.left(index[at]) - again, price))
+            ledger.enter(index[at], evidence, num_distributions=len(tuning.betas) - 1)
+            wide[at] = ~(evidence.spread <= WIDE)
             following[at, 0] = before + count
-            following[at, 1] = torch.where(~done & narrow, more, 0)
+            following[at, 1] = _judged(evidence, wide[at], index[at], price, ledger, goal)
         plan = following
-    assert v is not None
     return v, wide
+
+
+def _judged(found: AnnealedEvidence, wide: Tensor, index: Tensor, price: int, ledger: Ledger, goal: Goal) -> Tensor:
+    """How many chains to add where they are not enough, ``(num_data,)``; data for which they are become settled."""
+    short = incomplete(found.unreached, found.diverged)
+    done = (half_width(found) <= goal.tolerance) & ~wide & ~short
+    ledger.settled_by[index[done]] = ANNEALING
+    enough = found.num_draws * torch.where(short, 2.0, excess(found, goal.tolerance))
+    again = (FAR_SHARE * found.num_draws * price).floor()  # draws far from those that there are
+    more = _more(enough, found.num_draws, _affordable(ledger.left(index) - again, price))
+    return more.where(~done & ~wide, 0)
 
 
 def _more(enough: Tensor, present: Tensor, affordable: Tensor) -> Tensor:
@@ -151,31 +176,6 @@ def _more(enough: Tensor, present: Tensor, affordable: Tensor) -> Tensor:
     wanted = torch.minimum(enough, GROWTH * present) - present
     steps = torch.minimum((wanted / STEP_CHAINS).ceil().clamp(min=1), (affordable / STEP_CHAINS).floor())
     return (STEP_CHAINS * steps).clamp(min=0).long()
-
-
-class Chains(NamedTuple):
-    """Annealed chains of some data.
-
-    Attributes:
-        log_w: their weights, ``(num_chains, num_data)``.
-        ends: where they ended, ``(num_chains, num_data, dim)``.
-        last: the last of these, as many as the memory allows with gradients.
-        diverged: the share of the trajectories that diverged, ``(num_data,)``.
-    """
-
-    log_w: Tensor
-    ends: Tensor
-    last: Tensor
-    diverged: Tensor
-
-
-def _forward(view: Mapped, tuning: Tuning, num_chains: int, memory_mb: float) -> Chains:
-    parts = [
-        forward(view, tuning, "guide", chains.stop - chains.start) for chains in view.portions(num_chains, memory_mb)
-    ]
-    diverged = torch.stack([part.diverged * len(part.log_w) / num_chains for part in parts]).sum(0)
-    ends = [part.point.u for part in parts]
-    return Chains(torch.cat([part.log_w for part in parts]).cpu(), torch.cat(ends), ends[-1], diverged.cpu())
 
 
 def _fit(view: Pair | Standardised, u: Tensor, tuning: Tuning) -> Standardised:

@@ -23,7 +23,7 @@ from ..pair import Pair, has_continuum, own_randomness
 from ..sampling import LEAST_BUDGET, confirms, effective
 from .evidence import Evidence
 from .ledger import READINGS
-from .streaming import Running
+from .streaming import evidence_of
 
 # Effective draws of the prior below which their standard error means nothing.
 LEAST_EFFECTIVE = 10.0
@@ -52,9 +52,7 @@ def held_to_prior(evidence: Record, pair: Pair, num_draws: int, memory_mb: float
             log_w = _log_weights(pair, num_draws, memory_mb)
     except PairError:  # the prior cannot be drawn from
         return evidence
-    running = Running(*log_w.shape)
-    running.add(log_w)
-    return _joined(evidence, running.evidence(), effective(log_w))
+    return _joined(evidence, evidence_of(log_w), effective(log_w))
 
 
 def _log_weights(pair: Pair, num_draws: int, memory_mb: float) -> Tensor:

@@ -190,6 +190,13 @@ class Running:
         return torch.where(corrected.isfinite(), corrected, math.nan)  # one batch may hold all the weight
 
 
+def evidence_of(log_w: Tensor, num_bounds: int | None = None) -> ImportanceEvidence:
+    """The estimate from log weights ``(num_draws, num_data)``, with so many K-sample bounds."""
+    running = Running(len(log_w), log_w.shape[1], num_bounds)
+    running.add(log_w)
+    return running.evidence()
+
+
 def num_bounds_of(num_particles: int) -> int:
     """How many K-sample bounds, k = 1, 2, 4, …, have enough blocks of k weights."""
     return max(int(math.log2(num_particles / MIN_BLOCKS)), 0) + 1

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ..evidence import Evidence, Running
+from ..evidence import Evidence, evidence_of
 from ..option_records import Optimiser
 from ..pair import Pair
 from .ascent import Family, Parameters, ascend, paired
@@ -83,13 +83,7 @@ def _climb(family: Family, how: Climbing, num_at_once: int) -> tuple[Parameters,
     before, after = (log_w.cpu() for log_w in weights)
     readings = [(w.mean(0), w.std(0) / math.sqrt(how.num_draws)) for w in (before, after, after - before)]
     climb = Climb(*readings[0], *readings[1], *readings[2], ascent.converged.cpu(), ascent.steps.cpu())
-    return ascent.parameters, climb, [_evidence(before), _evidence(after)]
-
-
-def _evidence(log_w: Tensor) -> Evidence:
-    running = Running(*log_w.shape)
-    running.add(log_w)
-    return running.evidence()
+    return ascent.parameters, climb, [evidence_of(before), evidence_of(after)]
 
 
 def joined(parts: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -166,48 +166,43 @@ def refine(
         True
     """
     family = one_of("family", family, FAMILIES)
-    return _refined(model, guide, x, family, False, optimiser, num_draws, seed, memory_mb, progress)
+    return refine_within(model, guide, x, family, Effort(optimiser, num_draws, seed, memory_mb, progress))
 
 
-def refine_to_richest(model: Program, guide: Program, x: Tensor | Batch, *options: Any) -> Refinement:
-    """Find the best member of *flow*, or of *guide*, with a note, where the guide's draws cannot be mapped.
+class Effort(NamedTuple):
+    """What a refinement may cost; the attributes are those arguments of :func:`refine`."""
+
+    optimiser: Optimiser
+    num_draws: int
+    seed: int | None
+    memory_mb: float
+    progress: bool
+
+
+def refine_within(
+    model: Program, guide: Program, x: Tensor | Batch, family: FamilyName | None, effort: Effort
+) -> Refinement:
+    """Find the best member of a family; arguments and errors are those of :func:`refine`.
 
     Args:
-        model: as :func:`refine` takes it, as the others.
+        model: see there, as the next two.
         guide: see there.
         x: see there.
-        options: ``optimiser``, ``num_draws``, ``seed``, ``memory_mb`` and ``progress`` of :func:`refine`.
-
-    Raises:
-        PpvaeError: as :func:`refine`.
+        family: see there; None is ``flow``, or ``guide``, with a note, where the guide's draws cannot be mapped.
+        effort: see there.
     """
-    return _refined(model, guide, x, "flow", True, *options)
-
-
-def _refined(
-    model: Program,
-    guide: Program,
-    x: Tensor | Batch,
-    family: FamilyName,
-    stop_at_guide: bool,
-    optimiser: Optimiser,
-    num_draws: int,
-    seed: int | None,
-    memory_mb: float,
-    progress: bool,
-) -> Refinement:
-    """The best member of a family; with ``stop_at_guide``, of *guide* where the guide's draws cannot be mapped."""
-    seed, memory_mb, progress = valid_compute(seed, memory_mb, progress)
-    optimiser, num_draws = record_of("optimiser", optimiser, Optimiser), whole_number("num_draws", num_draws, least=2)
+    seed, memory_mb, progress = valid_compute(effort.seed, effort.memory_mb, effort.progress)
+    optimiser = record_of("optimiser", effort.optimiser, Optimiser)
+    num_draws = whole_number("num_draws", effort.num_draws, least=2)
     batch = where_parameters_are(model, guide, finite_batch(as_batch(x)))
     with seeded(seed), Pair.on(model, guide, batch, start=None if family == "guide" else "guide") as pair:
         unmapped = None if family == "guide" else unmapped_latent(pair)
-        if unmapped and not stop_at_guide:
+        if unmapped and family is not None:
             raise PairError(
                 f"{unmapped!r} depends on a site that the guide enumerates, so that its draws cannot be mapped: refine "
                 "within family='guide', or leave that site to the model."
             )
-        names = FAMILIES[: 1 if unmapped else FAMILIES.index(family) + 1]
+        names = FAMILIES[: 1 if unmapped else FAMILIES.index(family or "flow") + 1]
         total = pair.num_units * optimiser.steps * len(names)
         title = f"best member ({names[-1]})"
         with Progress(title, total, "steps", progress, why_slow(pair)) as bar, _networks_still(pair):

@@ -10,6 +10,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 
+from ..option_records import Start
 from .distributions import bare, is_real, masked
 from .evaluations import Evaluations
 from .log_terms import to_u
@@ -23,14 +24,17 @@ _BENT = 1.0
 _DRAWS = 64
 
 
-def in_guide_coordinates(pair: Pair) -> Pair:
+def in_guide_coordinates(pair: Pair, start: Start = "guide") -> Pair:
     """The pair in the coordinates of its guide, where scales of latents depend on other latents; else as it is.
 
     They need a guide that draws all latents from normals, and a model in which they are real numbers.
 
     Args:
         pair: as :meth:`.pair.Pair.on` gives it.
+        start: where the chains start; with ``"prior"`` the guide has no say, and the pair stays as it is.
     """
+    if start != "guide":
+        return pair
     structure = pair.structure
     otherwise = structure.auxiliary or structure.points or structure.guide_summed
     whole = pair.divisible or pair.unit == "data set"

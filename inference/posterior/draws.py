@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ppvae.errors import NonFiniteError, OptionError, PairError
 
-from ..evidence import Running
+from ..evidence import evidence_of
 from ..options import shown
 from ..pair import Pair, Values, owner, stated_named
 
@@ -88,9 +88,7 @@ def resampled_draws(pair: Pair, num_draws: int, memory_mb: float) -> Resampled:
 
 def weight_stats(log_w: Tensor) -> tuple[Tensor, Tensor]:
     """k̂ and (Σw)²/Σw² of log weights ``(num_draws, num_data)``, each ``(num_data,)``."""
-    running = Running(*log_w.shape)
-    running.add(log_w)
-    evidence = running.evidence()
+    evidence = evidence_of(log_w)
     return evidence.pareto_k, evidence.ess
 
 

@@ -39,7 +39,7 @@ from torch import Tensor
 from ppvae.errors import OptionError
 from ppvae.progress import Progress
 
-from ..evidence import PARETO_K_LIMIT, Running, mean_with_errors
+from ..evidence import PARETO_K_LIMIT, evidence_of, mean_with_errors
 from ..options import instance_of, valid_compute
 from ..pair import Batch, Pair, Program, as_batch, finite_batch, seeded, where_parameters_are, why_slow
 from ..records import Summarised, of_data
@@ -255,9 +255,7 @@ def _judged(pair: Pair, reference: Posterior, memory_mb: float) -> tuple[tuple[s
     p = reference.unconstrained[:, :, 0].double()
     num_draws = p.shape[0] * p.shape[1]
     q, log_w = _guide_draws(pair, num_draws, memory_mb)
-    running = Running(num_draws, 1)
-    running.add(log_w)
-    pareto_k = running.evidence().pareto_k[0]
+    pareto_k = evidence_of(log_w).pareto_k[0]
     if not reference.converged[0]:
         unknown = torch.tensor(math.nan, dtype=torch.float64)
         wide = {"bias", "bias_standard_error", "sd_ratio", "sd_ratio_standard_error", "wasserstein"}

@@ -1,7 +1,7 @@
 """Draws, and how chains move: Hamiltonian Monte Carlo, annealing, proposals, the search for modes."""
 
 from .aggregate import LogDensity, aggregate
-from .annealing import Annealed, backward, forward
+from .annealing import Chains, backward, forward, forward_in_portions
 from .bridge_sampling import BridgeEstimate, bridge, effective_draws
 from .defensive import ENOUGH, LARGE_PRIOR_SHARE, PRIOR_SHARE, confirms, defensive_weights
 from .far_draws import FAR_SHARE, num_far_draws, unreached
@@ -24,9 +24,9 @@ __all__ = [
     "PRIOR_SHARE",
     "QUICK",
     "SLOW",
-    "Annealed",
     "AnnealingPath",
     "BridgeEstimate",
+    "Chains",
     "Kernel",
     "LogDensity",
     "MixtureStart",
@@ -47,6 +47,7 @@ __all__ = [
     "effective_draws",
     "explore",
     "forward",
+    "forward_in_portions",
     "num_far_draws",
     "plan",
     "search",

@@ -25,6 +25,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -91,6 +92,58 @@ def forward(
             diverged += far.double().mean(0) / max(len(betas) - 2, 1)
             after_each()
     return Annealed(log_w, point, accepted, diverged)
+
+
+class Chains(NamedTuple):
+    """Chains that were annealed in portions.
+
+    Attributes:
+        log_w: log weights, ``(num_chains, num_data)``, on the CPU.
+        ends: where they ended, ``(num_chains, num_data, dim)``.
+        last: the ends of the last portion, as many as the memory allows with gradients.
+        acceptance: the mean of the transitions, ``(num_data,)``.
+        diverged: the share of the trajectories that diverged, ``(num_data,)``.
+    """
+
+    log_w: Tensor
+    ends: Tensor
+    last: Tensor
+    acceptance: Tensor
+    diverged: Tensor
+
+
+def forward_in_portions(
+    pair: AnnealingPath,
+    tuning: Tuning,
+    start: Start,
+    num_chains: int,
+    memory_mb: float,
+    num_steps: int = LEAPFROG_STEPS,
+    after_each: Callable[[int], None] = lambda count: None,
+) -> Chains:
+    """As many chains at a time as the memory holds; as :func:`forward`.
+
+    Args:
+        pair: as there, as those that are not named here.
+        tuning: see there.
+        start: see there.
+        num_chains: of all portions.
+        memory_mb: budget in MiB for one pass of the pair.
+        num_steps: see there.
+        after_each: called after each transition with the number of transitions of all data that it was.
+    """
+    parts = []
+    for chains in pair.portions(num_chains, memory_mb):
+        count = chains.stop - chains.start
+        moved = partial(after_each, count * pair.num_units)
+        parts.append(forward(pair, tuning, start, count, num_steps, moved))
+    acceptance, diverged = (
+        torch.stack([getattr(part, name) * len(part.log_w) / num_chains for part in parts]).sum(0).cpu()
+        for name in ("acceptance", "diverged")
+    )
+    ends = [part.point.u for part in parts]
+    log_w = torch.cat([part.log_w for part in parts]).cpu()
+    return Chains(log_w, torch.cat(ends), ends[-1], acceptance, diverged)
 
 
 def backward(
