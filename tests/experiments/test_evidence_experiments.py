@@ -107,6 +107,7 @@ def test_chains_beat_draws_on_the_digits():
     assert rows["AIS from the guide", 20] > rows["importance sampling", 400]
 
 
+@pytest.mark.slow
 def test_a_certificate_gets_narrower_with_its_budget():
     for data in ("drawn", "given"):
         rows = [row for row in small("certificate").rows if row["data"] == data]

@@ -48,6 +48,7 @@ def test_errors_of_pca_are_scikit_learn_s(result):
     assert row["linear, held out"] == pytest.approx(row["PCA, held out"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_nonlinearity_gains(result):
     (row,) = result.rows
     assert row["deep"] < 0.9 * row["PCA"]

@@ -120,6 +120,7 @@ def test_the_elbo_is_never_above_the_evidence(result):
         assert row["ELBO"] < row["log p(x)"]
 
 
+@pytest.mark.slow
 def test_the_guide_held_at_the_prior_s_scale_reaches_its_own_optimum(result, x):
     """Against a minimiser that knows nothing of W's closed form: the loss by direction in |w_i|² and σ²."""
     spectrum = eigenvalues(x)

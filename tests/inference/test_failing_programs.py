@@ -47,8 +47,8 @@ FUNCTIONS = {
 }
 
 
-# A trial that fails late is one of those that explain_collapse leaves out, and says so; mend takes long.
-LATE = {"explain_collapse", "mend"}
+# A trial that fails late is one of those that explain_collapse leaves out, and says so; the others take long.
+LATE = {"explain_collapse", "guide_quality", "mend"}
 
 
 def _raise(error):
@@ -112,8 +112,8 @@ def test_a_program_that_fails_at_once_is_named(function, which, fault):
     ("function", "fault"),
     [
         *((name, "value") for name in FUNCTIONS if name not in LATE),
+        *(pytest.param(name, "value", marks=pytest.mark.slow) for name in ("guide_quality", "mend")),
         ("fit", "division"),
-        pytest.param("mend", "value", marks=pytest.mark.slow),
     ],
 )
 def test_a_program_that_fails_later_is_named(function, which, fault):

@@ -491,6 +491,7 @@ def test_a_worker_of_the_machine_that_is_killed_is_replaced(tmp_path, alone, sin
     assert killed
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_of_two_processes_of_which_one_is_killed(tmp_path, alone, single):
     distributed = pytest.importorskip("distributed")
     with (

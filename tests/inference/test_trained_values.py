@@ -219,7 +219,7 @@ def test_predictive_gives_draws_of_the_trained_guide(form):
     pair = FORMS[form]()
     result = quiet(pair.model, pair.guide, data())
     _, slope, shift, scale = pair.values(result.parameters)
-    x, noise = data(), 4000
+    x, noise = data(), 1000
     for model, guide in ((pair.model, pair.guide), (result.model, result.guide)):
         pyro.set_rng_seed(0)
         z = Predictive(model, guide=guide, num_samples=noise, return_sites=["z"])(x)["z"].reshape(noise, -1)

@@ -80,14 +80,14 @@ def test_the_mean_weight_is_the_evidence_of_an_exact_pair(uncompiled):
 
 
 def test_draws_are_fresh_in_every_block(uncompiled, monkeypatch):
-    """No two of 2000 weights of a datum are the same, however small the blocks are."""
+    """No two of 400 weights of a datum are the same, however small the blocks are."""
     pair, x = line()
-    monkeypatch.setattr(block_code, "BLOCK_BYTES", 2**10)
+    monkeypatch.setattr(block_code, "BLOCK_BYTES", 2**14)
     with Pair.on(pair.model, pair.guide, (x,)) as view, torch.no_grad():
         view.evaluations.compile(True, view, 0, 0)
-        log_w = view.evaluations.log_weights(view, 2000, 64.0)
-    assert log_w.shape == (2000, 40)
-    assert all(len(column.unique()) == 2000 for column in log_w.T)
+        log_w = view.evaluations.log_weights(view, 400, 64.0)
+    assert log_w.shape == (400, 40)
+    assert all(len(column.unique()) == 400 for column in log_w.T)
 
 
 def test_few_weights_are_not_compiled():
