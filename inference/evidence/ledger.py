@@ -24,7 +24,8 @@ READINGS = (
     "spread",
 )
 CHAIN_READINGS = ("unreached", "diverged")
-# The next round is a little larger than the error of the last one asks for, since that error is itself an estimate.
+# A round of draws that takes the place of the last is a little larger than that one's error asks for, since the error is
+# itself an estimate. Chains are added to those that there are.
 SURPLUS = 1.25
 
 
@@ -108,9 +109,9 @@ def half_width(found: Evidence) -> Tensor:
 
 def wanted(found: Evidence, tolerance: float) -> Tensor:
     """How many draws would bring the interval within the tolerance: a power of two times the present."""
-    return found.num_draws * 2 ** excess(found, tolerance).log2().ceil().clamp(min=0)
+    return found.num_draws * 2 ** (SURPLUS * excess(found, tolerance)).log2().ceil().clamp(min=0)
 
 
 def excess(found: Evidence, tolerance: float) -> Tensor:
     """How many times as many draws, or chains, as there are would bring the interval within the tolerance."""
-    return SURPLUS * (half_width(found) / tolerance).square()
+    return (half_width(found) / tolerance).square()

@@ -23,6 +23,7 @@ from torch import Tensor
 from ..option_records import LEAPFROG_STEPS
 from ..pair import Pair, evaluate
 from ..sampling import (
+    EVEN,
     FAR_SHARE,
     PILOT_CHAINS,
     QUICK,
@@ -87,7 +88,7 @@ def anneal(pair: Pair, index: Tensor, ledger: Ledger, goal: Goal, proposal: Stud
         if not len(index):
             return
         # A bridge from a normal near the posterior is short and even.
-        pace = QUICK if isinstance(view, Standardised) else SLOW
+        pace = EVEN if isinstance(view, Standardised) else SLOW
         tuning, _ = explore(view, "guide", num_distributions, pace=pace)
         ledger.cost[index] += _pilot_price(tuning, pace)
         v, wide = _chains(view, tuning, index, ledger, goal)

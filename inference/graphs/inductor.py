@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._guards import TracingContext, tracing
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from ppvae.errors import first_line
 
@@ -47,7 +50,8 @@ def inductor(graph: torch.fx.GraphModule, inputs: list[Tensor], *, reuse_results
                 # Inductor's patterns would put biases back into products.
                 options["pattern_matcher"] = False
                 _prepare(rewritten(graph))
-            return torch._inductor.compile(graph, [*inputs], options=options)
+            with _of_known_shapes(inputs) as shapes:
+                return torch._inductor.compile(graph, shapes, options=options)
     except Exception as error:  # inductor raises a different type for each stage
         if "InvalidCxxCompiler" in f"{type(error).__name__}{error!r}":
             raise NoGraph("there is no C++ compiler, which torch's inductor needs") from error
@@ -62,6 +66,17 @@ def _prepare(graph: torch.fx.GraphModule) -> None:
         node.meta.clear()
         if node.target is torch.ops.aten.tanh.default and large and torch.backends.mkl.is_available():
             node.meta["custom"] = {"fallback_to_eager": True}
+
+
+@contextmanager
+def _of_known_shapes(inputs: list[Tensor]) -> Iterator[list[Tensor]]:
+    """The inputs' shapes. Inside, torch's caches on the disk know that none is left open, without which they are off.
+
+    From them a graph that was compiled before comes in 0.2 s, where code was made anew in 2.7 s to find it there.
+    """
+    shapes = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    with tracing(TracingContext(shapes)):
+        yield [shapes.from_tensor(one, static_shapes=True) for one in inputs]
 
 
 @contextmanager

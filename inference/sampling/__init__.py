@@ -8,7 +8,7 @@ from .far_draws import FAR_SHARE, num_far_draws, unreached
 from .hmc import transition
 from .mixture_start import AnnealingPath, MixtureStart
 from .mode_search import Search, effective, search
-from .pilot import PILOT_CHAINS, QUICK, SLOW, Pace, Tuning, explore, tune
+from .pilot import EVEN, PILOT_CHAINS, QUICK, SLOW, Pace, Tuning, explore, tune
 from .preconditioning import Standardised, standardised
 from .resampling import annealed_places
 from .search_plan import LEAST_BUDGET, plan
@@ -17,6 +17,7 @@ from .warmup import Kernel, Walk, covariance_factor, settle, starts, walk, warm_
 
 __all__ = [
     "ENOUGH",
+    "EVEN",
     "FAR_SHARE",
     "LARGE_PRIOR_SHARE",
     "LEAST_BUDGET",

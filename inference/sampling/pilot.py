@@ -54,8 +54,8 @@ class Pace(NamedTuple):
     warm_up: int
 
 
-# Where its tuning is that of the chains that count; and where it only looks for the posterior, or the bridge is even.
-SLOW, QUICK = Pace(0.3, 4, 12), Pace(0.6, 2, 8)
+# Where its tuning is that of the chains that count; where it only looks for the posterior; and where the bridge is even.
+SLOW, QUICK, EVEN = Pace(0.3, 4, 12), Pace(0.6, 2, 8), Pace(1.0, 3, 6)
 
 
 @dataclass(frozen=True)

@@ -520,16 +520,12 @@ def test_too_few_steps_are_eager(uncompiled, monkeypatch):
     assert train(constrained, "auto").step == "compiled"
 
 
-def test_without_a_compiler_steps_are_eager(soon, monkeypatch):
+def test_without_a_compiler_steps_are_eager(soon):
     from torch._inductor import config, cpp_builder
 
-    monkeypatch.setattr(config.cpp, "cxx", (None, "no-such-compiler"))
     cpp_builder.get_cpp_compiler.cache_clear() if hasattr(cpp_builder.get_cpp_compiler, "cache_clear") else None
-    config.force_disable_caches, before = True, config.force_disable_caches
-    try:
+    with config.patch({"cpp.cxx": (None, "no-such-compiler"), "force_disable_caches": True}):
         assert "no C++ compiler" in train(constrained, "auto").step
-    finally:
-        config.force_disable_caches = before
 
 
 @pytest.mark.parametrize("value", ["yes", 2, None, 0.5])
