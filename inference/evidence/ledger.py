@@ -24,8 +24,8 @@ READINGS = (
     "spread",
 )
 CHAIN_READINGS = ("unreached", "diverged")
-# A round of draws that takes the place of the last is a little larger than that one's error asks for, since the error is
-# itself an estimate. Chains are added to those that there are.
+# A round of draws that takes the place of the last is a little larger than that one's error asks for, since that error
+# is itself an estimate. Chains are added to those that there are.
 SURPLUS = 1.25
 
 

@@ -22,7 +22,7 @@ from .rewrites import rewritten
 # Noise is drawn by torch's own generators, so that it is that of the eager step. That shapes are those that it was
 # compiled for is known, and need not be asked in every step.
 INDUCTOR = {"fallback_random": True, "size_asserts": False, "alignment_asserts": False}
-# From so many elements on, MKL's tanh is called: it takes a fourth of the time of the code that inductor makes.
+# From so many float64 numbers on, MKL's tanh is called: it takes a fourth of the time of the code that inductor makes.
 LARGE_TANH = 10_000
 
 Runner = Callable[..., Any]
@@ -69,7 +69,7 @@ def _prepare(graph: torch.fx.GraphModule) -> None:
 
 
 @contextmanager
-def _of_known_shapes(inputs: list[Tensor]) -> Iterator[list[Tensor]]:
+def _of_known_shapes(inputs: list[Tensor]) -> Iterator[list[Any]]:
     """The inputs' shapes. Inside, torch's caches on the disk know that none is left open, without which they are off.
 
     From them a graph that was compiled before comes in 0.2 s, where code was made anew in 2.7 s to find it there.

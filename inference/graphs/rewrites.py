@@ -5,8 +5,10 @@ m)), m = max(−y, 0), and its gradient by the logistic function of y. With e = 
 
     log(exp(−m) + exp(−y − m)) = log(1 + e),    sigmoid(y) = (1 if y ≥ 0 else e) / (1 + e),
 
-which is one exponential in the place of three. Of a decoder with many pixels these functions cost as much as its matrix
-products.
+which is one exponential in the place of three. Summed over an event, these logarithms are one (:mod:`.log_products`).
+Of a decoder with many pixels these functions cost as much as its matrix products.
+
+tanh in float32 becomes arithmetic (:mod:`.rational_tanh`).
 
 A layer's bias. On a processor a product that a bias is added to first copies the bias into every row of the result,
 which cost a fifth of the product's time; added afterwards it is part of the elementwise code that reads the result.
@@ -14,10 +16,15 @@ which cost a fifth of the product's time; added afterwards it is part of the ele
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
 from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from .log_products import sum_by_product
+from .rational_tanh import rational_tanh
 
 aten = torch.ops.aten
 # What torch calls a loss by element.
@@ -44,46 +51,69 @@ def rewritten(module: GraphModule) -> GraphModule:
         True
     """
     graph = module.graph
-    nodes = list(graph.nodes)
+    nodes, logarithms = list(graph.nodes), []
     for i, node in enumerate(nodes):
         logits = _logits(node)
         if logits is not None:
-            _share_exponential(graph, node, logits, nodes[i:])
+            logarithms.append(_share_exponential(graph, node, logits, nodes[i:]))
         with graph.inserting_before(node):
             if node.target is aten.addmm.default and not node.kwargs:
                 bias, left, right = node.args
                 product = _call(graph, aten.mm.default, left, right)
                 node.replace_all_uses_with(_call(graph, aten.add.Tensor, product, bias))
             if node.target is aten.binary_cross_entropy_with_logits.default and not node.kwargs:
-                _write_out(graph, node)
+                logarithms += _write_out(graph, node)
+            if node.target is aten.tanh.default and node.meta["val"].dtype is torch.float32:
+                _write_out_tanh(graph, node)
+    for logarithm in logarithms:
+        sum_by_product(graph, logarithm)
     graph.eliminate_dead_code()
     graph.lint()
     module.recompile()
     return module
 
 
-def _write_out(graph: Graph, node: Node) -> None:
-    """−log Bernoulli(x; logits), where it is one operation, (1 − x) y + m + log(1 + e)."""
+def _write_out(graph: Graph, node: Node) -> list[Node]:
+    """−log Bernoulli(x; logits), where it is one operation, (1 − x) y + m + log(1 + e); and the logarithm in it."""
     logits, x, weight, positive, reduction = [*node.args, None, None, None][:5]
     if weight is not None or positive is not None or reduction != NO_REDUCTION:
-        return
+        return []
     m = _call(graph, aten.clamp_min.default, _call(graph, aten.neg.default, logits), 0)
     linear = _call(graph, aten.mul.Tensor, _call(graph, aten.rsub.Scalar, x, 1), logits)
     _, total = _exponential(graph, logits)
-    linear = _call(graph, aten.add.Tensor, linear, m)
-    node.replace_all_uses_with(_call(graph, aten.add.Tensor, linear, _call(graph, aten.log.default, total)))
+    linear = _like(node, _call(graph, aten.add.Tensor, linear, m))
+    logarithm = _call(graph, aten.log.default, total)
+    node.replace_all_uses_with(_like(node, _call(graph, aten.add.Tensor, linear, logarithm)))
+    return [logarithm]
 
 
-def _share_exponential(graph: Graph, node: Node, logits: Node, later: list[Node]) -> None:
-    """Rewrite the logarithm, and the logistic functions of these logits that come later."""
+def _write_out_tanh(graph: Graph, node: Node) -> None:
+    known: dict[Node, Any] = {}
+    for one in _tanh().nodes:
+        if one.op == "placeholder":
+            known[one] = node.args[0]
+        elif one.op != "output":
+            known[one] = _like(node, graph.node_copy(one, known.__getitem__))
+    node.replace_all_uses_with(known[one.args[0]])
+
+
+@cache
+def _tanh() -> Graph:
+    return make_fx(rational_tanh)(torch.zeros(1)).graph
+
+
+def _share_exponential(graph: Graph, node: Node, logits: Node, later: list[Node]) -> Node:
+    """Rewrite the logarithm, which is returned, and the logistic functions of these logits that come later."""
     with graph.inserting_before(node):
         e, total = _exponential(graph, logits)
-        node.replace_all_uses_with(_call(graph, aten.log.default, total))
+        logarithm = _like(node, _call(graph, aten.log.default, total))
+        node.replace_all_uses_with(logarithm)
     for other in later:
         if other.target is aten.sigmoid.default and other.args[0] is logits:
             with graph.inserting_before(other):
                 above = _call(graph, aten.where.ScalarSelf, _call(graph, aten.ge.Scalar, logits, 0), 1.0, e)
                 other.replace_all_uses_with(_call(graph, aten.div.Tensor, above, total))
+    return logarithm
 
 
 def _exponential(graph: Graph, logits: Any) -> tuple[Node, Node]:
@@ -94,6 +124,12 @@ def _exponential(graph: Graph, logits: Any) -> tuple[Node, Node]:
 
 def _call(graph: Graph, target: Any, *args: Any) -> Node:
     return graph.call_function(target, args)
+
+
+def _like(original: Node, node: Node) -> Node:
+    """The node, which stands for as many numbers of the same type as the original."""
+    node.meta = dict(original.meta)
+    return node
 
 
 # How many arguments these operations have where they are part of the likelihood.

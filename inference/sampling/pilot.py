@@ -54,7 +54,7 @@ class Pace(NamedTuple):
     warm_up: int
 
 
-# Where its tuning is that of the chains that count; where it only looks for the posterior; and where the bridge is even.
+# Where its tuning is that of the chains that count; where it only looks for the posterior; where the bridge is even.
 SLOW, QUICK, EVEN = Pace(0.3, 4, 12), Pace(0.6, 2, 8), Pace(1.0, 3, 6)
 
 
