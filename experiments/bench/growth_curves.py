@@ -96,14 +96,15 @@ class Growth:
 
 
 _IMPORTANCE = GrowthSetting("importance_evidence", num_draws=5000, num_data=4)
-_ANNEALED = GrowthSetting("annealed_evidence", num_draws=16, num_data=8)
+_ANNEALED = GrowthSetting("annealed_evidence", num_draws=16, num_data=8, num_distributions=6)
+# Draws, chains and data begin where the memory that one pass may take is full.
 CURVES = (
-    GrowthCurve(_IMPORTANCE, "num_draws", (2500, 5000, 10_000, 20_000)),
-    GrowthCurve(_IMPORTANCE, "num_data", (2, 4, 8, 16)),
+    GrowthCurve(_IMPORTANCE, "num_draws", (10_000, 20_000, 40_000, 80_000)),
+    GrowthCurve(_IMPORTANCE, "num_data", (8, 16, 32, 64)),
     GrowthCurve(_IMPORTANCE, "latent_dim", (25, 50, 100, 200)),
     GrowthCurve(_IMPORTANCE, "width", (100, 200, 400, 800)),
-    GrowthCurve(_ANNEALED, "num_draws", (8, 16, 32, 64)),
-    GrowthCurve(_ANNEALED, "num_data", (4, 8, 16, 32)),
+    GrowthCurve(_ANNEALED, "num_draws", (64, 128, 256, 512)),
+    GrowthCurve(_ANNEALED, "num_data", (32, 64, 128, 256)),
 )
 # The same at sizes that take seconds, for a trial.
 SMALL_CURVES = (
