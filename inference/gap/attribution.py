@@ -38,7 +38,7 @@ from ..options import instance_of
 from ..pair import Batch, Program, as_batch
 from ..records import demand_as_many
 from .gap_parts import GapAttribution
-from .refinement import Effort, refine_within
+from .refinement import Allowance, refine_within
 
 # In nats. Where log p(x) is known this well the weights are all but constant, and the shape of the tail of what is left
 # of them, k̂, is that of rounding and of the optimiser's last steps.
@@ -103,7 +103,7 @@ def attribute_gap(
     if evidence is not None:
         instance_of("evidence", evidence, Evidence, "the record of an estimator of evidence, or None")
         demand_as_many(len(evidence.log_evidence), num_data, 1)  # the data set may be the unit
-    best = refine_within(model, guide, x, None, Effort(optimiser, num_draws, seed, memory_mb, progress))
+    best = refine_within(model, guide, x, None, Allowance(optimiser, num_draws, seed, memory_mb, progress))
     evidence = best.evidence if evidence is None else evidence
     demand_as_many(len(evidence.log_evidence), len(best.elbo))
     reliable = evidence.trusted | (evidence.delta_standard_error < _CONSTANT)

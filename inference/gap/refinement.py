@@ -166,10 +166,10 @@ def refine(
         True
     """
     family = one_of("family", family, FAMILIES)
-    return refine_within(model, guide, x, family, Effort(optimiser, num_draws, seed, memory_mb, progress))
+    return refine_within(model, guide, x, family, Allowance(optimiser, num_draws, seed, memory_mb, progress))
 
 
-class Effort(NamedTuple):
+class Allowance(NamedTuple):
     """What a refinement may cost; the attributes are those arguments of :func:`refine`."""
 
     optimiser: Optimiser
@@ -180,7 +180,7 @@ class Effort(NamedTuple):
 
 
 def refine_within(
-    model: Program, guide: Program, x: Tensor | Batch, family: FamilyName | None, effort: Effort
+    model: Program, guide: Program, x: Tensor | Batch, family: FamilyName | None, allowance: Allowance
 ) -> Refinement:
     """Find the best member of a family; arguments and errors are those of :func:`refine`.
 
@@ -189,11 +189,11 @@ def refine_within(
         guide: see there.
         x: see there.
         family: see there; None is ``flow``, or ``guide``, with a note, where the guide's draws cannot be mapped.
-        effort: see there.
+        allowance: see there.
     """
-    seed, memory_mb, progress = valid_compute(effort.seed, effort.memory_mb, effort.progress)
-    optimiser = record_of("optimiser", effort.optimiser, Optimiser)
-    num_draws = whole_number("num_draws", effort.num_draws, least=2)
+    seed, memory_mb, progress = valid_compute(allowance.seed, allowance.memory_mb, allowance.progress)
+    optimiser = record_of("optimiser", allowance.optimiser, Optimiser)
+    num_draws = whole_number("num_draws", allowance.num_draws, least=2)
     batch = where_parameters_are(model, guide, finite_batch(as_batch(x)))
     with seeded(seed), Pair.on(model, guide, batch, start=None if family == "guide" else "guide") as pair:
         unmapped = None if family == "guide" else unmapped_latent(pair)

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ppvae.errors import CheckpointError, DataError, OptionError, PairError
 from ppvae.inference import Annealing, Sampling, annealed_evidence, certify, importance_evidence
-from ppvae.inference.evidence import annealed
 from ppvae.inference.evidence.evidence import Evidence
 from ppvae.inference.option_records import Start
+from ppvae.inference.sampling import annealing
 
 WITH_TRUTH = sorted(set(pairs.BUILDERS) - {"autoencoder", "vae_bernoulli", "vae_binomial"})
 
@@ -100,13 +100,13 @@ def test_memory_bounds_the_rows_of_one_evaluation(monkeypatch: pytest.MonkeyPatc
     """With a small budget no evaluation holds more rows than fit, whatever the chains and the data."""
     pair = pairs.build("linear_wide").replicated(6)
     sizes: list[int] = []
-    forward = annealed.forward
+    forward = annealing.forward
 
     def spy(density: object, tuning: object, start: object, num_chains: int, *rest: object) -> object:
         sizes.append(num_chains * density.num_units * density.bytes_each)  # type: ignore[attr-defined]
         return forward(density, tuning, start, num_chains, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(annealed, "forward", spy)
+    monkeypatch.setattr(annealing, "forward", spy)
     budget = 0.2
     evidence = annealed_evidence(pair.model, pair.guide, pair.x, 60, 5, seed=0, memory_mb=budget)
     assert max(sizes) <= budget * 2**20
@@ -129,7 +129,7 @@ def _small(pair: pairs.Pair, path: Path | None, **changes: object) -> Evidence:
 def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pair, path = pairs.build("linear_wide").replicated(7), tmp_path / "annealed.pt"
     whole = _small(pair, None)
-    forward, calls = annealed.forward, []
+    forward, calls = annealing.forward, []
 
     def stops_at_the_second(*args: object) -> object:
         calls.append(1)
@@ -137,7 +137,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch
             raise KeyboardInterrupt
         return forward(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(annealed, "forward", stops_at_the_second)
+    monkeypatch.setattr(annealing, "forward", stops_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         _small(pair, path)
     resumed = _small(pair, path)
