@@ -77,6 +77,7 @@ def test_turning_stays_in_the_decoder_s_subspace():
     assert subspace_angles(turned, components).max() > 0.1
 
 
+@pytest.mark.slow
 def test_pictures_say_what_they_show(result, tmp_path):
     assert set(result.figures) == {"error", "components_digits"}
     (axes,) = result.figures["error"].axes
@@ -87,6 +88,7 @@ def test_pictures_say_what_they_show(result, tmp_path):
     assert {file.name for file in tmp_path.iterdir()} >= {"table.csv", "error.png", "components_digits.png"}
 
 
+@pytest.mark.slow
 def test_rows_of_the_components_picture_are_alike(result):
     """Two rows of two components: PCA's first, and the turned last; they differ by the angle at most."""
     pictures = [axes.images[0].get_array() for axes in result.figures["components_digits"].axes]

@@ -96,6 +96,7 @@ def test_every_layout_gives_the_same_density_and_gradient(guide_kind):
             torch.testing.assert_close(slope, found[0][1])
 
 
+@pytest.mark.slow
 def test_compiled_densities_are_those_of_the_programs():
     model, guide = funnel()
     options = {"tolerance": 0.2, "seed": 3, "budget": 40_000}

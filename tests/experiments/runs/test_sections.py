@@ -100,6 +100,7 @@ def test_the_gap_is_split_and_the_parts_add_up(trained):
     assert (trained.path / "figures" / "waterfall.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_the_gap_of_a_pair_whose_guide_enumerates_is_split_in_two(tmp_path):
     settings = Settings(
         pair="SemiSupervisedVAE",
