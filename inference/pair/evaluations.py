@@ -44,7 +44,7 @@ Names = tuple[Term, ...]
 COMPILED, EAGER = "compiled", "eager"
 # Uses between two trials on the same data, and chains that are tried: all trials together cost 1 % of the programs.
 TRIAL_EVERY, CHAINS_TRIED = 200, 2
-# Compiling anew took 17 s on one busy core (6 to 12 s from the disk's cache). An evaluation of 800 rows fell from 4.2
+# Compiling anew took 17 s on one busy core (1 to 4 s from the disk's cache). An evaluation of 800 rows fell from 4.2
 # to 1.2 ms (LinearGaussian 5-2, 1.2 kB a row), from 9.1 to 5.6 ms (VAE 64-200-200-20, 21 kB), and from 19.6 to 12.2 ms
 # from the guide and from 16.0 to 11.5 ms of the joint alone (VAE 784-200-200-20, 66 kB).
 SECONDS_TO_COMPILE, SAVED_A_USE, SAVED_A_BYTE = 20.0, 2e-3, 8e-11
