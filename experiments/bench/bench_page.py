@@ -61,7 +61,7 @@ An estimate spends some time on finding out what the two programs are, whatever 
 by the same estimate with two draws of two data (*fixed*). The slope is that of the log of the seconds beyond it against
 the log of the size, by least squares ± its standard error: 1 is time that is linear. So is the slope of log MiB: 0 is
 memory that is flat. Memory is the peak beyond what the process had after the tiny estimate; passes of more than 64 MiB
-are split, and draws, chains and data begin where they fill such a pass.
+are split, so that it may grow up to there.
 """
 
 PROFILES = """## Profiles

@@ -97,7 +97,6 @@ class Growth:
 
 _IMPORTANCE = GrowthSetting("importance_evidence", num_draws=5000, num_data=4)
 _ANNEALED = GrowthSetting("annealed_evidence", num_draws=16, num_data=8, num_distributions=6)
-# Draws, chains and data begin where the memory that one pass may take is full.
 CURVES = (
     GrowthCurve(_IMPORTANCE, "num_draws", (10_000, 20_000, 40_000, 80_000)),
     GrowthCurve(_IMPORTANCE, "num_data", (8, 16, 32, 64)),

@@ -4,7 +4,7 @@
 
 with P and Q of the fourth degree, fitted for the least largest relative error, 2·10⁻⁸; beyond 9 float32 has ±1. In
 float32 arithmetic it is within 4 ulp of tanh. A library's tanh is a call by itself, with a pass over memory before and
-after it, and of a network with 200 hidden units took a tenth of a step.
+after it, 6 % of a step of a VAE 784-200-200-50.
 
 References:
     A general method for the construction of rational functions of best fit (Sanathanan & Koerner, 1963), IEEE

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ..option_records import Start
 from ..pair import Pair, has_continuum
-from .annealing import forward
+from .annealing import forward_in_portions
 from .pilot import tune
 
 # Annealed chains of each start, for each chain that starts anew; and the distributions on their way.
@@ -118,14 +118,11 @@ def systematic(weights: Tensor, count: int) -> Tensor:
 
 def _pool(pair: Pair, count: int, memory_mb: float) -> tuple[Tensor, Tensor]:
     """Annealed chains, ``count`` of each start: log w ``(num_places, num_data)``, and where they end; on the CPU."""
-    log_w, u = [], []
+    parts = []
     for start in _starts(pair):
         tuning = tune(pair, start, DISTRIBUTIONS)
-        for chains in pair.portions(count, memory_mb):
-            part, ends, _, _ = forward(pair, tuning, start, chains.stop - chains.start)
-            log_w.append(part.cpu())
-            u.append(ends.u.cpu())
-    return torch.cat(log_w), torch.cat(u)
+        parts.append(forward_in_portions(pair, tuning, start, count, memory_mb))
+    return torch.cat([part.log_w for part in parts]), torch.cat([part.ends.cpu() for part in parts])
 
 
 def _starts(pair: Pair) -> tuple[Start, ...]:
