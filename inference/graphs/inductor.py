@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch._guards import TracingContext, tracing
 from torch._subclasses import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from ppvae.errors import first_line
 
@@ -74,6 +73,8 @@ def _of_known_shapes(inputs: list[Tensor]) -> Iterator[list[Any]]:
 
     From them a graph that was compiled before comes in 0.2 s, where code was made anew in 2.7 s to find it there.
     """
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv  # brings sympy, which start-up need not wait for
+
     shapes = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     with tracing(TracingContext(shapes)):
         yield [shapes.from_tensor(one, static_shapes=True) for one in inputs]
