@@ -14,7 +14,7 @@ modes (:mod:`ppvae.inference.sampling.mixture_start`).
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import NamedTuple
 
 import torch
@@ -23,7 +23,6 @@ from torch import Tensor
 from ..option_records import LEAPFROG_STEPS
 from ..pair import Pair, evaluate
 from ..sampling import (
-    EVEN,
     FAR_SHARE,
     PILOT_CHAINS,
     QUICK,
@@ -36,7 +35,9 @@ from ..sampling import (
     Tuning,
     explore,
     forward_in_portions,
+    leapfrog,
     num_far_draws,
+    rotate,
     standardised,
     transition,
     unreached,
@@ -53,7 +54,7 @@ GRADIENT = 2
 # Places at which the posterior is seen for a fit, from all chains together.
 PLACES = 192
 # The first round of chains that count, and by how much a round may exceed the one before.
-FIRST_CHAINS, FIRST_DISTRIBUTIONS, GROWTH = 64, 16, 4
+FIRST_CHAINS, FIRST_DISTRIBUTIONS, GROWTH = 64, 12, 4
 # Chains are added in multiples of this, so that data that need about as many are run together.
 STEP_CHAINS = 32
 # Evaluations below which it is not worth while to begin: tuning, pilot chains and a first round cost about as much.
@@ -87,10 +88,7 @@ def anneal(pair: Pair, index: Tensor, ledger: Ledger, goal: Goal, proposal: Stud
         index, view = index[affordable], view.rows(affordable)
         if not len(index):
             return
-        # A bridge from a normal near the posterior is short and even.
-        pace = EVEN if isinstance(view, Standardised) else SLOW
-        tuning, _ = explore(view, "guide", num_distributions, pace=pace)
-        ledger.cost[index] += _pilot_price(tuning, pace)
+        tuning = _tuned(view, index, ledger, num_distributions)
         v, wide = _chains(view, tuning, index, ledger, goal)
         index, view, tuning, v = index[wide], view.rows(wide), _of(tuning, wide), v[:, wide]
         if not len(index):
@@ -99,6 +97,16 @@ def anneal(pair: Pair, index: Tensor, ledger: Ledger, goal: Goal, proposal: Stud
             ledger.cost[index] += _stay_price(len(v))
             view = _fit(view, v, tuning)
         num_distributions *= 4
+
+
+def _tuned(view: Mapped, index: Tensor, ledger: Ledger, num_distributions: int) -> Tuning:
+    """The bridge of so many distributions, by a pilot unless it is the first from a normal."""
+    follow = rotate if isinstance(view, Standardised) else leapfrog
+    if isinstance(view, Standardised) and num_distributions == FIRST_DISTRIBUTIONS:
+        return view.even_bridge(num_distributions)
+    tuning, _ = explore(view, "guide", num_distributions, follow=follow)
+    ledger.cost[index] += _pilot_price(tuning, SLOW)
+    return tuning
 
 
 class Gathered(NamedTuple):
@@ -184,7 +192,9 @@ def _fit(view: Pair | Standardised, u: Tensor, tuning: Tuning) -> Standardised:
     step, scale = tuning.at(torch.ones_like(tuning.length))
     point, places, gradients = evaluate(view.joint, u), [], []
     for _ in range(_stay(len(u))):
-        point, _ = transition(view.joint, point, torch.ones(1).to(point.values), step, scale, LEAPFROG_STEPS)
+        point, _ = transition(
+            view.joint, point, torch.ones(1).to(point.values), step, scale, LEAPFROG_STEPS, tuning.follow
+        )
         places.append(point.u)
         gradients.append(point.gradients[0])
     return standardised(view, torch.cat(places), torch.cat(gradients))
@@ -192,7 +202,7 @@ def _fit(view: Pair | Standardised, u: Tensor, tuning: Tuning) -> Standardised:
 
 def _of(tuning: Tuning, index: Tensor) -> Tuning:
     """The tuning of some of the data."""
-    return Tuning(*(getattr(tuning, f.name)[:, index] for f in fields(Tuning)))
+    return replace(tuning, **{f.name: getattr(tuning, f.name)[:, index] for f in fields(Tuning) if f.name != "follow"})
 
 
 def _affordable(left: Tensor, price: int) -> Tensor:

@@ -5,10 +5,10 @@ from .annealing import Chains, backward, forward, forward_in_portions
 from .bridge_sampling import BridgeEstimate, bridge, effective_draws
 from .defensive import ENOUGH, LARGE_PRIOR_SHARE, PRIOR_SHARE, confirms, defensive_weights
 from .far_draws import FAR_SHARE, num_far_draws, unreached
-from .hmc import transition
+from .hmc import leapfrog, rotate, transition
 from .mixture_start import AnnealingPath, MixtureStart
 from .mode_search import Search, effective, search
-from .pilot import EVEN, PILOT_CHAINS, QUICK, SLOW, Pace, Tuning, explore, tune
+from .pilot import PILOT_CHAINS, QUICK, SLOW, Pace, Tuning, explore, tune
 from .preconditioning import Standardised, standardised
 from .resampling import annealed_places
 from .search_plan import LEAST_BUDGET, plan
@@ -17,7 +17,6 @@ from .warmup import Kernel, Walk, covariance_factor, settle, starts, walk, warm_
 
 __all__ = [
     "ENOUGH",
-    "EVEN",
     "FAR_SHARE",
     "LARGE_PRIOR_SHARE",
     "LEAST_BUDGET",
@@ -49,8 +48,10 @@ __all__ = [
     "explore",
     "forward",
     "forward_in_portions",
+    "leapfrog",
     "num_far_draws",
     "plan",
+    "rotate",
     "search",
     "settle",
     "standardised",

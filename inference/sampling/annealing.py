@@ -186,4 +186,4 @@ def _increment(point: Point, before: Tensor, after: Tensor) -> Tensor:
 
 def _move(terms: Terms, point: Point, tuning: Tuning, beta: Tensor, num_steps: int) -> tuple[Point, Info]:
     step, scale = tuning.at(beta)
-    return transition(terms, point, torch.stack([1 - beta, beta]), step, scale, num_steps)
+    return transition(terms, point, torch.stack([1 - beta, beta]), step, scale, num_steps, tuning.follow)

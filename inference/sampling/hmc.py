@@ -17,6 +17,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -93,8 +94,40 @@ def leapfrog(
     return point, momentum
 
 
+def rotate(
+    terms: Terms, point: Point, momentum: Tensor, coefficients: Tensor, angle: Tensor, scale: Tensor, num_steps: int
+) -> tuple[Point, Tensor]:
+    """Follow the dynamics of a target near N(0, diag(s²)): as :func:`leapfrog`, with an angle in place of a step.
+
+    The normal's own trajectories are circles and are followed exactly; only what the target adds to its force is
+    left to the kicks, whose size is that at which a normal of another mean is followed exactly too.
+    """
+    angle = angle[..., None].to(momentum)
+    cosine, sine, size = angle.cos(), angle.sin(), (angle / 2).tan()
+    square = scale**2
+    kick = size * (gradient(point, coefficients) + point.u / square)
+    for _ in range(num_steps):
+        momentum = momentum + kick
+        turned = cosine * point.u + sine * square * momentum
+        momentum = cosine * momentum - sine * point.u / square
+        point = evaluate(terms, turned)
+        kick = size * (gradient(point, coefficients) + point.u / square)
+        momentum = momentum + kick
+    return point, momentum
+
+
+# How a trajectory is followed, with the arguments of :func:`leapfrog`.
+Follow = Callable[[Terms, Point, Tensor, Tensor, Tensor, Tensor, int], tuple[Point, Tensor]]
+
+
 def transition(
-    terms: Terms, point: Point, coefficients: Tensor, step_size: Tensor, scale: Tensor, num_steps: int
+    terms: Terms,
+    point: Point,
+    coefficients: Tensor,
+    step_size: Tensor,
+    scale: Tensor,
+    num_steps: int,
+    follow: Follow = leapfrog,
 ) -> tuple[Point, Info]:
     """One transition that leaves π invariant.
 
@@ -105,6 +138,7 @@ def transition(
         step_size: ε, ``(num_data,)``; must not depend on the state.
         scale: s, the square root of the inverse mass, ``(num_data, dim)``; must not depend on the state.
         num_steps: L.
+        follow: :func:`leapfrog` or :func:`rotate`.
 
     Returns:
         The next state, and what happened.
@@ -127,7 +161,7 @@ def transition(
     jitter = 1 + JITTER * (2 * torch.rand(point.u.shape[:2], dtype=torch.float64, device=point.u.device) - 1)
     momentum = torch.randn_like(point.u) / scale
     before = _energy(point, momentum, coefficients, scale)
-    end, final = leapfrog(terms, point, momentum, coefficients, step_size * jitter, scale, num_steps)
+    end, final = follow(terms, point, momentum, coefficients, step_size * jitter, scale, num_steps)
     after = _energy(end, final, coefficients, scale)
     error = after - before
     # From a place without a density, H = +inf, any place with one is taken, and no other such place.

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..option_records import LEAPFROG_STEPS, Schedule, Start
 from ..pair import Point, Terms, evaluate
-from .hmc import TARGET_ACCEPTANCE, transition
+from .hmc import TARGET_ACCEPTANCE, Follow, leapfrog, transition
 from .mixture_start import AnnealingPath
 
 PILOT_CHAINS = 8
@@ -54,8 +54,8 @@ class Pace(NamedTuple):
     warm_up: int
 
 
-# Where its tuning is that of the chains that count; where it only looks for the posterior; where the bridge is even.
-SLOW, QUICK, EVEN = Pace(0.3, 4, 12), Pace(0.6, 2, 8), Pace(1.0, 3, 6)
+# Where its tuning is that of the chains that count; where it only looks for the posterior.
+SLOW, QUICK = Pace(0.3, 4, 12), Pace(0.6, 2, 8)
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class Tuning:
         log_step: log ε there, ``(num_nodes, num_data)``.
         log_scale: log s there, ``(num_nodes, num_data, dim)``.
         node_lengths: thermodynamic length from the start to each node, ``(num_nodes, num_data)``, in nats.
+        follow: how trajectories are followed.
     """
 
     betas: Tensor
@@ -75,6 +76,7 @@ class Tuning:
     log_step: Tensor
     log_scale: Tensor
     node_lengths: Tensor
+    follow: Follow = leapfrog
 
     @property
     def length(self) -> Tensor:
@@ -111,6 +113,7 @@ def explore(
     schedule: Schedule = "adaptive",
     num_steps: int = LEAPFROG_STEPS,
     pace: Pace = SLOW,
+    follow: Follow = leapfrog,
 ) -> tuple[Tuning, Point]:
     """Walk the bridge once with chains of which no weight is taken.
 
@@ -121,6 +124,7 @@ def explore(
         schedule: ``"adaptive"`` (equal thermodynamic length, per datum), ``"sigmoid"`` or ``"linear"``.
         num_steps: leapfrog steps of a transition.
         pace: how fast.
+        follow: how trajectories are followed.
 
     Returns:
         The tuning, and where the chains stand at the end.
@@ -133,7 +137,7 @@ def explore(
     nodes: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     while True:
         count = pace.num_transitions if nodes else pace.warm_up
-        point, log_step, log_scale, speed = _linger(terms, point, beta, log_step, log_scale, count, num_steps)
+        point, log_step, log_scale, speed = _linger(terms, point, beta, log_step, log_scale, count, num_steps, follow)
         nodes.append((beta, log_step, log_scale, length))
         if bool((beta >= 1).all()):
             break
@@ -142,17 +146,24 @@ def explore(
         beta = further
     node_betas, log_steps, log_scales, lengths = (torch.stack(list(part)) for part in zip(*nodes, strict=True))
     betas = _betas(node_betas, lengths, num_distributions, schedule)
-    return Tuning(betas, node_betas, log_steps, log_scales, lengths), point
+    return Tuning(betas, node_betas, log_steps, log_scales, lengths, follow), point
 
 
 def _linger(
-    terms: Terms, point: Point, beta: Tensor, log_step: Tensor, log_scale: Tensor, count: int, num_steps: int
+    terms: Terms,
+    point: Point,
+    beta: Tensor,
+    log_step: Tensor,
+    log_scale: Tensor,
+    count: int,
+    num_steps: int,
+    follow: Follow,
 ) -> tuple[Point, Tensor, Tensor, Tensor]:
     """The pilot at one temperature: move, follow the acceptance, estimate the scale and the speed σ(β)."""
     coefficients = torch.stack([1 - beta, beta])
     places, increments = [], []
     for _ in range(count):
-        point, info = transition(terms, point, coefficients, log_step.exp(), log_scale.exp(), num_steps)
+        point, info = transition(terms, point, coefficients, log_step.exp(), log_scale.exp(), num_steps, follow)
         log_step = log_step + STEP_RATE * (info.acceptance.mean(0) - TARGET_ACCEPTANCE)
         log_step = log_step.clamp(max=math.log(LONGEST / num_steps))
         places.append(point.u)

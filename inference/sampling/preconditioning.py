@@ -10,12 +10,14 @@ from any dim + 1 draws, wherever they lie; else it errs far less than cov(u) alo
 posterior's width even where few draws do. Both covariances are drawn towards their diagonals where draws are few.
 
 In v = L⁻¹(u − m), S = LLᵀ, all directions have one scale and no correlation, so that a bridge from N(0, I) is short
-and a transition at any temperature crosses it quickly. Integrals over v are integrals over u: nothing is lost where the
-fit is poor but the shortness of the bridge.
+and even, and a transition at any temperature crosses it quickly: three rotations (:func:`.hmc.rotate`), which follow
+the normal itself exactly, at an angle that needs no tuning. Integrals over v are integrals over u: nothing is lost
+where the fit is poor but the shortness of the bridge.
 
 References:
     Preconditioning Hamiltonian Monte Carlo by Minimizing Fisher Divergence (Seyboldt, Carlson & Carpenter, 2026),
     arXiv:2603.18845.
+    Split Hamiltonian Monte Carlo (Shahbaba, Lan, Johnson & Neal, 2014), arXiv:1106.5941: rotations.
     Batch and match: black-box variational inference with a score-based divergence (Cai et al., 2024), arXiv:2402.14758.
 """
 
@@ -31,10 +33,14 @@ from torch import Tensor
 
 from ..option_records import Start
 from ..pair import Evaluated, Pair
+from .hmc import rotate
+from .pilot import Tuning
 
 # How many draws a diagonal covariance counts for when a full one is estimated. Few: the two covariances make up for
 # each other's errors, and a diagonal one widens the narrow directions of a correlated posterior.
 DIAGONAL_DRAWS = 1
+# Of a rotation: three of them, as a transition has, turn a chain by nearly a quarter of a circle.
+ANGLE = 0.5
 # A chain that has run away spoils the fit of its datum, but must not spoil the arithmetic of the others.
 _FARTHEST = 1e12
 
@@ -87,6 +93,14 @@ class Standardised:
     def draw(self, start: Start, num_chains: int) -> Tensor:
         """Draws of N(0, I), ``(num_chains, num_units, dim)``."""
         return torch.randn(num_chains, self.num_units, self.dim, dtype=self.loc.dtype, device=self.loc.device)
+
+    def even_bridge(self, num_distributions: int) -> Tuning:
+        """The way to a posterior near N(0, I), which needs no pilot: even temperatures, and rotations by one angle."""
+        like: dict[str, Any] = {"dtype": torch.float64, "device": self.loc.device}
+        ends = torch.tensor([[0.0], [1.0]], **like).expand(2, self.num_units)
+        betas = torch.linspace(0, 1, num_distributions + 1, **like)[:, None].expand(-1, self.num_units)
+        log_angle = torch.full_like(ends, math.log(ANGLE))
+        return Tuning(betas, ends, log_angle, torch.zeros(2, self.num_units, self.dim, **like), ends, rotate)
 
 
 @dataclass(frozen=True)

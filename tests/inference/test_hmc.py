@@ -11,20 +11,26 @@ from scipy import integrate, stats
 from torch import Tensor
 
 from ppvae.inference.pair.unconstrained import Point, evaluate
-from ppvae.inference.sampling.hmc import JITTER, Info, gradient, leapfrog, log_density, transition
+from ppvae.inference.sampling.hmc import JITTER, Follow, Info, gradient, leapfrog, log_density, rotate, transition
 
 # A Kolmogorov-Smirnov test fails by chance once in a million.
 ALARM = 1e-6
 
 
 def run(
-    terms: Any, u: Tensor, step: float, num_steps: int, times: int = 1, scale: Tensor | None = None
+    terms: Any,
+    u: Tensor,
+    step: float,
+    num_steps: int,
+    times: int = 1,
+    scale: Tensor | None = None,
+    follow: Follow = leapfrog,
 ) -> tuple[Point, Info]:
     """`times` transitions on the sum of the terms, one step size for all data."""
     point = evaluate(terms, u)
     ones, scale = torch.ones(len(point.values)), torch.ones(u.shape[1:]) if scale is None else scale
     for _ in range(times):
-        point, info = transition(terms, point, ones, torch.full((u.shape[1],), step), scale, num_steps)
+        point, info = transition(terms, point, ones, torch.full((u.shape[1],), step), scale, num_steps, follow)
     return point, info
 
 
@@ -120,9 +126,24 @@ def oscillator_map(stiffness: Tensor, scale: Tensor, step: float, num_steps: int
     return torch.linalg.matrix_power(kick @ drift @ kick, num_steps)
 
 
+def rotation_map(stiffness: Tensor, scale: Tensor, angle: float, num_steps: int) -> Tensor:
+    """(u, p) after L steps under log π = −½ uᵀKu: a kick by what K exceeds 1/s², a turn of N(0, s²), a kick."""
+    d, square = len(stiffness), torch.diag(scale**2)
+    eye, zero, size = torch.eye(d), torch.zeros(d, d), math.tan(angle / 2)
+    kick = torch.cat([torch.cat([eye, zero], 1), torch.cat([size * (square.inverse() - stiffness), eye], 1)])
+    turn = torch.cat(
+        [
+            torch.cat([math.cos(angle) * eye, math.sin(angle) * square], 1),
+            torch.cat([-math.sin(angle) * square.inverse(), math.cos(angle) * eye], 1),
+        ]
+    )
+    return torch.linalg.matrix_power(kick @ turn @ kick, num_steps)
+
+
+@pytest.mark.parametrize(("follow", "exact_map"), [(leapfrog, oscillator_map), (rotate, rotation_map)])
 @pytest.mark.parametrize("num_steps", [1, 2, 7])
 @pytest.mark.parametrize("per_datum", [True, False])
-def test_leapfrog_of_an_oscillator_is_the_power_of_a_matrix(num_steps, per_datum):
+def test_a_trajectory_of_an_oscillator_is_the_power_of_a_matrix(num_steps, per_datum, follow, exact_map):
     """Two terms with coefficients, a stiff coupled oscillator of three coordinates, each datum with its own ε and s."""
     K = torch.tensor([[[2.0, 0.5, 0.0], [0.5, 1.0, -0.3], [0.0, -0.3, 0.7]], [[0.4, 0, 0.1], [0, 3, 0], [0.1, 0, 1.0]]])
 
@@ -133,10 +154,10 @@ def test_leapfrog_of_an_oscillator_is_the_power_of_a_matrix(num_steps, per_datum
     u, p = torch.randn(4, 2, 3), torch.randn(4, 2, 3)
     coefficients = torch.tensor([[0.3, 0.9], [0.7, -0.1]]) if per_datum else torch.tensor([0.3, 0.7])
     step, scale = torch.tensor([0.3, 0.11]), torch.tensor([[1.0, 0.5, 2.0], [0.7, 1.2, 0.9]])
-    end, momentum = leapfrog(terms, evaluate(terms, u), p, coefficients, step, scale, num_steps)
+    end, momentum = follow(terms, evaluate(terms, u), p, coefficients, step, scale, num_steps)
     for n in range(2):
         c = coefficients[:, n] if per_datum else coefficients
-        exact = oscillator_map(torch.einsum("j,jab->ab", c, K), scale[n], step[n].item(), num_steps)
+        exact = exact_map(torch.einsum("j,jab->ab", c, K), scale[n], step[n].item(), num_steps)
         truth = torch.cat([u[:, n], p[:, n]], -1) @ exact.T
         torch.testing.assert_close(torch.cat([end.u[:, n], momentum[:, n]], -1), truth, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(end.values, terms(end.u), rtol=0, atol=0)
@@ -157,8 +178,28 @@ def test_leapfrog_follows_the_true_motion_to_second_order():
     assert errors[1] / errors[2] == pytest.approx(4, rel=0.01)
 
 
+def test_about_a_normal_of_the_right_width_a_rotation_is_exact():
+    """N(m, diag(s²)) for any m, as two terms: a circle about m, at any angle, with no energy gained or lost."""
+    torch.manual_seed(0)
+    mean, scale = torch.tensor([[1.0, -0.5], [0.2, 3.0]]), torch.tensor([[0.5, 2.0], [1.0, 0.1]])
+
+    def terms(u):
+        white = (u / scale).square().sum(-1) / 2
+        return torch.stack([-white, (u * mean / scale**2).sum(-1)])
+
+    u, p, angle = 3 * torch.randn(20, 2, 2), torch.randn(20, 2, 2) / scale, torch.tensor([0.4, 1.5])
+    point = evaluate(terms, u)
+    end, momentum = rotate(terms, point, p, torch.ones(2), angle, scale, 3)
+    cosine, sine = (3 * angle).cos()[:, None], (3 * angle).sin()[:, None]
+    torch.testing.assert_close(end.u, mean + cosine * (u - mean) + sine * scale**2 * p, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(momentum, cosine * p - sine * (u - mean) / scale**2, rtol=1e-10, atol=1e-10)
+    _, info = transition(terms, point, torch.ones(2), angle, scale, 3, rotate)
+    torch.testing.assert_close(info.energy_error, torch.zeros(20, 2), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("follow", [leapfrog, rotate])
 @pytest.mark.parametrize(("terms", "dim"), [(banana, 2), (log_gamma, 1)])
-def test_the_energy_error_is_of_second_order(terms, dim):
+def test_the_energy_error_is_of_second_order(terms, dim, follow):
     torch.manual_seed(0)
     u, p = torch.randn(200, 1, dim), torch.randn(200, 1, dim)
     scale = torch.full((1, dim), 0.8)
@@ -169,26 +210,28 @@ def test_the_energy_error_is_of_second_order(terms, dim):
 
     errors = []
     for num_steps in (25, 50, 100):
-        end = leapfrog(terms, point, p, ones, torch.tensor([0.5 / num_steps]), scale, num_steps)
+        end = follow(terms, point, p, ones, torch.tensor([0.5 / num_steps]), scale, num_steps)
         errors.append((energy(*end) - energy(point, p)).abs().mean())
     assert errors[0] < 0.05
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.05)
     assert errors[1] / errors[2] == pytest.approx(4, rel=0.02)
 
 
+@pytest.mark.parametrize("follow", [leapfrog, rotate])
 @pytest.mark.parametrize(("terms", "dim"), [(banana, 2), (log_gamma, 1), (correlated, 10)])
-def test_with_its_momentum_turned_round_a_trajectory_goes_back(terms, dim):
+def test_with_its_momentum_turned_round_a_trajectory_goes_back(terms, dim, follow):
     torch.manual_seed(0)
     u, p = torch.randn(30, 2, dim), torch.randn(30, 2, dim)
     ones, step, scale = torch.ones(len(terms(u))), torch.tensor([0.05, 0.2]), 0.5 + torch.rand(2, dim)
-    end, momentum = leapfrog(terms, evaluate(terms, u), p, ones, step, scale, 9)
+    end, momentum = follow(terms, evaluate(terms, u), p, ones, step, scale, 9)
     assert (end.u - u).abs().mean() > 0.1
-    back, momentum = leapfrog(terms, end, -momentum, ones, step, scale, 9)
+    back, momentum = follow(terms, end, -momentum, ones, step, scale, 9)
     torch.testing.assert_close(back.u, u, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(momentum, -p, rtol=1e-9, atol=1e-9)
 
 
-def test_volume_is_kept():
+@pytest.mark.parametrize("follow", [leapfrog, rotate])
+def test_volume_is_kept(follow):
     """The Jacobian of (u, p) ↦ (u', p') on the banana, by central differences, has determinant 1."""
     torch.manual_seed(0)
     start, h = 0.7 * torch.randn(6, 4), 1e-5
@@ -196,7 +239,7 @@ def test_volume_is_kept():
 
     def end(state: Tensor) -> Tensor:
         point = evaluate(banana, state[:, None, :2])
-        end, momentum = leapfrog(banana, point, state[:, None, 2:], ones, torch.tensor([0.15]), scale, 5)
+        end, momentum = follow(banana, point, state[:, None, 2:], ones, torch.tensor([0.15]), scale, 5)
         return torch.cat([end.u, momentum], -1)[:, 0]
 
     columns = [(end(start + h * e) - end(start - h * e)) / (2 * h) for e in torch.eye(4)]
@@ -266,20 +309,23 @@ def test_what_a_transition_reports():
 
 @pytest.mark.parametrize("times", [1, 4])
 @pytest.mark.parametrize(
-    ("terms", "draws", "judge", "step", "num_steps"),
+    ("terms", "draws", "judge", "step", "num_steps", "follow"),
     [
-        (normal, lambda n: torch.randn(n, 1, 1), is_normal, 1.6, 1),
-        (normal, lambda n: torch.randn(n, 1, 1), is_normal, 1.5, 5),
-        (correlated, gaussian_draws, is_correlated, 0.75, 4),
-        (log_gamma, gamma_draws, is_gamma, 1.3, 3),
-        (banana, banana_draws, is_banana, 0.6, 4),
+        (normal, lambda n: torch.randn(n, 1, 1), is_normal, 1.6, 1, leapfrog),
+        (normal, lambda n: torch.randn(n, 1, 1), is_normal, 1.5, 5, leapfrog),
+        (correlated, gaussian_draws, is_correlated, 0.75, 4, leapfrog),
+        (log_gamma, gamma_draws, is_gamma, 1.3, 3, leapfrog),
+        (banana, banana_draws, is_banana, 0.6, 4, leapfrog),
+        (correlated, gaussian_draws, is_correlated, 0.75, 4, rotate),
+        (log_gamma, gamma_draws, is_gamma, 1.1, 2, rotate),
+        (banana, banana_draws, is_banana, 0.6, 4, rotate),
     ],
 )
-def test_exact_draws_stay_exact(terms, draws, judge, step, num_steps, times):
+def test_exact_draws_stay_exact(terms, draws, judge, step, num_steps, follow, times):
     """With steps so coarse that a fifth or more of the trajectories are turned down, where H alone would be biased."""
     torch.manual_seed(times)
     u = draws(30_000)
-    point, info = run(terms, u, step, num_steps, times)
+    point, info = run(terms, u, step, num_steps, times, follow=follow)
     assert 0.25 < info.acceptance.mean() < 0.85
     assert (point.u - u).abs().mean() > 0.2
     judge(point.u)
