@@ -3,7 +3,8 @@
 import dataclasses
 import html
 import re
-from functools import cache
+from collections.abc import Callable
+from typing import Any
 
 import pairs
 import pytest
@@ -12,7 +13,7 @@ import torch
 from ppvae import inference
 from ppvae.inference.records import Printed, row
 
-MEASURES = {
+MEASURES: dict[str, Callable[[pairs.Pair], Any]] = {
     "fit": lambda pair: inference.fit(pair.model, pair.guide, pair.data, epochs=1, progress=False),
     "simulate": lambda pair: inference.simulate(pair.model, pair.guide, pair.data, seed=0),
     "sample_posterior": lambda pair: inference.sample_posterior(
@@ -39,11 +40,15 @@ MEASURES = {
 }
 
 
-@cache
-def measured(name):
+RESULTS: dict[str, Any] = {}
+
+
+def measured(name: str) -> Any:
     """A result, made once: inside a test, in its floating-point type."""
-    torch.manual_seed(0)
-    return MEASURES[name](pairs.build("linear_gaussian"))
+    if name not in RESULTS:
+        torch.manual_seed(0)
+        RESULTS[name] = MEASURES[name](pairs.build("linear_gaussian"))
+    return RESULTS[name]
 
 
 @pytest.mark.parametrize("name", MEASURES)
