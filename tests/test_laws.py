@@ -8,6 +8,7 @@ import pyro
 import pytest
 import torch
 import truths_inference as truths
+from gate import slow_those
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 from pyro.poutine.messenger import Messenger
@@ -25,7 +26,7 @@ def pair(request):
 
 
 def over(names):
-    return pytest.mark.parametrize("pair", names, indirect=True)
+    return pytest.mark.parametrize("pair", slow_those(pairs.OTHER_NUMBERS, names), indirect=True)
 
 
 class GivenParticles(Messenger):

@@ -49,6 +49,7 @@ def test_what_the_readme_points_to_exists(readme, repository):
     assert not [path for path in paths if not (repository / path).exists()]
 
 
+@pytest.mark.slow
 def test_the_estimators_program_shows_what_its_comments_say(readme, capsys):
     scope = {}
     exec(blocks(readme)[2], scope)

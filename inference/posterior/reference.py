@@ -245,11 +245,11 @@ def sample_posterior(
         >>> _ = torch.manual_seed(0)
         >>> pair = LinearGaussian(num_features=3, latent_dim=2)
         >>> x = torch.randn(4, 3)
-        >>> posterior = sample_posterior(pair.model, pair.guide, x, seed=0)
+        >>> posterior = sample_posterior(pair.model, pair.guide, x, num_draws=250, warm_up=100, seed=0)
         >>> posterior.converged
         tensor([True, True, True, True])
         >>> posterior.draws["z"].shape
-        torch.Size([16, 500, 4, 2])
+        torch.Size([16, 250, 4, 2])
         >>> error = posterior.draws["z"].mean((0, 1)) - pair.posterior(x).mean
         >>> bool((error.abs() < 0.1).all())
         True

@@ -150,6 +150,7 @@ def test_the_vae_knows_when_half_of_x_is_gone(found):
     assert z_score(comparison.entropy_rise["lower half erased"]) > truths.Z_LIMIT
 
 
+@pytest.mark.slow
 def test_the_table_holds_a_likelihood_for_every_model_and_none_for_data(found):
     result, comparison = found
     rows = {row["codes from"]: row for row in result.rows}

@@ -55,6 +55,7 @@ def test_a_training_leads_the_turns_and_keeps_its_parameters():
     assert pyro.param("mine") == 1.0
 
 
+@pytest.mark.slow
 def test_every_task_has_what_its_ratios_are_taken_to():
     sizes = BenchSizes(((2, 2),), ("logistic regression, AutoNormal",), 2, 2, TINY, turns=1)
     found = dict(bench_tasks.tasks(sizes, compiled=False))
@@ -72,6 +73,7 @@ def test_every_pair_is_trained_by_us_and_by_pyro(name):
     assert all(spread.median > 0 for spread in found.values())
 
 
+@pytest.mark.slow
 def test_those_that_compile_take_the_same_steps(monkeypatch):
     """Without compilers, which take half a minute each."""
     monkeypatch.setattr(compiled, "inductor", lambda graph, inputs, **options: graph)

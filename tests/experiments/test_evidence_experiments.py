@@ -102,6 +102,7 @@ def test_certificates_hold_what_is_known_of_the_model(linear, monkeypatch):
     assert 0 < row["width"] < 0.3
 
 
+@pytest.mark.slow
 def test_chains_beat_draws_on_the_digits():
     rows = {(row["method"], row["K or T"]): row["log p(x)"] for row in small("ais").rows}
     assert rows["AIS from the guide", 20] > rows["importance sampling", 400]
@@ -115,7 +116,7 @@ def test_a_certificate_gets_narrower_with_its_budget():
         assert rows[-1]["width"] < rows[0]["width"] or (data == "given" and rows[-1]["width"] < 1)
 
 
-def test_the_subject_of_a_run_is_its_trained_pair(tmp_path):
+def test_the_subject_of_a_run_is_its_trained_pair(tmp_path, undrawn):
     from ppvae.experiments.runs import main_job
     from ppvae.storage import Settings
 

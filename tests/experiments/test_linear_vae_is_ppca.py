@@ -141,6 +141,7 @@ def test_the_guide_held_at_the_prior_s_scale_reaches_its_own_optimum(result, x):
     assert row["σ² / closed form"] == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_diagonal_guide_of_a_turned_w_has_the_family_s_gap(result, x):
     best = LinearGaussian.maximum_likelihood(x, d)
     Q = torch.linalg.qr(torch.randn(d, d)).Q
@@ -159,6 +160,7 @@ def test_a_diagonal_guide_of_a_turned_w_has_the_family_s_gap(result, x):
     assert row["log p(x)"] == pytest.approx(row["closed form"], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_n_minus_one_takes_half_d_log_off_the_likelihood(result, x):
     right, trap = (experiment.formula(x, d, ddof) for ddof in (0, 1))
     assert right == pytest.approx(rows(result)["full"]["closed form"], abs=1e-9)
@@ -226,6 +228,7 @@ def test_gradient_ascent_of_the_evidence_keeps_or_frees_a_collapsed_column(x, ra
     assert (length > 0.01) == survives
 
 
+@pytest.mark.slow
 def test_the_figures_show_the_numbers(result, x):
     training, stability = result.figures["training"], result.figures["stability"]
     for figure in (training, stability):

@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 import truths_inference as truths
+from gate import slow_but
 from pairs import Pair
 from torch import Tensor
 
@@ -102,12 +103,14 @@ def assert_promise_kept(pair: Pair, times: int) -> None:
         assert truths.binomial_alarm(hits, times, 0.94) > 1e-5
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", slow_but(["exact", "gamma_poisson", "mixture_in_model", "hierarchy", "two modes"], SMALL)
+)
 def test_within_the_tolerance_at_the_stated_rate(name: str) -> None:
     assert_promise_kept(SMALL[name](), 200)
 
 
-@pytest.mark.parametrize("scale", [0.7, 0.8])
+@pytest.mark.parametrize("scale", slow_but([0.7], [0.7, 0.8]))
 def test_draws_that_settle_are_not_the_lucky_ones(scale: float) -> None:
     """Of 500 replicates, those that draws settle, under a guide too narrow: covered in 95 %, and not too low.
 
@@ -190,6 +193,7 @@ def test_pieces_of_the_data_are_settled_alike() -> None:
     assert (evidence.settled_by == ANNEALING).all()
 
 
+@pytest.mark.slow
 def test_chains_that_spread_too_far_get_a_new_fit_and_more_distributions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four curved posteriors, annealed whatever the draws say, and held to a spread that three of them exceed."""
     monkeypatch.setattr(adaptive, "MOST_DRAWS", 0)

@@ -164,7 +164,14 @@ def test_with_perfect_transitions_the_mean_log_weight_is_a_riemann_sum(schedule,
 
 @pytest.mark.parametrize(
     ("dim", "start", "num_distributions"),
-    [(2, "guide", 2), (2, "prior", 8), (10, "guide", 6), (10, "prior", 25), (50, "guide", 12), (50, "prior", 80)],
+    [
+        (2, "guide", 2),
+        (2, "prior", 8),
+        (10, "guide", 6),
+        (10, "prior", 25),
+        (50, "guide", 12),
+        pytest.param(50, "prior", 80, marks=pytest.mark.slow),
+    ],
 )
 def test_linear_gaussian_pairs_in_both_directions(dim, start: Any, num_distributions):
     """E w = p(x) and E 1/w = 1/p(x); the mean log weights lie below and above; and both from transitions that err."""

@@ -13,6 +13,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 import truths_inference as truths
+from gate import slow_but
 from pairs.pair import Pair
 
 from ppvae.errors import DataError, OptionError, PairError
@@ -76,8 +77,13 @@ COVERED = {
 }
 
 
-@pytest.mark.parametrize("confidence", [0.5, 0.95])
-@pytest.mark.parametrize("name", COVERED)
+@pytest.mark.parametrize(
+    ("name", "confidence"),
+    slow_but(
+        [*((name, 0.5) for name in COVERED), ("linear_far", 0.95), ("gamma_poisson", 0.95)],
+        [(name, confidence) for confidence in (0.5, 0.95) for name in COVERED],
+    ),
+)
 def test_a_simulated_certificate_covers(name, confidence, monkeypatch):
     """1000 data each, from few draws so that it has to work for it; false alarm 1e-3 were the coverage as stated."""
     monkeypatch.setattr(pilot, "IMPORTANCE_DRAWS", 4)
@@ -106,7 +112,7 @@ def test_a_simulated_certificate_covers_by_quadrature(monkeypatch):
     ("name", "effort"),
     [
         ("linear_far", Effort(2, 1)),
-        ("linear_far", Effort(2, 3)),
+        pytest.param("linear_far", Effort(2, 3), marks=pytest.mark.slow),
         ("gaussian_10", Effort(2, 1)),
         ("gamma_poisson", Effort(2, 1)),
         ("mixture_in_model", Effort(2, 1)),
@@ -131,13 +137,13 @@ def test_the_mean_of_ten_is_covered(name, effort):
         ("linear_shifted", "guide", Effort(1, 1)),
         ("linear_shifted", "guide", Effort(6, 1)),
         ("linear_shifted", "guide", Effort(3, 3)),
-        ("linear_shifted", "prior", Effort(3, 5)),
-        ("gamma_poisson", "guide", Effort(1, 2)),
+        pytest.param("linear_shifted", "prior", Effort(3, 5), marks=pytest.mark.slow),
+        pytest.param("gamma_poisson", "guide", Effort(1, 2), marks=pytest.mark.slow),
         ("gamma_poisson", "prior", Effort(3, 4)),
-        ("beta_binomial", "prior", Effort(3, 4)),
-        ("mixture_in_model", "prior", Effort(3, 4)),
-        ("hierarchy", "guide", Effort(3, 3)),
-        ("plated", "guide", Effort(3, 3)),
+        pytest.param("beta_binomial", "prior", Effort(3, 4), marks=pytest.mark.slow),
+        pytest.param("mixture_in_model", "prior", Effort(3, 4), marks=pytest.mark.slow),
+        pytest.param("hierarchy", "guide", Effort(3, 3), marks=pytest.mark.slow),
+        pytest.param("plated", "guide", Effort(3, 3), marks=pytest.mark.slow),
         ("conditional", "guide", Effort(3, 3)),
     ],
 )
@@ -153,7 +159,7 @@ def test_both_sides_are_unbiased_before_the_logarithm(name, start, effort):
     assert truths.z_score(upper - lower, 0.0) > 3
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.8, 0.5])
+@pytest.mark.parametrize("scale", slow_but([0.8], [1.0, 0.8, 0.5]))
 def test_the_width_of_importance_sampling(scale):
     """Probabilistic PCA with five latents, 1000 draws: the mean of log p̃ − log p̂ over 1000 data.
 
@@ -192,8 +198,13 @@ def test_fifty_latents_from_the_prior():
     assert not poor.reached
 
 
-@pytest.mark.parametrize("num_draws", [2, 64])
-@pytest.mark.parametrize("name", ["linear_narrow", "gamma_poisson", "mixture_in_model"])
+@pytest.mark.parametrize(
+    ("name", "num_draws"),
+    slow_but(
+        [("linear_narrow", 2), ("gamma_poisson", 64), ("mixture_in_model", 2)],
+        [(name, draws) for draws in (2, 64) for name in ("linear_narrow", "gamma_poisson", "mixture_in_model")],
+    ),
+)
 def test_a_real_certificate_covers(name, num_draws, monkeypatch):
     """1000 given data at a risk of 25 % below; false alarm 1e-3. Two draws have no tail, and so no upper end."""
     monkeypatch.setattr(pilot, "IMPORTANCE_DRAWS", num_draws)
@@ -342,7 +353,7 @@ def test_memory_and_chunks_do_not_change_the_law():
     with torch.random.fork_rng():
         torch.manual_seed(2)
         drawn = simulate(pair.model, pair.guide, pair.x)
-        for memory_mb, effort in ((0.1, Effort(64, 1)), (0.2, Effort(4, 3))):
+        for memory_mb, effort in ((0.6, Effort(64, 1)), (0.2, Effort(4, 3))):
             bridge = BidirectionalWeights(pair.model, pair.guide, "guide", 2, memory_mb, False)
             parts = list(bridge.weights(drawn.batch, drawn.latents, effort, ""))
             assert len(parts) > 5

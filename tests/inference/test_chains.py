@@ -118,6 +118,7 @@ def test_divergences_are_counted():
     assert (kinetic < 30).all()
 
 
+@pytest.mark.slow
 def test_settling_aims_where_it_is_told():
     pair = pairs.linear(num_data=2)
     with Pair.on(pair.model, pair.guide, (pair.x,), start="guide") as density:

@@ -2,12 +2,14 @@
 
 import math
 
+import pytest
 import torch
 import truths_inference as truths
 
 from ppvae.inference.posterior.c2st import classifier_accuracy
 
 
+@pytest.mark.slow
 def test_equal_distributions_cannot_be_told_apart():
     """200 tests of equals: scores of mean 0 within 4.5/√200, none beyond 4.5, and beyond 1.96 not more than 5 %.
 

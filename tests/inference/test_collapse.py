@@ -187,6 +187,7 @@ def test_few_data_leave_a_unit_undecided():
     assert one.verdict == ("undecided",)
 
 
+@pytest.mark.slow
 def test_a_hierarchy_against_its_gaussian_marginals():
     """`hierarchy`: q(z2|x) is an integral over z1, p(z1) one over z2; both are Gaussian. Twelve |z| < 4.5 and a bias.
 
@@ -412,7 +413,7 @@ def narrow():
     return pairs.Pair(model, guide, torch.linspace(1, 3, 40))
 
 
-@pytest.mark.parametrize(("pair", "num_particles"), [(pairs.line, 6), (narrow, 8)])
+@pytest.mark.parametrize(("pair", "num_particles"), [(pairs.line, 6), pytest.param(narrow, 8, marks=pytest.mark.slow)])
 def test_the_errors_are_the_spread_over_seeds(pair, num_particles, monkeypatch):
     """The spread over 40 seeds is known to 1/√80 = 11 %; 50 % are 4.5 of these. Few parents make theirs count."""
     monkeypatch.setattr(active_units, "PARENTS", 5)

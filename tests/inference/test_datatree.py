@@ -16,6 +16,7 @@ import pytest
 import torch
 import truths_inference as truths
 import xarray as xr
+from gate import slow_but, slow_those
 from matplotlib import pyplot
 from pyro import poutine
 
@@ -36,6 +37,9 @@ GROUPS = {
 }
 # What reports this size of error in a test, where a mean over independent draws is compared with its truth.
 Z_LIMIT = truths.Z_LIMIT
+
+# For what takes a second each: in levels, in a plate, with context, discrete, all summed out, images, without latents.
+KINDS = ["hierarchy", "plated", "conditional", "mixture_in_guide", "mixture", "vae_bernoulli", "feed_forward"]
 
 
 def tree_of(pair, **options):
@@ -66,7 +70,7 @@ def linear():
 
 
 class TestDensities:
-    @pytest.mark.parametrize("name", pairs.MEASURED)
+    @pytest.mark.parametrize("name", slow_those(pairs.OTHER_NUMBERS, pairs.MEASURED))
     def test_weights_are_log_p_minus_log_q_and_average_to_the_evidence(self, name):
         """|z| < 4.5 for each of about 130 data; every weight where the guide is exact."""
         pair = pairs.build(name)
@@ -457,7 +461,7 @@ class TestForm:
         assert z.dims == ("chain", "draw", "datum", "z_dim_0")
         np.testing.assert_array_equal(z.sel(datum=1), tree["posterior"]["z"].sel(datum="b"))
 
-    @pytest.mark.parametrize("draws", ["guide", "psis"])
+    @pytest.mark.parametrize("draws", ["guide", pytest.param("psis", marks=pytest.mark.slow)])
     def test_memory_changes_neither_form_nor_truth(self, draws):
         pair = pairs.build("mixture_in_guide")
         tree = tree_of(pair, draws=draws, num_draws=25, memory_mb=0.02)
@@ -477,7 +481,7 @@ class TestForm:
 
 
 class TestArviz:
-    @pytest.mark.parametrize("name", pairs.MEASURED)
+    @pytest.mark.parametrize("name", slow_but(KINDS, pairs.MEASURED))
     def test_tables_and_files_of_every_pair(self, name, tmp_path):
         """What has no latents that are drawn has no posterior to be summed up: there it is the predictive one."""
         pair = pairs.build(name)
@@ -512,7 +516,7 @@ class TestArviz:
             dataset = found.to_dataset() if isinstance(found, xr.DataTree) else found
             xr.testing.assert_identical(dataset, tree[group].to_dataset())
 
-    @pytest.mark.parametrize("name", pairs.MEASURED)
+    @pytest.mark.parametrize("name", slow_but(KINDS, pairs.MEASURED))
     def test_figures_of_every_pair(self, name):
         pair = pairs.build(name)
         tree = tree_of(pair, num_draws=50)

@@ -17,6 +17,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 import truths_inference as truths
+from gate import slow_those
 from pyro import poutine
 from scipy import integrate, stats
 from torch import Tensor
@@ -442,7 +443,7 @@ def by_program(pair: Pair, site: str, value: Tensor) -> Tensor:
     return value.movedim(1, pair.structure.plates.nesting)
 
 
-@pytest.mark.parametrize("name", SUMMED)
+@pytest.mark.parametrize("name", slow_those(pairs.OTHER_NUMBERS, SUMMED))
 def test_densities_are_pyros_own_summed_over_every_assignment(name):
     """Most of these latents are real, so that u = z; the others' Jacobians are d/du eᵘ and σ(u) σ(−u)."""
     pair = pairs.build(name)
@@ -714,7 +715,7 @@ def test_draws_in_nested_plates():
 
 
 @pytest.mark.parametrize("start", STARTS)
-@pytest.mark.parametrize("name", DENSE)
+@pytest.mark.parametrize("name", slow_those(pairs.OTHER_NUMBERS, DENSE))
 def test_importance_weights_of_the_draws_average_to_the_evidence(name, start):
     """E[p(x, u)/π₀(u)] = p(x) with u from either start; |z| < 4.5, false alarm 7e-6 a datum."""
     pair = pairs.build(name)
@@ -784,7 +785,7 @@ def test_a_draw_on_the_boundary_has_a_finite_place():
 # --- one datum is one datum --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", BUILDABLE)
+@pytest.mark.parametrize("name", slow_those(pairs.OTHER_NUMBERS, BUILDABLE))
 def test_a_datum_knows_nothing_of_the_others(name):
     pair = pairs.build(name)
     n = len(pair.x)

@@ -8,6 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from gate import slow_but
 
 from ppvae.errors import OptionError
 from ppvae.inference import Annealing, annealed_evidence, estimate_evidence
@@ -136,7 +137,7 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", slow_but(["fold", "vectorised"], LAYOUTS))
 def test_every_layout(layout, uncompiled):
     model, guide = LAYOUTS[layout]()
     x = torch.randn(6, 3)

@@ -49,6 +49,7 @@ FUNCTIONS = {
 
 # A trial that fails late is one of those that explain_collapse leaves out, and says so; the others take long.
 LATE = {"explain_collapse", "guide_quality", "mend"}
+LONG = ("annealed_evidence", "sample_posterior")
 
 
 def _raise(error):
@@ -107,13 +108,19 @@ def test_a_program_that_fails_at_once_is_named(function, which, fault):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("which", ["model", "guide"])
 @pytest.mark.parametrize(
-    ("function", "fault"),
+    ("function", "fault", "which"),
     [
-        *((name, "value") for name in FUNCTIONS if name not in LATE),
-        *(pytest.param(name, "value", marks=pytest.mark.slow) for name in ("guide_quality", "mend")),
-        ("fit", "division"),
+        *((name, "value", which) for which in ("model", "guide") for name in FUNCTIONS if name not in {*LATE, *LONG}),
+        *(pytest.param(name, "value", "guide", marks=pytest.mark.slow) for name in LONG),
+        *((name, "value", "model") for name in LONG),
+        *(
+            pytest.param(name, "value", which, marks=pytest.mark.slow)
+            for which in ("model", "guide")
+            for name in ("guide_quality", "mend")
+        ),
+        ("fit", "division", "model"),
+        ("fit", "division", "guide"),
     ],
 )
 def test_a_program_that_fails_later_is_named(function, which, fault):

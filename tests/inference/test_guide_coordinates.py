@@ -8,6 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from gate import slow_but
 from torch.distributions import Normal
 
 from ppvae.inference import Annealing, annealed_evidence, certify, estimate_evidence, guide_quality, sample_posterior
@@ -106,7 +107,7 @@ def test_compiled_densities_are_those_of_the_programs():
     assert not compiled.notes
 
 
-@pytest.mark.parametrize("shift", [0.0, 1.0])
+@pytest.mark.parametrize("shift", slow_but([0.0], [0.0, 1.0]))
 def test_evidence_of_a_funnel_is_known_and_right(shift):
     model, guide = funnel(shift)
     exact, _ = quadrature(X)
@@ -164,6 +165,7 @@ def test_weights_of_chains_have_the_evidence_as_their_mean():
     assert (ratio.mean() - 1).abs() < 4 * ratio.std() / math.sqrt(len(ratio))
 
 
+@pytest.mark.slow
 def test_a_posterior_is_reported_in_coordinates_without_the_guide():
     model, guide = funnel()
     _, mean = quadrature(X)

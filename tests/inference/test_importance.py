@@ -11,6 +11,7 @@ import pairs
 import pytest
 import torch
 import truths_inference as truths
+from gate import slow_but
 from replicates import replicates
 
 from ppvae.errors import DataError, OptionError
@@ -70,7 +71,7 @@ def test_with_the_exact_guide_nothing_is_left_to_chance(name):
     assert (upper - lower).max() < 1e-6
 
 
-@pytest.mark.parametrize("name", ["linear_shifted", "plated", "conditional", "parts"])
+@pytest.mark.parametrize("name", slow_but(["plated", "parts"], ["linear_shifted", "plated", "conditional", "parts"]))
 def test_pieces_give_the_estimate_of_the_whole(name):
     """Budgets of 10 kB and 512 MB, the former a few draws at a time; |z| < 4.5 for each datum."""
     pair = pairs.build(name)

@@ -6,6 +6,7 @@ import pairs
 import programs
 import pytest
 import torch
+from gate import slow_but
 
 from ppvae.errors import DataError, PairError
 from ppvae.inference.pair import Pair
@@ -15,6 +16,7 @@ from ppvae.inference.pair.sites import U
 ENUMERATED = {*pairs.ENUMERATED, *pairs.OF_MODELS_ENUMERATED}
 DRAWS = 3
 # By type: what two orders of the same sums may differ by, absolutely and relative to their size.
+# In single precision alone is a wrong type seen; a wrong layout is seen in either.
 AGREEMENT = {torch.float32: 1e-5, torch.float64: 1e-10}
 
 
@@ -60,7 +62,7 @@ def demand_agreement(pair, of_model, of_guide, close):
             demand(gradient(pair, u, layout), slope, atol=close * (1 + slope.abs().max().item()))
 
 
-@pytest.mark.parametrize("dtype", AGREEMENT, ids=str)
+@pytest.mark.parametrize("dtype", slow_but([torch.float32], AGREEMENT), ids=str)
 @pytest.mark.parametrize("name", [*pairs.MEASURED, *pairs.OF_MODELS])
 def test_every_pair_of_the_laws_in_every_layout(name, dtype):
     torch.set_default_dtype(dtype)
@@ -83,7 +85,7 @@ def test_every_pair_that_sums_nothing_out_in_the_vectorised_layout(name):
         demand_agreement(view, ["vectorised"], ["vectorised"], AGREEMENT[torch.float64])
 
 
-@pytest.mark.parametrize("dtype", AGREEMENT, ids=str)
+@pytest.mark.parametrize("dtype", slow_but([torch.float32], AGREEMENT), ids=str)
 @pytest.mark.parametrize("name", programs.BUILDERS)
 def test_every_program_in_the_layouts_that_were_chosen(name, dtype):
     torch.set_default_dtype(dtype)

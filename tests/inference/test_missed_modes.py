@@ -12,6 +12,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 import truths_inference as truths
+from gate import slow_but
 from pairs.missed_modes import missed_modes
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from ppvae.models import LinearGaussian
 
 DATA = 12
 # Of these the searches take long.
-LONG = {"label switching", "factor sign", "one sign of ten", "signs of ten", "four corners"}
+LONG = {"cosine", "factor sign", "four corners", "label switching", "one sign of ten", "signs of ten", "spike and slab"}
 
 
 def silent(evidence: Evidence, truth: Tensor) -> int:
@@ -44,7 +45,7 @@ def test_a_missed_mode_is_not_silent(name: str) -> None:
         assert [bool(words) for words in evidence.doubts()] == (~evidence.trusted).tolist()
 
 
-@pytest.mark.parametrize("name", ["absolute value", "one sign of ten", "two decoders"])
+@pytest.mark.parametrize("name", slow_but(["absolute value"], ["absolute value", "one sign of ten", "two decoders"]))
 def test_annealed_chains_are_not_silent_either(name: str) -> None:
     """As above."""
     pair = missed_modes(name, DATA)
@@ -65,7 +66,7 @@ def test_the_guide_alone_would_be_believed() -> None:
     assert any("misses a part of the posterior" in remark for remark in many.remarks())
 
 
-@pytest.mark.parametrize("name", ["square", "one sign of ten"])
+@pytest.mark.parametrize("name", slow_but(["square"], ["square", "one sign of ten"]))
 def test_unbiased_whatever_the_search_finds(name: str) -> None:
     """The mean of p̂/p over 300 replicates, each with a search of its own; |z| < 4.5: false alarm 7e-6."""
     pair = missed_modes(name, 4).replicated(300, 0)
@@ -75,6 +76,7 @@ def test_unbiased_whatever_the_search_finds(name: str) -> None:
     assert (evidence.missed > 0.2).double().mean() > 0.5
 
 
+@pytest.mark.slow
 def test_chains_are_unbiased_whatever_the_search_finds() -> None:
     """As above, with 16 chains each over 20 distributions."""
     pair = missed_modes("square", 4).replicated(300, 0)

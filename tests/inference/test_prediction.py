@@ -13,6 +13,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 import truths_inference as truths
+from gate import slow_those
 from pyro.infer.autoguide import AutoNormal
 
 from ppvae.errors import DataError, OptionError, PairError
@@ -648,7 +649,7 @@ def test_options_without_meaning_are_refused(linear, name):
         trained(pair, x).sample(0)
 
 
-@pytest.mark.parametrize("name", sorted(pairs.BUILDERS))
+@pytest.mark.parametrize("name", slow_those(pairs.OTHER_NUMBERS, sorted(pairs.BUILDERS)))
 def test_every_pair_has_an_answer_or_a_sentence(name):
     """Shapes are those of the data, numbers are finite, errors stand where draws differ; or the way out is said."""
     pair = pairs.build(name)

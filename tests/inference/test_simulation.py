@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 import truths_inference as truths
+from gate import slow_those
 
 from ppvae.errors import PairError
 from ppvae.inference import calibrate, certify
@@ -31,7 +32,7 @@ def shown_as(observe):
     return model
 
 
-@pytest.mark.parametrize("name", sorted(set(pairs.BUILDERS) - {"autoencoder"}))
+@pytest.mark.parametrize("name", slow_those(pairs.OTHER_NUMBERS, sorted(set(pairs.BUILDERS) - {"autoencoder"})))
 def test_every_pair_draws_in_the_shape_of_its_data(name):
     pair = pairs.build(name)
     drawn = simulate(pair.model, pair.guide, pair.data, seed=0)

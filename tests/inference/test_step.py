@@ -15,6 +15,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from gate import slow_but, slow_those
 from lightning_fabric import Fabric
 from pyro.infer import RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoNormal
@@ -67,6 +68,17 @@ LOSSES = {
 }
 # Every pair of the law suite that has parameters, and every other ELBO for one of them.
 STEPS = [(name, None) for name in pairs.LEARNT] + [("stored", loss) for loss in LOSSES if loss != "Trace_ELBO"]
+# Networks, a pair of params, and an objective of each kind.
+SOONER = [
+    ("linear_gaussian", None),
+    ("vae_bernoulli", None),
+    ("stored", None),
+    ("autoencoder", None),
+    ("feed_forward", None),
+    ("stored", "TraceMeanField_ELBO"),
+    ("stored", "TraceEnum_ELBO"),
+    ("stored", "RenyiELBO"),
+]
 
 
 def loss_of(model, guide, batch, elbo=None):
@@ -98,7 +110,7 @@ def assert_steps_agree(loss, batch, tolerance):
             assert (parameter.grad - gradient).abs().max().item() <= tolerance * scale
 
 
-@pytest.mark.parametrize(("name", "elbo"), STEPS)
+@pytest.mark.parametrize(("name", "elbo"), slow_but(SOONER, STEPS))
 def test_the_graph_of_a_step_is_the_step(name, elbo, uncompiled):
     pair = pairs.build(name)
     assert_steps_agree(loss_of(pair.model, pair.guide, pair.args, elbo and LOSSES[elbo]()), pair.args, 1e-12)
@@ -280,7 +292,13 @@ def assert_same_end(one, other, tolerance=1e-9):
     assert elbos[0] == pytest.approx(elbos[1], rel=tolerance)
 
 
-@pytest.mark.parametrize(("make", "clip_norm"), [(make, None) for make in TRAINED] + [(tied, 0.05)])
+@pytest.mark.parametrize(
+    ("make", "clip_norm"),
+    slow_those(
+        [(make, None) for make in (constrained, with_context, global_latents, tied)],
+        [(make, None) for make in TRAINED] + [(tied, 0.05)],
+    ),
+)
 def test_a_training_ends_where_the_eager_one_does(make, clip_norm, uncompiled):
     """Batch norm, dropout, constraints, context, subsampled plates, enumeration, automatic guides, tied weights."""
     result = train(make, True, clip_norm=clip_norm)
@@ -305,6 +323,7 @@ def test_a_vae_of_the_digits_ends_within_rounding_of_the_eager_one():
     assert_steps_agree(loss_of(model, guide, (x[:50],)), (x[:50],), 1e-6)
 
 
+@pytest.mark.slow
 def test_training_is_the_same_bits_again_and_other_with_another_seed(uncompiled):
     first, second, other = (train(modules, True, seed=seed) for seed in (1, 1, 2))
     assert all(torch.equal(first.parameters[name], value) for name, value in second.parameters.items())
@@ -328,6 +347,7 @@ def test_a_last_batch_of_another_size(from_steps, recorded, uncompiled, monkeypa
     assert_same_end(result, train(constrained, False, batch_size=15))
 
 
+@pytest.mark.slow
 def test_the_optimiser_is_fused_where_the_user_left_it_open(uncompiled):
     chosen = []
 
@@ -362,7 +382,7 @@ def broken_off(make, path, stop_at, monkeypatch, compile, **options):
     monkeypatch.setattr(svi_loop, "svi_step", taken)
 
 
-@pytest.mark.parametrize("stop_at", [1, 7])
+@pytest.mark.parametrize("stop_at", [pytest.param(1, marks=pytest.mark.slow), 7])
 def test_a_resumed_training_ends_with_the_same_bits(stop_at, tmp_path, uncompiled, monkeypatch):
     """Its steps stay compiled without being asked, however few remain."""
     expected = train(modules, True)

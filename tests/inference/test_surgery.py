@@ -35,7 +35,7 @@ def mixture_kls(loc, scale, points=20_001):
     return information, np.trapezoid(np.exp(aggregate) * (aggregate - stats.norm.logpdf(z)), z)
 
 
-@pytest.mark.parametrize("memory_mb", [64.0, 0.02])
+@pytest.mark.parametrize("memory_mb", [64.0, pytest.param(0.02, marks=pytest.mark.slow)])
 def test_one_latent_against_quadrature_of_the_mixture(memory_mb):
     """`line`: z ~ N(0, 1), x ~ N(z, 1), q = N(x/2, s²/2), whole and in many small pieces; five |z| < 4.5."""
     pair = pairs.line(scale=1.25)

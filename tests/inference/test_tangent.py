@@ -12,6 +12,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 import truths_inference as truths
+from gate import slow_but
 from pairs.missed_modes import missed_modes
 from pairs.regression import Regression
 
@@ -133,10 +134,10 @@ def test_above_the_truth_on_average(num_chains):
 
 @pytest.mark.parametrize(("name", "start", "effort"), [
     ("linear_shifted", "guide", Effort(3, 1)),
-    ("linear_shifted", "prior", Effort(3, 5)),
+    pytest.param("linear_shifted", "prior", Effort(3, 5), marks=pytest.mark.slow),
     ("gamma_poisson", "guide", Effort(4, 3)),
     ("mixture_in_model", "prior", Effort(3, 4)),
-    ("hierarchy", "guide", Effort(3, 3)),
+    pytest.param("hierarchy", "guide", Effort(3, 3), marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_above_log_p_of_pairs(name, start, effort):
     """E log p̂ ≤ log p ≤ E U: 2500 data; z > −4.5 and < 4.5."""
@@ -181,8 +182,10 @@ def test_beside_the_bound_of_coupled_chains(spread):
 # --- coverage -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spread", [0.3, 1.0, 1.5])
-@pytest.mark.parametrize("num_data", [1, 5, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("num_data", "spread"),
+    slow_but([(1, 1.5), (5, 1.0)], [(size, spread) for size in (1, 5, 20) for spread in (0.3, 1.0, 1.5)]),
+)
 def test_the_interval_covers_log_normal_weights(spread, num_data):
     """≥ 94 % of 600 replicates at 95 %; false alarm 1e-3 were it 94 %."""
     chains = max(32, 256 // num_data)
@@ -206,8 +209,13 @@ def test_the_interval_covers_under_a_narrow_guide(scale, dim, num_data):
     assert truths.binomial_alarm(hits, passed, 0.94) > 1e-3
 
 
-@pytest.mark.parametrize("num_chains", [32, 64, 256])
-@pytest.mark.parametrize("scale", [1.2, 0.9, 0.8])
+@pytest.mark.parametrize(
+    ("scale", "num_chains"),
+    slow_but(
+        [(1.2, 256), (0.9, 32), (0.8, 64)],
+        [(scale, chains) for scale in (1.2, 0.9, 0.8) for chains in (32, 64, 256)],
+    ),
+)
 def test_single_data_are_covered_where_k_hat_allows(scale, num_chains):
     """2000 data with a tail of shape 0, 0.19 and 0.36, judged by their own k-hat; false alarm 1e-3 were it 94 %."""
     log_w = truths.relative_weights(scale, 3, num_chains, 2000, False)
@@ -217,6 +225,7 @@ def test_single_data_are_covered_where_k_hat_allows(scale, num_chains):
     assert truths.binomial_alarm(hits, int(ends.sum()), 0.94) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_tail_judged_on_its_own_draws_would_not_cover():
     """Why a pilot judges: weights without a variance, where a light tail shows that the large ones were not drawn."""
     draws = replicates(truths.relative_weights(0.6, 2, 256, 1000, False), 1)
@@ -249,6 +258,7 @@ def pair_weights(name, num, effort, seed):
     return *both, pair.log_evidence(*drawn.batch).detach()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["linear_narrow", "gamma_poisson"])
 def test_the_interval_of_a_pair_covers(name):
     """500 means of two data, importance weights; false alarm 1e-3 were it 94 %."""
@@ -299,6 +309,7 @@ def test_certificates_of_given_data_cover():
     assert hits >= 52
 
 
+@pytest.mark.slow
 def test_a_heavy_tail_is_annealed_away_or_said():
     """Weights without a variance: longer chains, and without them no upper end."""
     pair = pairs.linear(scale=0.5).replicated(20)
@@ -366,9 +377,7 @@ def test_chains_of_a_mixture_are_independent():
     assert abs(truths.z_score(relative[0] * relative[1], 1.0)) < truths.Z_LIMIT
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("four corners", marks=pytest.mark.slow), "mixture prior", "spike and slab"]
-)
+@pytest.mark.parametrize("name", slow_but(["mixture prior"], ["four corners", "mixture prior", "spike and slab"]))
 def test_the_prior_contradicts_chains_that_miss_modes(name, monkeypatch):
     """Without the search, the chains alone would be believed: their upper end lies below the truth."""
     monkeypatch.setattr(pilot, "search_all", lambda *a: None)

@@ -13,6 +13,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from gate import slow_but
 from pyro.infer import SVI, Predictive, Trace_ELBO
 from pyro.infer.autoguide import AutoIAFNormal, AutoMultivariateNormal, AutoNormal
 from pyro.nn import PyroModule, PyroParam
@@ -155,6 +156,7 @@ class PyroModules(Functions):
 
 FORMS = {form.__name__: form for form in (Functions, Registered, Closures, Methods, PyroModules)}
 every_form = pytest.mark.parametrize("form", list(FORMS))
+two_forms = pytest.mark.parametrize("form", slow_but(["Functions", "PyroModules"], FORMS))
 one_form = pytest.mark.parametrize(
     "form", [pytest.param(form, marks=[pytest.mark.slow] if i else []) for i, form in enumerate(FORMS)]
 )
@@ -227,7 +229,7 @@ def test_predictive_gives_draws_of_the_trained_guide(form):
         assert ((z.mean(0) - (slope * x + shift)).abs() < 5 * scale / noise**0.5).all()
 
 
-@every_form
+@two_forms
 def test_the_store_holds_what_pyros_svi_leaves(form):
     ours, theirs = FORMS[form](), FORMS[form]()
     for mine, other in zip(modules_of(ours), modules_of(theirs), strict=True):
@@ -249,7 +251,7 @@ def modules_of(pair):
     return [one for one in held if isinstance(one, nn.Module)]
 
 
-@every_form
+@two_forms
 def test_the_stores_own_save_and_load_give_the_trained_values(form, tmp_path):
     pair = FORMS[form]()
     result = quiet(pair.model, pair.guide, data())
@@ -290,7 +292,7 @@ def test_a_training_that_fails_leaves_its_last_good_step_in_the_store():
 # --- what a Fit keeps -------------------------------------------------------------------------------------------------
 
 
-@every_form
+@two_forms
 def test_two_pairs_of_the_same_names_keep_their_bits(form):
     first, second = FORMS[form](), FORMS[form]()
     one = quiet(first.model, first.guide, data())
@@ -338,7 +340,7 @@ def test_found_names_what_was_in_the_store():
     assert quiet(pair.model, pair.guide, data()).found == ()
 
 
-@every_form
+@two_forms
 def test_training_on_leaves_the_first_fit_as_it_was(form):
     pair = FORMS[form]()
     first = quiet(pair.model, pair.guide, data())
@@ -363,7 +365,7 @@ def test_what_wraps_a_fit_is_not_trained():
         quiet(first.model, second.guide, data())
 
 
-@every_form
+@two_forms
 def test_gradients_and_random_numbers_do_not_leak(form):
     pair = FORMS[form]()
     state = torch.get_rng_state()
@@ -422,7 +424,7 @@ AUTOMATIC = {
 }
 
 
-@pytest.mark.parametrize("name", list(AUTOMATIC))
+@pytest.mark.parametrize("name", slow_but(["AutoNormal", "a latent per datum"], AUTOMATIC))
 def test_an_automatic_guide_is_trained_saved_and_loaded(name, tmp_path):
     model, kind = AUTOMATIC[name]
     x, guide = data(), kind(model)

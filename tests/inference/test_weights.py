@@ -49,10 +49,10 @@ def test_copies_of_a_datum_and_particles_are_drawn_independently():
 @pytest.mark.parametrize(
     ("name", "memory_mb"),
     [
-        ("linear_shifted", 0.01),
-        ("plated", 0.03),
+        pytest.param("linear_shifted", 0.01, marks=pytest.mark.slow),
+        pytest.param("plated", 0.03, marks=pytest.mark.slow),
         ("conditional", 0.03),
-        ("parts", 0.1),
+        pytest.param("parts", 0.1, marks=pytest.mark.slow),
         ("mixture_conditional_wide", 0.1),
     ],
 )

@@ -138,6 +138,7 @@ def test_undercomplete_linear_reaches_the_eckart_young_optimum_and_no_further(la
     assert left_out - 1e-9 < error < 1.001 * left_out
 
 
+@pytest.mark.slow
 def test_overcomplete_linear_learns_the_identity():
     x = torch.randn(50, D) * torch.arange(1, D + 1)
     pair = Autoencoder.for_data(x, D + 2)

@@ -1,12 +1,15 @@
 """A run whose guide is one of Pyro's automatic guides is trained, loaded again and evaluated."""
 
 import numpy as np
+import pytest
 import torch
 
 from ppvae.experiments.runs.main_job import run
 from ppvae.experiments.runs.saved_run import load_run
 from ppvae.inference import log_weights
 from ppvae.storage import Settings
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 PROGRAM = """
 import pyro

@@ -14,6 +14,8 @@ from ppvae.datasets import load_dataset
 from ppvae.experiments.runs.run_data import load_pair_and_data
 from ppvae.storage import Settings
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 HEAD = """
 import pyro, torch
 import pyro.distributions as dist

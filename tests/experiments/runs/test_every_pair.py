@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from gate import slow_those
 
 from ppvae.cli.catalogue import pairs
 from ppvae.errors import OptionError, PairError
@@ -13,6 +14,20 @@ from ppvae.storage import Settings
 
 # What `ppvae run` says of those that it cannot measure: one needs the targets' inputs, the other has no log p(x).
 REFUSED = {"FeedForward": "made from the array y, which no option holds", "Autoencoder": "has no log p\\(x\\)"}
+LONG = {
+    "BoundedLatentVAE",
+    "ConvolutionalVAE",
+    "CountVAE",
+    "DeepMarkovModel",
+    "DiscreteVAE",
+    "FlowVAE",
+    "GaussianMixtureVAE",
+    "HierarchicalVAE",
+    "MIWAE",
+    "MixturePriorVAE",
+    "RelaxedVAE",
+    "VampPriorVAE",
+}
 NAMES = sorted(set(pairs()) - set(REFUSED))
 
 
@@ -21,7 +36,7 @@ def single_precision():
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", slow_those(LONG, NAMES))
 def test_every_pair_keeps_the_contract_on_its_data(name):
     settings = with_data(Settings(pair=name))
     pair, run_data = load_pair_and_data(settings)

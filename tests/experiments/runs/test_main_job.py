@@ -65,10 +65,33 @@ def run(settings, **options):
     return main_job.run(settings, say=said()[1], **options)
 
 
+@pytest.fixture(scope="module")
+def shelf():
+    """What the first test that asks for the finished run leaves to the others."""
+    return {}
+
+
+@pytest.fixture
+def finished(shelf, settings, tmp_path_factory):
+    """A run that is finished, made once: inside a test, in its floating-point type. No test writes into it."""
+    if not shelf:
+        kept = tmp_path_factory.mktemp("finished")
+        data = shutil.copy(settings.data, kept)
+        shelf["before"] = torch.get_rng_state()
+        shelf["run"] = run(Settings(**settings.as_dict() | {"data": data, "out": str(kept / "runs")}))
+        shelf["after"] = torch.get_rng_state()
+    return shelf["run"]
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A directory of its own with all that the finished run has."""
+    return RunDirectory(shutil.copytree(finished.directory.path, tmp_path / "copied"))
+
+
 class TestRun:
-    def test_writes_everything_once_and_whole(self, settings):
-        result = run(settings, command="ppvae run")
-        path = result.directory.path
+    def test_writes_everything_once_and_whole(self, finished):
+        path = finished.directory.path
         assert sorted(file.name for file in path.iterdir()) == [
             "checkpoint.pt",
             "config.yaml",
@@ -86,8 +109,8 @@ class TestRun:
         with (path / "metrics.csv").open() as file:
             assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
 
-    def test_the_files_say_what_the_evidence_says(self, settings):
-        result = run(settings)
+    def test_the_files_say_what_the_evidence_says(self, finished):
+        result = finished
         with xr.open_dataset(result.directory.path / "evidence.nc", engine="h5netcdf") as saved:
             np.testing.assert_array_equal(saved["log_evidence"], result.evidence.log_evidence)
             assert saved.attrs["split"] == "test"
@@ -98,33 +121,31 @@ class TestRun:
         assert summary["training"]["epochs"] == 3
         assert summary["versions"]["torch"] == torch.__version__
 
-    def test_the_evidence_is_that_of_the_trained_pair_on_the_test_data(self, settings):
-        result = run(settings)
+    def test_the_evidence_is_that_of_the_trained_pair_on_the_test_data(self, finished, settings):
+        result = finished
         data, pair = load_dataset(settings.data), make_pair(settings, load_dataset(settings.data))
         load_parameters(result.directory.checkpoint, pair.model, pair.guide, data.test)
         evidence = importance_evidence(pair.model, pair.guide, data.test, 40, seed=0)
         torch.testing.assert_close(evidence.log_evidence, result.evidence.log_evidence)
 
-    def test_repeats_from_its_config(self, settings):
-        first = run(settings)
+    def test_repeats_from_its_config(self, finished, undrawn):
+        first = finished
         second = run(Settings(**yaml.safe_load(first.directory.config.read_text())))
         assert second.directory.path != first.directory.path
         torch.testing.assert_close(second.evidence.elbo, first.evidence.elbo, rtol=0, atol=0)
 
-    def test_leaves_the_global_generator_as_it_was(self, settings):
-        state = torch.get_rng_state()
-        run(settings)
-        assert torch.equal(torch.get_rng_state(), state)
+    def test_leaves_the_global_generator_as_it_was(self, finished, shelf):
+        assert torch.equal(shelf["after"], shelf["before"])
 
-    def test_max_eval_spreads_over_the_data(self, settings, counts):
+    def test_max_eval_spreads_over_the_data(self, settings, counts, undrawn):
         assert len(run(Settings(**settings.as_dict() | {"max_eval": 2})).evidence.elbo) == 2
         assert evenly_spaced(torch.arange(10), 4).tolist() == [0, 3, 6, 9]
         assert evenly_spaced(torch.arange(3), None).tolist() == evenly_spaced(torch.arange(3), 5).tolist() == [0, 1, 2]
 
-    def test_the_posterior_opens_in_arviz(self, settings):
+    def test_the_posterior_opens_in_arviz(self, finished):
         import arviz
 
-        path = run(settings).directory.path
+        path = finished.directory.path
         opened = arviz.from_netcdf(path / "posterior.nc")
         assert all(group in opened for group in ("sample_stats", "log_likelihood", "prior", "observed_data"))
         assert opened.attrs["split"] == "test"
@@ -132,16 +153,16 @@ class TestRun:
         assert posterior["z"].dims == ("chain", "draw", "datum", "z_dim_0")
         assert posterior["z"].shape == (4, 25, 6, 2)
 
-    def test_training_raises_the_elbo(self, settings):
+    def test_training_raises_the_elbo(self, settings, undrawn):
         result = run(Settings(**settings.as_dict() | {"epochs": 30, "learning_rate": 1e-2}))
         with (result.directory.path / "metrics.csv").open() as file:
             elbos = [float(row["elbo"]) for row in csv.DictReader(file)]
         assert elbos[-1] > elbos[0] + 0.5
 
-    def test_the_table_holds_the_numbers_in_nats(self, settings, capsys):
+    def test_the_table_holds_the_numbers_in_nats(self, finished, capsys):
         import rich
 
-        result = run(settings)
+        result = finished
         rich.print(result.table())
         shown = capsys.readouterr().out
         assert "nats" in shown
@@ -149,9 +170,9 @@ class TestRun:
             assert f"{result.summary['evidence'][name]:.2f}" in shown
 
 
+@pytest.mark.usefixtures("undrawn")
 class TestGoingOn:
-    def test_ctrl_c_keeps_the_training_and_says_how_to_go_on(self, settings, monkeypatch):
-        whole = run(settings)
+    def test_ctrl_c_keeps_the_training_and_says_how_to_go_on(self, finished, settings, monkeypatch):
         epochs = []
 
         def interrupted(dataset_draw):
@@ -176,7 +197,7 @@ class TestGoingOn:
         assert f"ppvae run --resume {copy.path}" in said
         result = run(directory.read_settings(), resume=directory)
         assert result.directory.path == directory.path
-        torch.testing.assert_close(result.evidence.elbo, whole.evidence.elbo, rtol=0, atol=0)
+        torch.testing.assert_close(result.evidence.elbo, finished.evidence.elbo, rtol=0, atol=0)
 
     @pytest.mark.slow
     def test_a_run_killed_before_its_first_checkpoint_starts_anew(self, settings):
@@ -186,15 +207,15 @@ class TestGoingOn:
         result = run(directory.read_settings(), resume=directory)
         torch.testing.assert_close(result.evidence.elbo, whole.evidence.elbo, rtol=0, atol=0)
 
-    def test_a_finished_run_is_only_evaluated_again(self, settings):
-        whole = run(settings)
-        whole.directory.summary.unlink()  # as after Ctrl-C in the evaluation
-        assert load_run(whole.directory).training["stopped"] == "finished"
-        again = run(settings, resume=whole.directory)
-        assert again.summary["training"]["steps"] == whole.summary["training"]["steps"]
-        torch.testing.assert_close(again.evidence.elbo, whole.evidence.elbo, rtol=0, atol=0)
+    def test_a_finished_run_is_only_evaluated_again(self, finished, copied):
+        copied.summary.unlink()  # as after Ctrl-C in the evaluation
+        assert load_run(copied).training["stopped"] == "finished"
+        again = run(copied.read_settings(), resume=copied)
+        assert again.summary["training"]["steps"] == finished.summary["training"]["steps"]
+        torch.testing.assert_close(again.evidence.elbo, finished.evidence.elbo, rtol=0, atol=0)
 
 
+@pytest.mark.usefixtures("undrawn")
 class TestToATolerance:
     def test_is_what_a_run_ends_on_and_says_of_how_many_data_it_is_known(self, settings):
         settings = Settings(**settings.as_dict() | {"method": "auto", "pair": "LinearGaussian", "likelihood": None}
@@ -231,6 +252,7 @@ class TestToATolerance:
             run(Settings(**settings.as_dict() | change))
 
 
+@pytest.mark.usefixtures("undrawn")
 class TestEvaluate:
     @pytest.mark.parametrize("precision", ["32-true", "64-true"])
     def test_gives_the_same_numbers_again(self, settings, precision):

@@ -18,6 +18,8 @@ from ppvae.inference import calibrate, check, log_weights, simulate, to_datatree
 from ppvae.models import LinearGaussian
 from ppvae.storage import RunDirectory, Settings
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 PPCA = """
 import pyro
 import pyro.distributions as dist

@@ -12,6 +12,8 @@ from ppvae.inference import Fit, importance_evidence
 from ppvae.models import LinearGaussian
 from ppvae.storage import Settings
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture
 def data(tmp_path):

@@ -10,6 +10,8 @@ from ppvae.experiments.runs import main_job
 from ppvae.experiments.runs.run_loggers import loggers_of
 from ppvae.storage import Settings
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 OWN = """
 class Own:
     def __init__(self, save_dir):

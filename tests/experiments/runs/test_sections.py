@@ -74,6 +74,7 @@ def test_a_certificate_is_written_and_said(trained):
     assert any("no upper end" in remark for remark in section["remarks"])
 
 
+@pytest.mark.slow
 def test_a_certificate_of_given_data_says_what_its_upper_end_rests_on(trained):
     found = certify_run(trained, CertifyOptions(num_data=4, max_distributions=32, width=1.0))
     assert found.summary["num_twins"] == 32
@@ -161,7 +162,7 @@ def test_a_run_that_was_not_mended_has_no_mended_guide(trained, tmp_path):
         load(copy, mended=True)
 
 
-def test_a_new_evaluation_keeps_the_sections_and_says_its_method(trained):
+def test_a_new_evaluation_keeps_the_sections_and_says_its_method(trained, undrawn):
     certify_run(trained, CertifyOptions(num_data=3, num_chains=4, max_distributions=1, width=9.0))
     before = trained.read_summary()
     result = evaluate_run(trained, EvaluateOptions(method="ais", num_chains=4, num_distributions=5, max_eval=3))
@@ -284,13 +285,13 @@ def test_causes_of_unused_units_are_written_and_said(tmp_path):
     assert run.checkpoint.read_bytes() == before
 
 
-def test_a_damaged_summary_is_written_anew(trained):
+def test_a_damaged_summary_is_written_anew(trained, undrawn):
     trained.summary.write_text("{")
     evaluate_run(trained, EvaluateOptions("importance", max_eval=3))
     assert RunDirectory.open(trained.path).read_summary()["evidence"]["num_data"] == 3
 
 
-def test_what_is_written_is_what_inference_says(trained):
+def test_what_is_written_is_what_inference_says(trained, undrawn):
     """The trained pair, the data and the seed go to inference as they are."""
     run = load_run(trained, max_eval=3, seed=5)
     same = estimate_evidence(run.pair.model, run.pair.guide, run.x, tolerance=0.5, seed=5)
@@ -358,7 +359,7 @@ def test_the_verdict_speaks_of_what_was_judged_in_a_fixed_order(verdicts, said):
     assert _verdict_sentence(tuple(verdicts)) == said
 
 
-def test_ctrl_c_keeps_what_was_finished(trained, monkeypatch):
+def test_ctrl_c_keeps_what_was_finished(trained, undrawn, monkeypatch):
     monkeypatch.setattr("ppvae.experiments.runs.assess_run.sample_posterior", _interrupt)
     with pytest.raises(KeyboardInterrupt, match="what was finished stands in"):
         assess_run(trained, AssessOptions(num_data=2, num_simulations=70, seed=4))

@@ -104,7 +104,7 @@ def test_the_numbers_of_a_run_are_those_of_x_in_its_own_units(run, folder):
     assert abs(summary["training"]["last_validation_elbo"] - summary["evidence"]["elbo"]) < 2
 
 
-def test_a_run_on_standardised_data_is_compared_with_one_on_the_data_as_they_are(run, folder, tmp_path):
+def test_a_run_on_standardised_data_is_compared_with_one_on_the_data_as_they_are(run, folder, tmp_path, undrawn):
     """The densities of both are in the units of the file, so that their differences are those of the two normals."""
     words = ["run", "--data", f"{folder}/plants.csv", "--pair", "LinearGaussian", "--pair_args.latent_dim", "2"]
     words += ["--label_column", "species", "--drop_columns", "id", "--epochs", "5", "--stratify", "species"]
@@ -157,7 +157,7 @@ def test_a_reopened_run_takes_and_gives_data_in_their_own_units(run, folder):
     assert evidence.log_evidence.mean() > -25
 
 
-def test_columns_are_context_by_the_names_of_the_arguments(tmp_path, capsys):
+def test_columns_are_context_by_the_names_of_the_arguments(tmp_path, capsys, undrawn):
     rng = np.random.default_rng(1)
     kind, age = rng.integers(0, 2, 150), rng.normal(size=150)
     z = np.array([0.0, 8.0])[kind] + 2 * age + rng.normal(size=150)
@@ -178,7 +178,7 @@ def test_columns_are_context_by_the_names_of_the_arguments(tmp_path, capsys):
     assert "elm 0, oak 1" in " ".join(capsys.readouterr().err.split())
 
 
-def test_files_for_each_part_and_words_that_cannot_be_used(tmp_path, capsys):
+def test_files_for_each_part_and_words_that_cannot_be_used(tmp_path, capsys, undrawn):
     rng = np.random.default_rng(2)
     for name, n in (("train", 60), ("test", 20)):
         pd.DataFrame(rng.normal(size=(n, 3)), columns=list("abc")).to_csv(tmp_path / f"{name}.csv", index=False)

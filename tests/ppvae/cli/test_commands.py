@@ -109,7 +109,7 @@ class TestRun:
     @pytest.mark.parametrize(
         "spec", ["MyPair", *(pytest.param(spec, marks=pytest.mark.slow) for spec in ("Plain", "made", ""))]
     )
-    def test_a_users_own_pair_and_data(self, here, spec):
+    def test_a_users_own_pair_and_data(self, here, spec, undrawn):
         pair = f"my_file.py:{spec}" if spec else "my_file.py"
         assert main(["run", "--pair", pair, "--data", "my_data.npy", "--epochs", "2", "--num_particles", "30"]) == 0
         (directory,) = all_runs("runs")
@@ -120,14 +120,14 @@ class TestRun:
         (here / "my_package" / "deep.py").write_text(PAIR)
         assert main(["check", "my_package.deep:MyPair", "--data", "my_data.npy"]) == 0
 
-    def test_likelihoods_of_ones_own(self, here):
+    def test_likelihoods_of_ones_own(self, here, undrawn):
         (here / "mine.py").write_text("from ppvae.models import Normal\nclass Wide(Normal): pass\n")
         words = ["--data", "my_data.npy", "--likelihood", "mine.py:Wide", "--likelihood_args.scale", "2.0"]
         assert main(["run", *words, *SMALL]) == 0
         settings = all_runs("runs")[0].read_settings()
         assert settings.likelihood_args == {"scale": 2.0}
 
-    def test_a_config_repeats_a_run(self, here, capsys):
+    def test_a_config_repeats_a_run(self, here, capsys, undrawn):
         assert main(["run", *SMALL, "--max_eval", "5", "--name", "first"]) == 0
         assert main(["run", "--config", "runs/first/config.yaml", "--name", "second"]) == 0
         first, second = (RunDirectory.open(f"runs/{name}").read_summary() for name in ("first", "second"))

@@ -616,7 +616,7 @@ class TestTheLatentPlane:
         assert axis[n // 2] == 0
         assert 0 < len(kept["means"]) <= 100
 
-    def test_there_is_none_for_other_latents(self, tmp_path):
+    def test_there_is_none_for_other_latents(self, tmp_path, undrawn):
         from ppvae.experiments.runs import main_job
 
         settings = Settings(**(SMALL | {"pair_args": {"latent_dim": 3, "hidden": [4]}}), out=str(tmp_path))
