@@ -28,7 +28,7 @@ from ppvae.storage import RunDirectory, Settings
 # One white pixel.
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mP8/x8AAwMCAO+ip1sAAAAASUVORK5CYII=")
 HOSTILE = (
-    "<script>document.title='taken'</script>\"'><img src=x onerror=alert(1)>{{ 7*7 }} \u202eevil\u202c \u05d0\u05d1"
+    "<script>document.title='taken'</script>\"'><img src=x onerror=alert(1)>{{ 733*839 }} \u202eevil\u202c \u05d0\u05d1"
 )
 SMALL = {"epochs": 2, "method": "importance", "num_particles": 30, "pair_args": {"latent_dim": 2, "hidden": [4]}}
 
@@ -355,7 +355,7 @@ class TestAHostileRun:
         assert [a for a in reader.found("img") if not str(a["src"]).startswith("data:image/png")] == []
         assert len(reader.found("script")) == 2  # the grid's, the page's
         assert sum(HOSTILE in words for words in reader.text) >= 10
-        assert "49" not in "".join(words for words in reader.text if "evil" in words)
+        assert "614987" not in "".join(words for words in reader.text if "evil" in words)
 
     def test_directions_of_text_stay_inside(self, page):
         # Whatever can hold text of the run's is set apart, so that right-to-left text moves nothing else.
