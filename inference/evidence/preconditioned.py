@@ -54,7 +54,7 @@ GRADIENT = 2
 # Places at which the posterior is seen for a fit, from all chains together.
 PLACES = 192
 # The first round of chains that count, and by how much a round may exceed the one before.
-FIRST_CHAINS, FIRST_DISTRIBUTIONS, GROWTH = 64, 12, 4
+FIRST_CHAINS, FIRST_DISTRIBUTIONS, GROWTH = 64, 16, 4
 # Chains are added in multiples of this, so that data that need about as many are run together.
 STEP_CHAINS = 32
 # Evaluations below which it is not worth while to begin: tuning, pilot chains and a first round cost about as much.
