@@ -14,7 +14,6 @@ modes (:mod:`ppvae.inference.sampling.mixture_start`).
 from __future__ import annotations
 
 import math
-from dataclasses import fields, replace
 from typing import NamedTuple
 
 import torch
@@ -90,7 +89,7 @@ def anneal(pair: Pair, index: Tensor, ledger: Ledger, goal: Goal, proposal: Stud
             return
         tuning = _tuned(view, index, ledger, num_distributions)
         v, wide = _chains(view, tuning, index, ledger, goal)
-        index, view, tuning, v = index[wide], view.rows(wide), _of(tuning, wide), v[:, wide]
+        index, view, tuning, v = index[wide], view.rows(wide), tuning.rows(wide), v[:, wide]
         if not len(index):
             return
         if isinstance(view, Standardised):
@@ -101,9 +100,9 @@ def anneal(pair: Pair, index: Tensor, ledger: Ledger, goal: Goal, proposal: Stud
 
 def _tuned(view: Mapped, index: Tensor, ledger: Ledger, num_distributions: int) -> Tuning:
     """The bridge of so many distributions, by a pilot unless it is the first from a normal."""
-    follow = rotate if isinstance(view, Standardised) else leapfrog
     if isinstance(view, Standardised) and num_distributions == FIRST_DISTRIBUTIONS:
         return view.even_bridge(num_distributions)
+    follow = rotate if isinstance(view, Standardised) else leapfrog
     tuning, _ = explore(view, "guide", num_distributions, follow=follow)
     ledger.cost[index] += _pilot_price(tuning, SLOW)
     return tuning
@@ -152,7 +151,7 @@ def _chains(view: Mapped, tuning: Tuning, index: Tensor, ledger: Ledger, goal: G
         following = torch.zeros_like(plan)
         for before, count in plan[plan[:, 1] > 0].unique(dim=0).tolist():
             at = (plan == torch.tensor([before, count])).all(1).nonzero()[:, 0]
-            some, own = view.rows(at), _of(tuning, at)
+            some, own = view.rows(at), tuning.rows(at)
             found = forward_in_portions(some, own, "guide", count, goal.memory_mb)
             v = v if before else found.last
             log_w, ends = chains.add(at, found)
@@ -198,11 +197,6 @@ def _fit(view: Pair | Standardised, u: Tensor, tuning: Tuning) -> Standardised:
         places.append(point.u)
         gradients.append(point.gradients[0])
     return standardised(view, torch.cat(places), torch.cat(gradients))
-
-
-def _of(tuning: Tuning, index: Tensor) -> Tuning:
-    """The tuning of some of the data."""
-    return replace(tuning, **{f.name: getattr(tuning, f.name)[:, index] for f in fields(Tuning) if f.name != "follow"})
 
 
 def _affordable(left: Tensor, price: int) -> Tensor:

@@ -105,13 +105,15 @@ def rotate(
     angle = angle[..., None].to(momentum)
     cosine, sine, size = angle.cos(), angle.sin(), (angle / 2).tan()
     square = scale**2
-    kick = size * (gradient(point, coefficients) + point.u / square)
+    stride, pull = sine * square, point.u / square
+    kick = size * (gradient(point, coefficients) + pull)
     for _ in range(num_steps):
         momentum = momentum + kick
-        turned = cosine * point.u + sine * square * momentum
-        momentum = cosine * momentum - sine * point.u / square
+        turned = cosine * point.u + stride * momentum
+        momentum = cosine * momentum - sine * pull
         point = evaluate(terms, turned)
-        kick = size * (gradient(point, coefficients) + point.u / square)
+        pull = point.u / square
+        kick = size * (gradient(point, coefficients) + pull)
         momentum = momentum + kick
     return point, momentum
 
@@ -135,7 +137,7 @@ def transition(
         terms: u ↦ ``(num_terms, num_chains, num_data)``.
         point: the state of every chain.
         coefficients: of the terms in log π, ``(num_terms,)`` or ``(num_terms, num_data)``.
-        step_size: ε, ``(num_data,)``; must not depend on the state.
+        step_size: ε, or the angle of a rotation, ``(num_data,)``; must not depend on the state.
         scale: s, the square root of the inverse mass, ``(num_data, dim)``; must not depend on the state.
         num_steps: L.
         follow: :func:`leapfrog` or :func:`rotate`.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -89,6 +89,11 @@ class Tuning:
         step = _mix(self.log_step, low, share)[0].exp()
         scale = _mix(self.log_scale, low[..., None].expand(-1, -1, self.log_scale.shape[-1]), share[..., None])[0].exp()
         return step, scale
+
+    def rows(self, index: Any) -> Tuning:
+        """The tuning of some of the data."""
+        parts: dict[str, Any] = {name: x[:, index] for name, x in vars(self).items() if isinstance(x, Tensor)}
+        return replace(self, **parts)
 
     def with_distributions(self, num_distributions: int, schedule: Schedule = "adaptive") -> Tuning:
         """The same bridge in another number of steps."""
