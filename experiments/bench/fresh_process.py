@@ -1,8 +1,9 @@
-"""A function of this bench called in a fresh process, with a number of threads of its own.
+"""A function of this bench called in a fresh process, with a number of threads of its own and as many cores.
 
 The number of threads is read once by XLA, and memory that a process has once taken is not given back, so that each
-measurement of these takes a process. The function's module ends with ``answer(function)``; what goes in and comes out
-is JSON.
+measurement of these takes a process. A process gets no more cores than threads, since XLA runs products that do not
+need each other at the same time, whatever number of threads it is told. The function's module ends with
+``answer(function)``; what goes in and comes out is JSON.
 """
 
 from __future__ import annotations
@@ -48,6 +49,17 @@ def ask(module: str, request: Mapping[str, Any], threads: int) -> Any:
 def answer(function: Callable[..., Any]) -> None:
     """Call the function with the arguments that this process was started with, and print what it returns."""
     request = json.loads(sys.argv[1])
-    torch.set_num_threads(request.pop("threads"))
+    threads = request.pop("threads")
+    torch.set_num_threads(threads)
+    keep_to_cores(threads)
     torch.manual_seed(0)
     print(MARK + json.dumps(function(**request)), flush=True)
+
+
+def keep_to_cores(number: int) -> None:
+    """Let this process, and the threads it starts from now on, run on no more cores than this.
+
+    Where the system has no such call (macOS, Windows), nothing is done.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-number:])

@@ -63,6 +63,7 @@ class PythonState:
                 seen[id(one)] = one
                 pending += self._watch(one)
         self._tables, self._keys, self._values = (list(map(operator.itemgetter(i), self._entries)) for i in range(3))
+        self._sized, self._lengths = (list(map(operator.itemgetter(i), self._sizes)) for i in range(2))
 
     def changed(self) -> str | None:
         """The name of a value that is another one by now, or None."""
@@ -86,7 +87,7 @@ class PythonState:
             return (
                 all(map(operator.is_, map(operator.getitem, self._tables, self._keys), self._values))
                 and all(cell.cell_contents is value for cell, value in self._cells)
-                and all(len(table) == size for table, size in self._sizes)
+                and list(map(len, self._sized)) == self._lengths
             )
         except (LookupError, ValueError):
             return False

@@ -117,6 +117,8 @@ class Arguments:
     @property
     def batch(self) -> Batch:
         """``(x, *context)``."""
+        if self.spec.num_nodes == len(self.leaves) + 1:  # nothing inside the members: asked in every step
+            return self.leaves
         return tree_unflatten(list(self.leaves), self.spec)
 
     @property

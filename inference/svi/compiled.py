@@ -74,6 +74,8 @@ class Compiled:
 
     def keep(self) -> None:
         """Write what the last step wrote into buffers."""
+        if not self._news:
+            return
         with torch.no_grad():
             for place, value in zip(self._graph.written, self._news, strict=True):
                 place.copy_(value)

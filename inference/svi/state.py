@@ -142,7 +142,8 @@ class Training:
 
     def to_device(self, batch: Batch) -> Batch:
         """A batch in the place and the type that the accelerator and the precision ask for."""
-        moved = self._fabric.to_device(batch)
+        there = all(type(leaf) is Tensor and leaf.device == self.device for leaf in batch)  # asked before every step
+        moved = batch if there else self._fabric.to_device(batch)
         if self._cast is None:
             return moved
         return map_tensors(lambda leaf: leaf.to(self._cast) if leaf.is_floating_point() else leaf, moved)

@@ -1,6 +1,9 @@
 """The bench compares like with like: contenders take turns, and what its plain contenders compute is right."""
 
 import math
+import os
+import subprocess
+import sys
 
 import pyro
 import pytest
@@ -142,3 +145,16 @@ def test_progress_is_said(capsys, monkeypatch):
     monkeypatch.setattr(bench_tasks, "evidence_tasks", lambda *_: iter([("a task", bench_tasks.Timed({}))]))
     assert measure_tasks(small=True, compiled=False) == {"a task": {"seconds": {}, "flops": 0.0}}
     assert "a task" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no such call")
+def test_a_process_has_as_many_cores_as_threads():
+    """XLA runs products on all cores that it sees, whatever number of threads it is told."""
+    asked = "import os; from ppvae.experiments.bench.fresh_process import keep_to_cores as keep; keep({}); "
+    for number in (1, 2):
+        printed = subprocess.run(
+            [sys.executable, "-c", asked.format(number) + "print(len(os.sched_getaffinity(0)))"],
+            capture_output=True,
+            check=True,
+        ).stdout
+        assert int(printed) == min(number, len(os.sched_getaffinity(0)))

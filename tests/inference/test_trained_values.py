@@ -464,7 +464,7 @@ def test_the_median_and_quantiles_of_an_automatic_guide_are_those_trained():
 
 OTHER_PROCESS = """
 import sys
-sys.path.insert(0, {folder!r})
+sys.path[:0] = {folders!r}
 import pyro, torch
 import test_trained_values as t
 from ppvae.inference import Fit
@@ -489,7 +489,7 @@ def test_another_process_loads_the_same_bits(tmp_path):
         pair = form()
         fits[name] = quiet(pair.model, pair.guide, data())
         fits[name].save(tmp_path / f"{name}.pt")
-    program = OTHER_PROCESS.format(folder=str(Path(__file__).parent), files=str(tmp_path))
+    program = OTHER_PROCESS.format(folders=list(map(str, Path(__file__).parents[:2])), files=str(tmp_path))
     subprocess.run([sys.executable, "-c", program], check=True)
     found = torch.load(tmp_path / "found.pt", weights_only=True)
     for name, result in fits.items():
