@@ -22,6 +22,7 @@ from typing import Any
 import xarray as xr
 
 from ppvae.errors import PpvaeError, first_line
+from ppvae.percent import percent
 from ppvae.report import write_report
 from ppvae.storage import RunDirectory, Settings, write_json
 from ppvae.with_errors import with_error
@@ -126,7 +127,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             row["data"] or "–",
             *("–" if row[name] is None else with_error(row, name) for name in names),
         ]
-        cells += ["–" if share is None else f"{share:.0%}", "–" if units is None else f"{units}/{row['num_units']}"]
+        cells += ["–" if share is None else percent(share), "–" if units is None else f"{units}/{row['num_units']}"]
         cells += [row["posterior"] or "–", f"{row['seconds']:.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
     notes = [f"- `{row['pair']}`, {step}: {why}" for row in rows for step, why in row["failed"].items()]

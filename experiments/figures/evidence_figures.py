@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 
 from ppvae.inference import Evidence
 from ppvae.inference.evidence.evidence import PARETO_K_LIMIT
+from ppvae.percent import percent
 
 from .arviz_style import figure_of, label_axes, offscreen
 from .style import BLACK, BLUE, GREEN, ORANGE, WIDTH, limits, new_figure
@@ -74,7 +75,7 @@ def gap_histogram(evidence: Evidence) -> Figure:
     gap, doubtful = evidence.gap[known].numpy(), ~evidence.trusted[known].numpy()
     if len(gap):
         share = doubtful.mean()
-        labels = [f"log p(x) to be trusted: {1 - share:.0%} of the data", f"not to be trusted: {share:.0%}"]
+        labels = [f"log p(x) to be trusted: {percent(1 - share)} of the data", f"not to be trusted: {percent(share)}"]
         edges = np.histogram_bin_edges(gap, bins=min(30, max(5, len(gap) // 5)))
         parts = [gap[~doubtful], gap[doubtful]]
         _, _, bars = axes.hist(parts, bins=list(edges), stacked=True, color=[BLUE, ORANGE], label=labels)

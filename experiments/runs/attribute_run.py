@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from ppvae.inference import GapAttribution, Optimiser, attribute_gap, estimate_evidence
+from ppvae.percent import percent
 from ppvae.storage import RunDirectory
 from ppvae.with_errors import with_error
 
@@ -81,4 +82,4 @@ def write_gap(
 
 def _resolved(section: dict[str, Any], name: str) -> str:
     share = section.get(f"{name}_resolved")
-    return "" if share is None else f"resolved for {share:.0%}"
+    return "" if share is None else f"resolved for {percent(share)}"

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from ppvae.inference import Evidence
+from ppvae.percent import percent
 from ppvae.printed import Printed, table_in_lines
 from ppvae.report import write_report
 from ppvae.storage import RunDirectory, write_json
@@ -64,7 +65,7 @@ class Evaluation(Printed):
             table.add_row(label, with_error(numbers, name), monte_carlo)
         table.add_section()
         for label, share, what in self._shares():
-            table.add_row(label, ("yes" if share == 1 else "no") if shared else f"{share:.0%}", what)
+            table.add_row(label, ("yes" if share == 1 else "no") if shared else percent(share), what)
         table.add_section()
         seconds = self.summary["seconds"]
         table.add_row("training", f"{training['seconds']:.0f} s", f"{training['epochs']} epochs")

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ppvae.errors import OptionError
 from ppvae.inference import Evidence, estimate_evidence, importance_evidence
+from ppvae.percent import percent
 from ppvae.progress import Progress
 from ppvae.storage import RunDirectory
 
@@ -127,7 +128,7 @@ class EvaluationPlan:
             f"{self.per_datum:.3g} ± {self.error:.2g} core seconds per datum, and {self.startup:.0f} s until a worker "
             f"begins, on this machine ({self.device}).",
             f"the mean of log p(x) will have a standard error of {self.standard_error:.2g} nats from the spread between"
-            f" data; {self.settled:.0%} of the pilot's data reached the tolerance.",
+            f" data; {percent(self.settled)} of the pilot's data reached the tolerance.",
             f"the data are {_size(self.num_data * self.datum_bytes)}, and the results, 8 numbers a datum, "
             f"{_size(self.num_data * 64)}.",
         ]

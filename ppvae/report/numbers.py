@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from string import Formatter
 from typing import Any
 
 from markupsafe import Markup, escape
 
 from ppvae.errors import RunError
+from ppvae.percent import percent
 from ppvae.with_errors import decimals
 
 # Which command writes a section of the summary; everything else is written by `ppvae evaluate`.
@@ -135,13 +137,18 @@ def shown(value: float | int | bool | None, spec: str = "") -> str:
     Example:
         >>> shown(-1234.5, ".1f"), shown(12345), shown(True), shown(None), shown(1e-9)
         ('−1\u202f234.5', '12\u202f345', 'yes', 'not known', '1e−09')
+        >>> shown(0.984, ".0%"), shown(0.996, ".0%")
+        ('98\u202f%', '>\u202f99\u202f%')
     """
     if value is None:
         return "not known"
     if isinstance(value, bool):
         return "yes" if value else "no"
     spec = spec or ("d" if isinstance(value, int) else ".4g")
-    sign, digits = ("+", spec[1:]) if spec.startswith("+") else ("", spec)
-    text = format(value, f"{sign}{digits if digits[-1] in '%g' else ',' + digits}")
+    if re.fullmatch(r"\.\d%", spec):
+        text = percent(value, int(spec[1])).replace(" ", "\u202f")
+    else:
+        sign, digits = ("+", spec[1:]) if spec.startswith("+") else ("", spec)
+        text = format(value, f"{sign}{digits if digits[-1] in '%g' else ',' + digits}")
     # A thin space that does not break, as in the international standard of units.
     return text.replace(",", "\u202f").replace("-", "−").replace("%", "\u202f%")
