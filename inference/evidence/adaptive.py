@@ -178,7 +178,8 @@ def _settle(pair: Pair, goal: Goal, bar: Progress) -> AdaptiveEvidence:
         mixed = evidence_of(strata.mixed)
         by_prior = torch.logsumexp(strata.prior, 0) - math.log(len(strata.prior))
         own = evidence_of(strata.guide, num_bounds_of(num_draws))
-        return Sample(own, mixed, confirms(by_prior, effective(strata.prior), mixed.log_evidence))
+        confirmed = confirms(by_prior, effective(strata.prior), mixed.log_evidence)
+        return Sample(own, mixed, confirmed, strata.heaviest)
 
     chains = pair.dim > 0 and goal.budget >= 2 * FEWEST_FOR_CHAINS
     ledger, mixed = draw_rounds(sample, pair.num_units, goal, MOST_DRAWS, found, chains=chains)
@@ -204,7 +205,7 @@ def _by_importance(pair: Pair, goal: Goal) -> AdaptiveEvidence:
 
     def sample(index: Tensor, num_draws: int, prior_share: float) -> Sample:
         found = by_guide(pair.rows(index), num_draws, goal.memory_mb)
-        return Sample(found, found, torch.zeros(len(index), dtype=torch.bool))
+        return Sample(found, found, torch.zeros(len(index), dtype=torch.bool), None)
 
     num_prior = min(SEARCH, int(SEARCH_SHARE * goal.budget))
     ledger, _ = draw_rounds(sample, pair.num_units, goal, goal.budget - num_prior)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..sampling import HeavyDraws
 from .estimates import NOTHING, AdaptiveEvidence, AnnealedEvidence
 from .evidence import Evidence
 
@@ -46,11 +47,13 @@ class Ledger:
 
     Attributes:
         settled_by: as in :class:`~ppvae.inference.evidence.estimates.AdaptiveEvidence`, and so are the others.
+        heaviest: of the draws of each datum's last round by the mixture; None without a mixture.
     """
 
     def __init__(self, first: Evidence, goal: Goal) -> None:
         n = len(first.log_evidence)
         self._goal = goal
+        self.heaviest: HeavyDraws | None = None
         self._fields: dict[str, Any] = {f.name: getattr(first, f.name) for f in fields(Evidence)}
         self._fields = {k: v.clone() if isinstance(v, Tensor) else v for k, v in self._fields.items()}
         self._elbo_draws = torch.zeros(n, dtype=torch.long)
@@ -89,6 +92,12 @@ class Ledger:
         for name, value in (("elbo", elbo), ("elbo_standard_error", error)):
             self._fields[name][index] = value
             self._fields[name.replace("elbo", "bound")][0, index] = value
+
+    def keep(self, index: Tensor, heaviest: HeavyDraws | None) -> None:
+        """Keep the heaviest draws of the data ``index`` in the place of earlier ones."""
+        if heaviest is not None:
+            known = self.heaviest if self.heaviest is not None else HeavyDraws.none(len(self.cost), heaviest.u)
+            self.heaviest = known.put(index, heaviest)
 
     def left(self, index: Tensor) -> Tensor:
         """Evaluations that the data ``index`` may still cost."""

@@ -27,6 +27,7 @@ from ..sampling import (
     QUICK,
     SLOW,
     Chains,
+    HeavyDraws,
     MixtureStart,
     Pace,
     Standardised,
@@ -40,6 +41,7 @@ from ..sampling import (
     standardised,
     transition,
     unreached,
+    unreached_by_heavy,
 )
 from .chain_reach import incomplete
 from .estimates import ANNEALING, WIDE, AnnealedEvidence
@@ -158,6 +160,9 @@ def _chains(view: Mapped, tuning: Tuning, index: Tensor, ledger: Ledger, goal: G
             price = _chain_price(len(tuning.betas) - 1)
             far = num_far_draws(len(log_w) * price)
             missing = unreached(some, ends, log_w, far, goal.memory_mb)
+            if ledger.heaviest is not None:
+                heavy = _seen_in(some, ledger.heaviest.rows(index[at]))
+                missing = torch.maximum(missing, unreached_by_heavy(ends, log_w, heavy))
             evidence = AnnealedEvidence.of(evidence_of(log_w), unreached=missing, diverged=chains.diverged[at])
             ledger.cost[index[at]] += count * price + far
             ledger.enter(index[at], evidence, num_distributions=len(tuning.betas) - 1)
@@ -166,6 +171,11 @@ def _chains(view: Mapped, tuning: Tuning, index: Tensor, ledger: Ledger, goal: G
             following[at, 1] = _judged(evidence, wide[at], index[at], price, ledger, goal)
         plan = following
     return v, wide
+
+
+def _seen_in(view: Mapped, heavy: HeavyDraws) -> HeavyDraws:
+    """Draws of the pair in the coordinates of a view."""
+    return heavy._replace(u=view.coordinates(heavy.u)) if isinstance(view, Standardised) else heavy
 
 
 def _judged(found: AnnealedEvidence, wide: Tensor, index: Tensor, price: int, ledger: Ledger, goal: Goal) -> Tensor:

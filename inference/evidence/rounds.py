@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..sampling import ENOUGH, LARGE_PRIOR_SHARE, PRIOR_SHARE, Search
+from ..sampling import ENOUGH, LARGE_PRIOR_SHARE, PRIOR_SHARE, HeavyDraws, Search
 from .estimates import IMPORTANCE, MIXTURE
 from .evidence import MISSED_LIMIT, Evidence
 from .ledger import Goal, Ledger, half_width, wanted
@@ -36,11 +36,15 @@ FEW = 10
 
 
 class Sample(NamedTuple):
-    """Estimates of some data by draws of the guide and of the mixture, and whether draws of the prior confirm them."""
+    """Estimates of some data by draws of the guide and of the mixture, and whether draws of the prior confirm them.
+
+    Beside them the mixture's heaviest draws, if there is a mixture.
+    """
 
     own: Evidence
     mixed: Evidence
     confirmed: Tensor
+    heaviest: HeavyDraws | None
 
 
 # Data, number of draws, share of the prior ↦ what the draws say.
@@ -78,6 +82,7 @@ def draw_rounds(
             ledger.enter(index, chosen)
             ledger.confirmed[index] = drawn.confirmed
             last.enter(index, drawn.mixed)
+            ledger.keep(index, drawn.heaviest)
             missed = _misses(drawn, goal.tolerance)
             good = (half_width(chosen) <= goal.tolerance) & reports
             good &= ~(missed | ~(chosen.pareto_k < FINITE_VARIANCE)) if which else torch.ones_like(good)

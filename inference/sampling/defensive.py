@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from ..pair import Pair
+from .heavy_draws import HeavyDraws
 from .student import StudentMixture
 
 # The share α of the draws that comes from the prior: at first, and where it has found what the guide misses.
@@ -49,11 +50,13 @@ class Strata(NamedTuple):
         mixed: of all draws as draws of the mixture, ``(num_draws, num_data)``, in random order.
         guide: of the guide's draws as draws of the guide, fewer of them.
         prior: of the prior's draws as draws of the prior.
+        heaviest: of the mixture's draws.
     """
 
     mixed: Tensor
     guide: Tensor
     prior: Tensor
+    heaviest: HeavyDraws
 
 
 def defensive_weights(
@@ -79,15 +82,19 @@ def defensive_weights(
     counts = {"guide": num_draws - num_prior - num_others, "prior": num_prior, "proposal": num_others}
     log_shares = [math.log(count / num_draws) if count else -math.inf for count in counts.values()]
     mixed, own, by_prior = [], [], []
+    heaviest: HeavyDraws | None = None
     for source, count in counts.items():
-        for log_guide, log_prior, log_proposal, log_joint in _densities(pair, proposal, source, count, memory_mb):
+        for u, densities in _densities(pair, proposal, source, count, memory_mb):
+            log_guide, log_prior, log_proposal, log_joint = densities
             parts = zip(log_shares, (log_guide, log_prior, log_proposal), strict=True)
             mixed.append(log_joint - torch.logsumexp(torch.stack([share + part for share, part in parts]), 0))
+            heaviest = heaviest.among(u, mixed[-1]) if heaviest is not None else HeavyDraws.of(u, mixed[-1])
             if source == "guide":
                 own.append(log_joint - log_guide)
             if source == "prior":
                 by_prior.append(log_joint - log_prior)
-    return Strata(torch.cat(mixed)[torch.randperm(num_draws)], torch.cat(own), torch.cat(by_prior))
+    assert heaviest is not None
+    return Strata(torch.cat(mixed)[torch.randperm(num_draws)], torch.cat(own), torch.cat(by_prior), heaviest)
 
 
 def confirms(prior_log_evidence: Tensor, prior_ess: Tensor, log_evidence: Tensor) -> Tensor:
@@ -98,8 +105,8 @@ def confirms(prior_log_evidence: Tensor, prior_ess: Tensor, log_evidence: Tensor
 
 def _densities(
     pair: Pair, proposal: StudentMixture | None, source: str, count: int, memory_mb: float
-) -> Iterator[Tensor]:
-    """Of draws, piece by piece: log q, log p(u), log r(u), log p(x, u), ``(4, particles, num_data)``."""
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Draws, piece by piece, with log q, log p(u), log r(u), log p(x, u), ``(4, particles, num_data)``."""
     if not count:
         return
     outermost = math.inf if pair.by_guide else _OUTERMOST  # normals have no boundary
@@ -115,4 +122,4 @@ def _densities(
             log_proposal = torch.full_like(log_joint, -math.inf) if proposal is None else proposal.log_prob(u).cpu()
         outside = (u.abs() > outermost).any(-1).cpu()
         starts = (part.where(~outside, 0.0) for part in (log_guide, log_prior, log_proposal))
-        yield torch.stack([*starts, log_joint.where(~outside, -torch.inf)])
+        yield u, torch.stack([*starts, log_joint.where(~outside, -torch.inf)])

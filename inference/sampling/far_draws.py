@@ -10,8 +10,9 @@ weight, by the distance |(u − m)/s|. Then
 
     E_r[p(x, u)/r(u); A] = p(x, A)   and   E[w; the chain ends in A] = p(x, A):
 
-where the first exceeds the second by more than three standard errors, the chains have not reached all of A. What this
-cannot see: parts that are narrow, and parts nearer than A.
+where the first exceeds the second by more than three standard errors, the chains have not reached all of A. Draws of
+guide and prior that were made before are asked the same, by their own weights: they cost nothing, and where the guide
+is wide they find more. What neither can see: parts that are narrow, and parts nearer than A.
 
 References:
     Annealed importance sampling (Neal, 2001), arXiv:physics/9803008, §3: E[w f(u)] = p(x) E[f(u) | x].
@@ -20,11 +21,13 @@ References:
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..pair import own_randomness
+from .heavy_draws import HeavyDraws
 from .mixture_start import AnnealingPath
 
 # Widths of the normal distributions, in standard deviations of the chains' ends.
@@ -54,24 +57,76 @@ def unreached(path: AnnealingPath, ends: Tensor, log_w: Tensor, num_draws: int, 
         num_draws: of all widths together.
         memory_mb: budget in MiB for one pass of the pair.
     """
-    log_w = log_w.to(ends.device).double()
-    shares = log_w.softmax(0).nan_to_num(0.0)
-    mean = (shares[..., None] * ends.double()).sum(0)
-    scale = (shares[..., None] * (ends.double() - mean).square()).sum(0).sqrt().clamp(min=1e-12)
-    distance = ((ends.double() - mean) / scale).square().sum(-1)
-    edge = _weighted_quantile(distance, shares)
-    by_draws = _draws_beyond(path, mean, scale, edge, num_draws, ends, memory_mb) - (
-        torch.logsumexp(log_w, 0) - math.log(len(log_w))
-    )
-    weights = by_draws.exp().nan_to_num(0.0, 0.0, 0.0)  # relative to the chains' estimate
-    found, error = weights.mean(0), weights.std(0) / math.sqrt(len(weights))
-    effective = weights.sum(0).square() / weights.square().sum(0)
-    outside = (distance > edge).double()
-    by_chains = (shares * outside).sum(0)
-    chains_error = (shares.square() * (outside - by_chains).square()).sum(0).sqrt()
-    excess = found - by_chains
-    sure = (effective >= FEW) & (excess > STANDARD_ERRORS * torch.hypot(error, chains_error))
-    return torch.where(sure, excess / (1 + excess), 0.0).cpu()
+    reach = Reach.of(ends, log_w)
+    u, log_draw_w = _wide_draws(path, reach, num_draws, ends, memory_mb)
+    return reach.excess(u, log_draw_w, torch.full_like(reach.edge, len(u)))
+
+
+def unreached_by_heavy(ends: Tensor, log_w: Tensor, heavy: HeavyDraws) -> Tensor:
+    """The same share, by draws that were made for another purpose: they cost nothing.
+
+    Args:
+        ends: where the chains ended, ``(num_chains, num_data, dim)``.
+        log_w: their weights, ``(num_chains, num_data)``.
+        heavy: the heaviest of draws that know nothing of the chains, in the chains' coordinates.
+    """
+    return Reach.of(ends, log_w).excess(heavy.u, heavy.log_w, heavy.num_draws)
+
+
+class Reach(NamedTuple):
+    """Where the chains ended.
+
+    Attributes:
+        mean: m, ``(num_data, dim)``.
+        scale: s, ``(num_data, dim)``.
+        edge: the squared distance within which nine tenths of their weight lie, ``(num_data,)``.
+        beyond: the share of their weight beyond, ``(num_data,)``.
+        error: its standard error.
+        log_evidence: their estimate of log p(x), ``(num_data,)``.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    edge: Tensor
+    beyond: Tensor
+    error: Tensor
+    log_evidence: Tensor
+
+    @staticmethod
+    def of(ends: Tensor, log_w: Tensor) -> Reach:
+        """That of chains; see :func:`unreached`."""
+        log_w, ends = log_w.to(ends.device).double(), ends.double()
+        shares = log_w.softmax(0).nan_to_num(0.0)
+        mean = (shares[..., None] * ends).sum(0)
+        scale = (shares[..., None] * (ends - mean).square()).sum(0).sqrt().clamp(min=1e-12)
+        distance = ((ends - mean) / scale).square().sum(-1)
+        edge = _weighted_quantile(distance, shares)
+        outside = (distance > edge).double()
+        beyond = (shares * outside).sum(0)
+        error = (shares.square() * (outside - beyond).square()).sum(0).sqrt()
+        return Reach(mean, scale, edge, beyond, error, torch.logsumexp(log_w, 0) - math.log(len(log_w)))
+
+    def distance(self, u: Tensor) -> Tensor:
+        """|(u − m)/s|², of places ``(num_places, num_data, dim)``."""
+        return ((u.double() - self.mean) / self.scale).square().sum(-1)
+
+    def excess(self, u: Tensor, log_w: Tensor, num_draws: Tensor) -> Tensor:
+        """The share of p(x) that draws find beyond the edge and chains do not, ``(num_data,)``; 0 where unsure.
+
+        Args:
+            u: draws, ``(num, num_data, dim)``.
+            log_w: their log weights, ``(num, num_data)``, E[w] = p(x) over all draws.
+            num_draws: of which these are all that count, ``(num_data,)``.
+        """
+        num_draws = num_draws.to(self.edge)
+        beyond = log_w.to(self.edge).where(self.distance(u) > self.edge, -math.inf)
+        weights = (beyond - self.log_evidence).exp().nan_to_num(0.0, 0.0, 0.0)  # relative to the chains' estimate
+        found, squares = weights.sum(0) / num_draws, weights.square().sum(0)
+        error = (squares / num_draws - found.square()).clamp(min=0).sqrt() / num_draws.sqrt()
+        effective = weights.sum(0).square() / squares
+        excess = found - self.beyond
+        sure = (effective >= FEW) & (excess > STANDARD_ERRORS * torch.hypot(error, self.error))
+        return torch.where(sure, excess / (1 + excess), 0.0).cpu()
 
 
 def _weighted_quantile(values: Tensor, shares: Tensor) -> Tensor:
@@ -81,20 +136,18 @@ def _weighted_quantile(values: Tensor, shares: Tensor) -> Tensor:
     return ordered.gather(0, below)[0]
 
 
-def _draws_beyond(
-    path: AnnealingPath, mean: Tensor, scale: Tensor, edge: Tensor, num_draws: int, ends: Tensor, memory_mb: float
-) -> Tensor:
-    """Log weights of the wide draws, ``(num_draws, num_data)``; −inf within the edge, or where there is no number."""
-    factors = torch.tensor(FACTORS, dtype=torch.float64, device=mean.device)
+def _wide_draws(
+    path: AnnealingPath, reach: Reach, num_draws: int, ends: Tensor, memory_mb: float
+) -> tuple[Tensor, Tensor]:
+    """Draws from ever wider normals ``(num_draws, num_data, dim)``, and their log weights; −inf without a number."""
+    factors = torch.tensor(FACTORS, dtype=torch.float64, device=reach.mean.device)
     each = factors.repeat_interleave(num_draws // len(FACTORS))[:, None, None]
     with own_randomness(), torch.no_grad():
-        noise = torch.randn(len(each), *mean.shape, dtype=torch.float64).to(mean.device)
-        u = (mean + each * scale * noise).to(ends)
+        noise = torch.randn(len(each), *reach.mean.shape, dtype=torch.float64).to(reach.mean.device)
+        u = (reach.mean + each * reach.scale * noise).to(ends)
         parts = path.portions(len(u), memory_mb)
         log_joint = torch.cat([path.path("guide")(u[part])[1] for part in parts]).double()
-    distance = ((u.double() - mean) / scale).square().sum(-1)
-    dim = u.shape[-1]
-    constant = scale.log().sum(-1) + dim / 2 * math.log(2 * math.pi) + math.log(len(factors))
+    distance, dim = reach.distance(u), u.shape[-1]
+    constant = reach.scale.log().sum(-1) + dim / 2 * math.log(2 * math.pi) + math.log(len(factors))
     log_r = torch.stack([-distance / (2 * f * f) - dim * math.log(f) for f in FACTORS]).logsumexp(0) - constant
-    beyond = (log_joint - log_r).where(distance > edge, -math.inf)
-    return beyond.nan_to_num(-math.inf, math.inf, -math.inf)
+    return u, (log_joint - log_r).nan_to_num(-math.inf, math.inf, -math.inf)

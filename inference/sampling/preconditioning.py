@@ -81,6 +81,11 @@ class Standardised:
         """U = m + Lv, ``(num_chains, num_units, dim)``."""
         return self.loc.to(v) + torch.einsum("nij,cnj->cni", self.scale_tril.to(v), v)
 
+    def coordinates(self, u: Tensor) -> Tensor:
+        """V = L⁻¹(u − m), ``(num_draws, num_units, dim)``."""
+        centred = (u - self.loc.to(u)).permute(1, 2, 0)
+        return torch.linalg.solve_triangular(self.scale_tril.to(u), centred, upper=False).permute(2, 0, 1)
+
     @property
     def joint(self) -> StandardisedDensities:
         """v ↦ log p(x, v) = log p(x, u) + log |L|, ``(1, num_chains, num_units)``."""

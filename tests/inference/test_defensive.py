@@ -36,7 +36,7 @@ def test_the_weights_are_those_of_the_mixture(share: float, monkeypatch: pytest.
         monkeypatch.setattr(type(density), "draw", kept)
         monkeypatch.setattr(torch, "randperm", torch.arange)
         torch.manual_seed(0)
-        log_w, own, _ = defensive_weights(density, 50, MEMORY_MB, share)
+        log_w, own, *_ = defensive_weights(density, 50, MEMORY_MB, share)
     z = torch.cat(drawn)[..., 0]
     prior, guide = dist.Normal(0.0, 1.0), dist.Normal(pair.x / 2, 1.5 * math.sqrt(0.5))
     joint = prior.log_prob(z) + dist.Normal(z, 1.0).log_prob(pair.x)
@@ -55,7 +55,7 @@ def test_unbiased(name: str) -> None:
     """|z| < 4.5: a false alarm in 1 of 7000 runs over all data and pairs."""
     pair = pairs.build(name)
     torch.manual_seed(1)
-    log_w, own, _ = weights(pair, 4000)
+    log_w, own, *_ = weights(pair, 4000)
     for part in (log_w, own):
         relative = (part - pair.truth).exp()
         for n in range(len(pair.x)):
@@ -65,7 +65,7 @@ def test_unbiased(name: str) -> None:
 def test_pieces_have_the_law_of_the_whole() -> None:
     pair = pairs.build("linear_narrow")
     torch.manual_seed(2)
-    log_w, own, _ = weights(pair, 2000, memory_mb=0.2)
+    log_w, own, *_ = weights(pair, 2000, memory_mb=0.2)
     assert log_w.shape == (2000, len(pair.x))
     assert own.shape == (1600, len(pair.x))
     assert abs(truths.z_score((log_w[:, 0] - pair.truth[0]).exp(), 1.0)) < truths.Z_LIMIT
@@ -75,7 +75,7 @@ def test_the_rows_are_in_random_order() -> None:
     """The prior's draws, which weigh little, do not stand together at the end."""
     pair = pairs.linear(scale=0.8)
     torch.manual_seed(3)
-    log_w, _, _ = weights(pair, 1000)
+    log_w, *_ = weights(pair, 1000)
     low = (log_w[:, 0] < log_w[:, 0].median() - 3).double()
     assert low.sum() > 50
     assert abs(float(low[:500].sum() - low[500:].sum())) < 4.5 * float(low.sum().sqrt())
@@ -93,7 +93,7 @@ def test_a_draw_at_infinity_weighs_nothing(monkeypatch: pytest.MonkeyPatch) -> N
             return u
 
         monkeypatch.setattr(type(density), "draw", with_one_at_infinity)
-        log_w, own, _ = defensive_weights(density, 1000, MEMORY_MB)
+        log_w, own, *_ = defensive_weights(density, 1000, MEMORY_MB)
     assert (log_w.isneginf().sum(0) == 2).all()
     assert own[0].isneginf().all()
     assert torch.isfinite(own[1:]).all()
