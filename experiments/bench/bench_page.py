@@ -14,7 +14,7 @@ from ppvae.storage import atomic_path, write_text
 
 from .bench_record import BenchRecord, Tasks
 from .bench_tables import COLUMNS, matrix_rate, milliseconds, task_rows
-from .growth_curves import Growth
+from .growth_curves import Growth, GrowthCurve
 from .operator_profiles import OperatorProfile
 
 RECORDED = Path("benchmarks")
@@ -41,10 +41,11 @@ HOW = """## Side by side
 
 In a turn each contender does the same work once, on the same networks, the same data and as many threads. The first
 turn warms up; of the others the table has the median and the quartiles, of {turns} turns. For each number of threads
-all of this runs in a process of its own, one after the other. *Ratio* is that of the medians to plain torch, written by
-hand for this one model; where there is none, to Pyro's own `SVI`. *Of the rate*: the operations of the decoder's matrix
-products, which no contender can do without, divided by the whole time, as a share of the rate at which this machine
-multiplies large float32 matrices.
+all of this runs in a process of its own with as many cores, one after the other: XLA would take all cores, whatever
+number of threads it is told. `fit` puts the data in a new order in each epoch, others take them as they lie. *Ratio* is
+that of the medians to plain torch, written by hand for this one model; where there is none, to Pyro's own `SVI`.
+*Of the rate*: the operations of the decoder's matrix products, which no contender can do without, divided by the whole
+time, as a share of the rate at which this machine multiplies large float32 matrices.
 
 The VAE is 784-200-200-50 with tanh layers. Steps are those of Adam, without reading programs and compiling, which come
 once in a training. pythae's `get_nll` runs on the networks of ours.
@@ -55,13 +56,13 @@ GROWTH = """## Growth
 ![Seconds and peak memory against draws, data, latent size and width](growth.png)
 
 Medians, with bands between the quartiles, of {turns} turns in a process for each point; one size grows, and the others
-stay ({settings}).
+stay.
 
 An estimate spends some time on finding out what the two programs are, whatever the size; in each turn it is measured
 by the same estimate with two draws of two data (*fixed*). The slope is that of the log of the seconds beyond it against
 the log of the size, by least squares ± its standard error: 1 is time that is linear. So is the slope of log MiB: 0 is
-memory that is flat. Memory is the peak beyond what the process had after the tiny estimate; passes of more than 64 MiB
-are split, so that it may grow up to there.
+memory that is flat. Memory is the peak in one turn beyond what a process had after the tiny estimate, in which the C
+library gives back at once what is freed; passes of more than 64 MiB are split, so that it may grow up to there.
 """
 
 PROFILES = """## Profiles
@@ -152,6 +153,7 @@ def _growth(found: Sequence[Growth]) -> str:
         slopes = [f"{value:.2f} ± {error:.2f}" for value, error in (one.time_slope, one.memory_slope)]
         fixed = f"{np.median([spread.median for spread in one.tiny]):.2g}"
         cells = (
+            _stays(one.curve),
             ", ".join(map(str, one.curve.sizes)),
             ", ".join(seconds),
             fixed,
@@ -160,15 +162,16 @@ def _growth(found: Sequence[Growth]) -> str:
             slopes[1],
         )
         rows.append((f"`{one.curve.setting.estimator}` against `{one.curve.along}`", *cells))
-    settings = {one.curve.setting for one in found}
-    said = "; ".join(
-        f"`{one.estimator}`: {one.num_draws} draws or chains, {one.num_data} data, latent size {one.latent_dim}, width "
-        f"{one.width}"
-        for one in sorted(settings, key=str, reverse=True)
-    )
     turns = _numbers(spread.turns for one in found for spread in one.seconds)
-    columns = ("curve", "sizes", "seconds", "fixed", "slope", "MiB", "slope of MiB")
-    return f"{GROWTH.format(turns=turns, settings=said)}\n{_table(columns, rows, left=2)}"
+    columns = ("curve", "others", "sizes", "seconds", "fixed", "slope", "MiB", "slope of MiB")
+    return f"{GROWTH.format(turns=turns)}\n{_table(columns, rows, left=3)}"
+
+
+def _stays(curve: GrowthCurve) -> str:
+    """The sizes that do not grow."""
+    names = {"num_draws": "draws", "num_data": "data", "latent_dim": "latents", "width": "units"}
+    rest = [f"{getattr(curve.setting, name)} {word}" for name, word in names.items() if name != curve.along]
+    return ", ".join(rest)
 
 
 def _profile(one: OperatorProfile) -> str:

@@ -22,20 +22,21 @@ from ppvae.errors import RunError
 MARK = "result of the process: "
 
 
-def ask(module: str, request: Mapping[str, Any], threads: int) -> Any:
+def ask(module: str, request: Mapping[str, Any], threads: int, environment: Mapping[str, str] | None = None) -> Any:
     """What a module's function says to a request; its standard error is this process's.
 
     Args:
         module: in full, such as ``ppvae.experiments.bench.growth_curves``.
         request: the arguments.
         threads: of the process.
+        environment: variables of the process, beside those of this one.
 
     Raises:
         RunError: the process ended without an answer.
     """
     done = subprocess.run(
         [sys.executable, "-m", module, json.dumps({**request, "threads": threads})],
-        env=os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
+        env=os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} | dict(environment or {}),
         stdout=subprocess.PIPE,
         text=True,
         check=False,

@@ -1,8 +1,9 @@
 """How seconds and peak memory of the estimators grow with draws, chains, data, latent size and width of the networks.
 
 Each point of a curve is measured in a fresh process: the estimate is made at a tiny size (two draws of two data), which
-warms up, and then in each turn at the tiny size and at its own. Memory is the peak above what the process had after
-warming up. The slope of the log of the seconds beyond those at the tiny size, which find out what the two programs
+warms up, and then in each turn at the tiny size and at its own. Memory is the peak above what another process had after
+warming up, in which the C library gives back at once what is freed: else the peak is that of what it keeps for later.
+The slope of the log of the seconds beyond those at the tiny size, which find out what the two programs
 are, against log size is fitted by least squares; 1 is time that is linear. So is that of log MiB; 0 is memory that is
 flat.
 """
@@ -29,6 +30,8 @@ from .step_pairs import pixels
 
 # What is measured at a size.
 FIELDS = ("seconds", "tiny", "mebibytes")
+# For glibc: large blocks are taken from the system one by one, and go back to it when they are freed.
+GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 
 Estimator = Literal["importance_evidence", "annealed_evidence"]
 
@@ -99,7 +102,7 @@ _IMPORTANCE = GrowthSetting("importance_evidence", num_draws=5000, num_data=4)
 _ANNEALED = GrowthSetting("annealed_evidence", num_draws=16, num_data=8, num_distributions=6)
 CURVES = (
     GrowthCurve(_IMPORTANCE, "num_draws", (10_000, 20_000, 40_000, 80_000)),
-    GrowthCurve(_IMPORTANCE, "num_data", (8, 16, 32, 64)),
+    GrowthCurve(replace(_IMPORTANCE, num_draws=1000), "num_data", (64, 128, 256, 512)),
     GrowthCurve(_IMPORTANCE, "latent_dim", (25, 50, 100, 200)),
     GrowthCurve(_IMPORTANCE, "width", (100, 200, 400, 800)),
     GrowthCurve(_ANNEALED, "num_draws", (64, 128, 256, 512)),
@@ -113,11 +116,12 @@ SMALL_CURVES = (
 
 
 def measure_growth(curve: GrowthCurve, turns: int, threads: int) -> Growth:
-    """A process for each size of the curve, one after the other."""
+    """Two processes for each size, one after the other: for the seconds, and for the memory in one turn."""
     settings = [asdict(curve.setting) | {curve.along: size} for size in curve.sizes]
-    found = [ask(__spec__.name, {"setting": one, "turns": turns}, threads) for one in settings]
-    seconds, tiny, peaks = (tuple(Spread.of(one[name]) for one in found) for name in FIELDS)
-    return Growth(curve, seconds, tiny, peaks)
+    times = [ask(__spec__.name, {"setting": one, "turns": turns}, threads) for one in settings]
+    sizes = [ask(__spec__.name, {"setting": one, "turns": 1}, threads, GIVEN_BACK) for one in settings]
+    seconds, tiny = (tuple(Spread.of(one[name]) for one in times) for name in FIELDS[:2])
+    return Growth(curve, seconds, tiny, tuple(Spread.of(one["mebibytes"]) for one in sizes))
 
 
 def measure_setting(setting: dict[str, Any], turns: int) -> dict[str, list[float]]:

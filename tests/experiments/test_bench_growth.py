@@ -50,13 +50,13 @@ def test_peak_memory_is_that_of_the_work():
 def test_a_curve_asks_for_each_size(monkeypatch):
     asked = []
 
-    def ask(module, request, threads):
+    def ask(module, request, threads, environment=None):
         asked.append(request["setting"]["num_draws"])
         return {"seconds": [asked[-1] + 1.0], "tiny": [1.0], "mebibytes": [7.0]}
 
     monkeypatch.setattr(growth_curves, "ask", ask)
     found = measure_growth(GrowthCurve(SETTING, "num_draws", (10, 20, 40)), turns=1, threads=1)
-    assert asked == [10, 20, 40]
+    assert asked == [10, 20, 40] * 2  # for the seconds, and for the memory
     assert found.time_slope == pytest.approx((1.0, 0.0), abs=1e-12)
     assert found.memory_slope == pytest.approx((0.0, 0.0), abs=1e-12)
     assert growth_curves.growth_table([found]).row_count == 1
