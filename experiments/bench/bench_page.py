@@ -41,15 +41,21 @@ HOW = """## Side by side
 
 In a turn each contender does the same work once, on the same networks, the same data and as many threads. The first
 turn warms up; of the others the table has the median and the quartiles, of {turns} turns. For each number of threads
-all of this runs in a process of its own with as many cores, one after the other: XLA would take all cores, whatever
-number of threads it is told. `fit` puts the data in a new order in each epoch, others take them as they lie. *Ratio* is
-that of the medians to plain torch, written by hand for this one model; where there is none, to Pyro's own `SVI`.
-*Of the rate*: the operations of the decoder's matrix products, which no contender can do without, divided by the whole
-time, as a share of the rate at which this machine multiplies large float32 matrices.
+all of this runs in a process of its own, one after the other. *Ratio* is that of the medians to plain torch, written by
+hand for this one model; where there is none, to Pyro's own `SVI`. *Of the rate*: the operations of the decoder's matrix
+products, which no contender can do without, divided by the whole time, as a share of the rate at which this machine
+multiplies large float32 matrices.
+
+{cores}
+`fit` puts the data in a new order in each epoch; others take them as they lie.
 
 The VAE is 784-200-200-50 with tanh layers. Steps are those of Adam, without reading programs and compiling, which come
 once in a training. pythae's `get_nll` runs on the networks of ours.
 """
+
+KEPT = "Each process has no more cores than threads; else XLA would take all that there are."
+FREE = """The processes may use all cores, and NumPyro does: XLA runs products side by side, whatever number of threads
+it is told, so that its times for one thread are of up to two cores."""
 
 GROWTH = """## Growth
 
@@ -107,7 +113,8 @@ def page(record: BenchRecord) -> str:
     """
     parts = [HEAD, *([TRIAL] if record.small else []), _machine(record)]
     spreads = [spread for tasks in record.tasks.values() for task in tasks.values() for spread in task.seconds.values()]
-    parts.append(HOW.format(turns=_numbers(spread.turns for spread in spreads)))
+    cores = KEPT if record.cores_kept else FREE
+    parts.append(HOW.format(turns=_numbers(spread.turns for spread in spreads), cores=cores))
     parts += [_tasks(tasks, threads) for threads, tasks in record.tasks.items()]
     parts += [_growth(record.growth)] if record.growth else []
     parts += [PROFILES, *map(_profile, record.profiles)] if record.profiles else []

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from ppvae.storage import write_json
 
+from .fresh_process import CORES_KEPT
 from .growth_curves import FIELDS, Growth, GrowthCurve, GrowthSetting
 from .operator_profiles import OperatorProfile
 from .side_by_side import Spread, Timed
@@ -40,6 +41,7 @@ class BenchRecord:
         tasks: what took how long, by the number of threads.
         growth: the curves, with the first of these numbers of threads.
         profiles: of the operators, as well.
+        cores_kept: whether each process had no more cores than threads.
     """
 
     machine: dict[str, Any]
@@ -48,6 +50,7 @@ class BenchRecord:
     tasks: dict[int, Tasks]
     growth: list[Growth] = field(default_factory=list)
     profiles: list[OperatorProfile] = field(default_factory=list)
+    cores_kept: bool = CORES_KEPT
 
     def keep(self, path: Path) -> None:
         """Write it as JSON, whole or not at all."""
@@ -61,7 +64,8 @@ class BenchRecord:
         tasks = {int(threads): read_tasks(each) for threads, each in kept["tasks"].items()}
         profiles = [OperatorProfile.read(one) for one in kept["profiles"]]
         growth = [_growth(one) for one in kept["growth"]]
-        return cls(kept["machine"], kept["date"], kept["small"], tasks, growth, profiles)
+        cores_kept = kept.get("cores_kept", False)  # runs of earlier code
+        return cls(kept["machine"], kept["date"], kept["small"], tasks, growth, profiles, cores_kept)
 
 
 def read_tasks(kept: Mapping[str, Any]) -> Tasks:

@@ -20,6 +20,8 @@ import torch
 from ppvae.errors import RunError
 
 MARK = "result of the process: "
+# Whether this system can keep a process to some cores: not macOS, not Windows.
+CORES_KEPT = hasattr(os, "sched_setaffinity")
 
 
 def ask(module: str, request: Mapping[str, Any], threads: int, environment: Mapping[str, str] | None = None) -> Any:
@@ -58,9 +60,6 @@ def answer(function: Callable[..., Any]) -> None:
 
 
 def keep_to_cores(number: int) -> None:
-    """Let this process, and the threads it starts from now on, run on no more cores than this.
-
-    Where the system has no such call (macOS, Windows), nothing is done.
-    """
-    if hasattr(os, "sched_setaffinity"):
+    """Let this process, and threads that it starts from now on, run on no more cores than this, where it can."""
+    if CORES_KEPT:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-number:])

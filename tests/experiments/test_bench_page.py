@@ -43,6 +43,14 @@ def test_a_row_has_ratio_and_share_of_the_rate():
     assert [table.row_count for table in task_tables(tasks(ours=0.3), 1)] == [1, 1]
 
 
+def test_the_page_says_whether_xla_was_kept_to_the_cores(tmp_path):
+    kept, free = record(ours=1.0), replace(record(ours=1.0), cores_kept=False)
+    assert "no more cores than threads" in page(kept)
+    assert "of up to two cores" in page(free)
+    free.keep(tmp_path / "bench.json")
+    assert not BenchRecord.read(tmp_path / "bench.json").cores_kept
+
+
 def test_where_there_is_no_plain_torch_pyro_is_what_ratios_are_taken_to():
     found = Timed({"ours": spread(1.0), "pyro.infer.SVI": spread(2.0)})
     assert [row.ratio for row in task_rows({"steps": found})] == [0.5, 1.0]
