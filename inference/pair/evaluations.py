@@ -142,7 +142,9 @@ class Evaluations:
             trial = code.trial(pair, prepared)
             if trial is None:
                 return None
-            demand_same("log weight", *trial, torch.float32, late=uses > 0)
+            kinds = {trial[1].dtype, *(site.dtype for site in pair.sites.values())}
+            exact = kinds == {torch.float64}  # else some of it was rounded as float32 is
+            demand_same("log weight", *trial, torch.float64 if exact else torch.float32, late=uses > 0)
         found = code(pair, prepared)
         if found is not None:
             self._keep(key, prepared, uses)

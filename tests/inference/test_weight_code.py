@@ -152,3 +152,21 @@ def test_what_changes_unseen_is_found(uncompiled):
         view.evaluations.log_weights(view.rows(slice(0, 3)), 8, 64.0)
         hidden.value = 1.0
         assert "compiled and eager numbers differ (log weight)" in view.evaluations.name
+
+
+@pytest.mark.parametrize("dtype", AGREEMENT, ids=["float32", "float64"])
+def test_weights_are_held_to_the_rounding_of_their_type(dtype, monkeypatch, uncompiled):
+    """Apart by 1e-7 of the largest: rounding in float32, and another function in float64."""
+    torch.set_default_dtype(dtype)
+    torch.manual_seed(0)
+    known, trial = LinearGaussian(num_features=3, latent_dim=2), WeightCode.trial
+
+    def apart(self, pair, prepared):
+        by_code, by_programs = trial(self, pair, prepared)
+        return by_code + 1e-7 * by_programs.abs().max(), by_programs
+
+    monkeypatch.setattr(WeightCode, "trial", apart)
+    with Pair.on(known.model, known.guide, as_batch(torch.randn(4, 3))) as pair, torch.no_grad():
+        pair.evaluations.compile("auto", pair, 0, NO_END)
+        assert pair.evaluations.log_weights(pair, 3, 64.0).shape == (3, 4)
+        assert pair.evaluations.name.startswith("compiled" if dtype == torch.float32 else "eager: compiled and eager")
