@@ -11,6 +11,8 @@ from torch.nn.functional import pad
 
 # How many are kept of each datum: nearly all of the weight, where the draws do not settle the datum by themselves.
 KEPT = 256
+# Fewer where a draw is long, so that those of a hundred data are some 4 million numbers; but so many always.
+NUMBERS, LEAST_KEPT = 4_000_000, 32
 
 
 class HeavyDraws(NamedTuple):
@@ -36,9 +38,10 @@ class HeavyDraws(NamedTuple):
     @staticmethod
     def of(u: Tensor, log_w: Tensor) -> HeavyDraws:
         """The heaviest of draws ``(num_draws, num_data, dim)`` and log weights ``(num_draws, num_data)``."""
-        few = max(KEPT - len(u), 0)  # as many for all data, however few draws some have
+        kept = num_kept(u.shape[-1])
+        few = max(kept - len(u), 0)  # as many for all data, however few draws some have
         numbers = log_w.nan_to_num(-math.inf, math.inf, -math.inf)
-        numbers, at = pad(numbers, (0, 0, 0, few), value=-math.inf).topk(KEPT, 0)
+        numbers, at = pad(numbers, (0, 0, 0, few), value=-math.inf).topk(kept, 0)
         at = at.clamp(max=len(u) - 1).to(u.device)
         heaviest = u.gather(0, at[..., None].expand(*at.shape, u.shape[-1]))
         return HeavyDraws(heaviest, numbers, torch.full((u.shape[1],), len(u)))
@@ -46,7 +49,7 @@ class HeavyDraws(NamedTuple):
     @staticmethod
     def none(num_data: int, like: Tensor) -> HeavyDraws:
         """No draws yet, in the type and the dimension of others."""
-        u = like.new_zeros(KEPT, num_data, like.shape[-1])
+        u = like.new_zeros(num_kept(like.shape[-1]), num_data, like.shape[-1])
         log_w = torch.full(u.shape[:2], -math.inf, dtype=torch.float64)
         return HeavyDraws(u, log_w, torch.ones(num_data, dtype=torch.long))
 
@@ -67,3 +70,8 @@ class HeavyDraws(NamedTuple):
             self.log_w.index_copy(1, index, others.log_w),
             self.num_draws.index_copy(0, index, others.num_draws),
         )
+
+
+def num_kept(dim: int) -> int:
+    """How many draws of so many numbers are kept of each datum."""
+    return min(KEPT, max(LEAST_KEPT, NUMBERS // (100 * max(dim, 1))))

@@ -7,7 +7,7 @@ import math
 import torch
 
 from ppvae.inference.sampling import HeavyDraws, Standardised
-from ppvae.inference.sampling.heavy_draws import KEPT
+from ppvae.inference.sampling.heavy_draws import KEPT, num_kept
 
 
 def test_of_portions_they_are_those_of_the_whole() -> None:
@@ -47,3 +47,9 @@ def test_coordinates_of_a_view_undo_its_places() -> None:
     view = Standardised(None, torch.randn(5, 3, dtype=torch.float64), factor)  # type: ignore[arg-type]
     v = torch.randn(7, 5, 3, dtype=torch.float64)
     assert torch.allclose(view.coordinates(view.place(v)), v, atol=1e-12)
+
+
+def test_of_long_draws_fewer_are_kept() -> None:
+    assert [num_kept(dim) for dim in (0, 50, 1000, 100_000)] == [256, 256, 40, 32]
+    heavy = HeavyDraws.of(torch.zeros(50, 1, 1000), torch.arange(50.0)[:, None])
+    assert heavy.log_w[:, 0].tolist() == list(range(49, 9, -1))
