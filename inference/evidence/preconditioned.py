@@ -41,7 +41,6 @@ from ..sampling import (
     standardised,
     transition,
     unreached,
-    unreached_by_heavy,
 )
 from .chain_reach import incomplete
 from .estimates import ANNEALING, WIDE, AnnealedEvidence
@@ -159,10 +158,8 @@ def _chains(view: Mapped, tuning: Tuning, index: Tensor, ledger: Ledger, goal: G
             log_w, ends = chains.add(at, found)
             price = _chain_price(len(tuning.betas) - 1)
             far = num_far_draws(len(log_w) * price)
-            missing = unreached(some, ends, log_w, far, goal.memory_mb)
-            if ledger.heaviest is not None:
-                heavy = _seen_in(some, ledger.heaviest.rows(index[at]))
-                missing = torch.maximum(missing, unreached_by_heavy(ends, log_w, heavy))
+            heavy = None if ledger.heaviest is None else _seen_in(some, ledger.heaviest.rows(index[at]))
+            missing = unreached(some, ends, log_w, far, goal.memory_mb, heavy)
             evidence = AnnealedEvidence.of(evidence_of(log_w), unreached=missing, diverged=chains.diverged[at])
             ledger.cost[index[at]] += count * price + far
             ledger.enter(index[at], evidence, num_distributions=len(tuning.betas) - 1)

@@ -4,7 +4,7 @@ from .aggregate import LogDensity, aggregate
 from .annealing import Chains, backward, forward, forward_in_portions
 from .bridge_sampling import BridgeEstimate, bridge, effective_draws
 from .defensive import ENOUGH, LARGE_PRIOR_SHARE, PRIOR_SHARE, confirms, defensive_weights
-from .far_draws import FAR_SHARE, num_far_draws, unreached, unreached_by_heavy
+from .far_draws import FAR_SHARE, num_far_draws, unreached
 from .heavy_draws import HeavyDraws
 from .hmc import leapfrog, rotate, transition
 from .mixture_start import AnnealingPath, MixtureStart
@@ -61,7 +61,6 @@ __all__ = [
     "transition",
     "tune",
     "unreached",
-    "unreached_by_heavy",
     "walk",
     "warm_up",
 ]

@@ -45,7 +45,14 @@ def num_far_draws(evaluations: int) -> int:
     return max(int(FAR_SHARE * evaluations / len(FACTORS)), LEAST_DRAWS) * len(FACTORS)
 
 
-def unreached(path: AnnealingPath, ends: Tensor, log_w: Tensor, num_draws: int, memory_mb: float) -> Tensor:
+def unreached(
+    path: AnnealingPath,
+    ends: Tensor,
+    log_w: Tensor,
+    num_draws: int,
+    memory_mb: float,
+    heavy: HeavyDraws | None = None,
+) -> Tensor:
     """The share of p(x) that lies far out where the chains did not come, ``(num_data,)``; 0 where none was found.
 
     The global generators are left as they were found.
@@ -56,21 +63,12 @@ def unreached(path: AnnealingPath, ends: Tensor, log_w: Tensor, num_draws: int, 
         log_w: their weights, ``(num_chains, num_data)``.
         num_draws: of all widths together.
         memory_mb: budget in MiB for one pass of the pair.
+        heavy: the heaviest of draws that know nothing of the chains, in the chains' coordinates, to be asked too.
     """
     reach = Reach.of(ends, log_w)
     u, log_draw_w = _wide_draws(path, reach, num_draws, ends, memory_mb)
-    return reach.excess(u, log_draw_w, torch.full_like(reach.edge, len(u)))
-
-
-def unreached_by_heavy(ends: Tensor, log_w: Tensor, heavy: HeavyDraws) -> Tensor:
-    """The same share, by draws that were made for another purpose: they cost nothing.
-
-    Args:
-        ends: where the chains ended, ``(num_chains, num_data, dim)``.
-        log_w: their weights, ``(num_chains, num_data)``.
-        heavy: the heaviest of draws that know nothing of the chains, in the chains' coordinates.
-    """
-    return Reach.of(ends, log_w).excess(heavy.u, heavy.log_w, heavy.num_draws)
+    share = reach.excess(u, log_draw_w, torch.full_like(reach.edge, len(u)))
+    return share if heavy is None else torch.maximum(share, reach.excess(*heavy))
 
 
 class Reach(NamedTuple):

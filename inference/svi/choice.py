@@ -15,10 +15,11 @@ from .state import Training
 
 Compile = bool | Literal["auto"]
 
-# From so many steps on a training is compiled. With an empty cache that took 25 to 50 s for six pairs on one busy core
-# (137 s for one with flows), of which some 20 s are for what inductor asks the compiler once; 3 to 4 s from the disk's
-# cache. A step fell from 8 to 0.5 ms (regression with AutoNormal), from 23 to 14 ms (VAE 784-200-200-50) and from 90 to
-# 40 ms (a convolutional one): 700 to 3800 steps earn it, and 40 to 480 where the code is in the cache.
+# From so many steps on a training is compiled. With an empty cache that took 25 to 50 s for five pairs on one busy
+# core, of which some 20 s are for what inductor asks the compiler once, and 3 to 4 s from the disk's cache; 137 and
+# 20 s for a pair with flows. A step fell from 8 to 0.5 ms (regression with AutoNormal), from 23 to 14 ms (VAE
+# 784-200-200-50) and from 90 to 40 ms (a convolutional one): 700 to 3800 steps earn it, and 40 to 480 where the code is
+# in the cache.
 COMPILED_FROM_STEPS = 5000
 
 

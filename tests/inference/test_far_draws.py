@@ -13,7 +13,8 @@ from gate import slow_but
 from torch import Tensor
 
 from ppvae.inference import annealed_evidence, estimate_evidence
-from ppvae.inference.sampling import HeavyDraws, num_far_draws, unreached, unreached_by_heavy
+from ppvae.inference.sampling import HeavyDraws, num_far_draws, unreached
+from ppvae.inference.sampling.far_draws import Reach
 
 DIM, CHAINS = 6, 64
 
@@ -148,7 +149,7 @@ def test_draws_that_were_made_before_find_what_no_chain_reached() -> None:
     """The chains stand in the narrow half; draws of N(0, 8²) weigh the wide one."""
     torch.manual_seed(5)
     ends, log_w = torch.randn(CHAINS, 20, DIM), torch.full((CHAINS, 20), math.log(0.5), dtype=torch.float64)
-    share = unreached_by_heavy(ends, log_w, heavy_draws(halves, 500, 20, 8.0))
+    share = Reach.of(ends, log_w).excess(*heavy_draws(halves, 500, 20, 8.0))
     # Half of p(x) is missing; a fifth of it lies within the edge, or weighs too little to be kept.
     assert ((share == 0) | ((share > 0.3) & (share < 0.6))).all()
     assert int((share > 0).sum()) >= 14
@@ -161,7 +162,7 @@ def test_draws_that_were_made_before_leave_chains_alone_that_reached_everything(
     wide = torch.rand(CHAINS, 1000, 1) < 0.5
     log_w = torch.zeros(CHAINS, 1000, dtype=torch.float64)
     for log_prob, places in ((normal(1.0).log_prob, ends), (halves, torch.where(wide, 10 * ends, ends))):
-        alarms = unreached_by_heavy(places, log_w, heavy_draws(log_prob, 2000, 1000, 2.0)) > 0
+        alarms = Reach.of(places, log_w).excess(*heavy_draws(log_prob, 2000, 1000, 2.0)) > 0
         assert int(alarms.sum()) <= 11
 
 
