@@ -151,7 +151,7 @@ def paths(pair: Pair, units: Tensor, found: Search | None) -> Iterator[tuple[Ten
         index = units[in_modes == flag]
         if len(index):
             some = pair.rows(index)
-            yield index, MixtureStart(some, found.proposal.rows(index), independent=True) if flag and found else some
+            yield index, MixtureStart(some, found.proposal_of(index), independent=True) if flag and found else some
 
 
 def _in_order(parts: list[tuple[Tensor, Weights]]) -> Weights:

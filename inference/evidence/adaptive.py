@@ -172,7 +172,7 @@ def _settle(pair: Pair, goal: Goal, bar: Progress) -> AdaptiveEvidence:
     found_more = torch.zeros(pair.num_units, dtype=torch.bool) if found is None else found.found
 
     def sample(index: Tensor, num_draws: int, prior_share: float) -> Sample:
-        proposal = found.proposal.rows(index) if found is not None and bool(found_more[index].any()) else None
+        proposal = found.proposal_of(index) if found is not None and bool(found_more[index].any()) else None
         others = min(PROPOSAL_SHARE, (1 - prior_share) / 2)
         strata = defensive_weights(pair.rows(index), num_draws, goal.memory_mb, prior_share, proposal, others)
         mixed = evidence_of(strata.mixed)
@@ -190,7 +190,7 @@ def _settle(pair: Pair, goal: Goal, bar: Progress) -> AdaptiveEvidence:
     for modes in (False, True):
         some = index[in_modes[index] == modes]
         if len(some) and pair.dim:
-            proposal = found.proposal.rows(some) if found is not None and modes else None
+            proposal = found.proposal_of(some) if found is not None and modes else None
             anneal(pair.rows(some), some, ledger, goal, proposal)
     _contradict(ledger, mixed)
     bar.advance(len(index))

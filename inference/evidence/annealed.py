@@ -184,7 +184,7 @@ def _searched(pair: Pair, run: AnnealingRun, memory_mb: float, bar: Progress) ->
     for flag, index in by_mode.items():
         if len(index):
             some: Any = pair.rows(index) if len(index) < pair.num_units else pair
-            bridge = MixtureStart(some, found.proposal.rows(index)) if flag else some
+            bridge = MixtureStart(some, found.proposal_of(index)) if flag else some
             parts.append(_anneal(bridge, run, memory_mb, bar))
     order = torch.cat(list(by_mode.values())).argsort()
     part = {name: torch.cat([p[name] for p in parts], -1)[..., order] for name in parts[0]}

@@ -44,13 +44,27 @@ def search_all(pair: Pair, budget: int, memory_mb: float) -> Search | None:
         What was found; None if the budget is too small, the latents have no density on a continuum, or the guide draws
         outside the support of the prior.
     """
-    if budget < LEAST_BUDGET or not pair.dim or not has_continuum(pair):
-        return None
     # Where nothing is found, the estimator draws what it would draw without a search.
     with own_randomness(), suppress(PairError):  # the guide draws outside the prior's support
-        pieces = pair.pieces(plan(budget).draws_at_once(pair), memory_mb)
-        return _joined([search(pair.rows(units), budget, memory_mb) for units in pieces])
+        pieces = _pieces(pair, budget, memory_mb)
+        return _joined([search(pair.rows(units), budget, memory_mb) for units in pieces]) if pieces else None
     return None
+
+
+def search_pieces(pair: Pair, budget: int, memory_mb: float) -> list[slice]:
+    """Parts of the data for which a pass of the search fits the memory; all of them where there is no search.
+
+    What a search finds of a datum are matrices, so that it should not be kept of all data.
+    """
+    with own_randomness(), suppress(PairError):
+        return _pieces(pair, budget, memory_mb) or [slice(0, pair.num_units)]
+    return [slice(0, pair.num_units)]
+
+
+def _pieces(pair: Pair, budget: int, memory_mb: float) -> list[slice]:
+    if budget < LEAST_BUDGET or not pair.dim or not has_continuum(pair):
+        return []
+    return list(pair.pieces(plan(budget).draws_at_once(pair), memory_mb))
 
 
 def _joined(found: list[Search]) -> Search:
@@ -74,7 +88,7 @@ def defended(pair: Pair, found: Search, num_particles: int, memory_mb: float) ->
     """
     parts = []
     for units in pair.pieces(num_particles, memory_mb):
-        some, places = pair.rows(units), found.proposal.rows(units)
+        some, places = pair.rows(units), found.proposal_of(units)
         strata = defensive_weights(some, num_particles, memory_mb, PRIOR_SHARE, places, PROPOSAL_SHARE)
         own, whole = evidence_of(strata.guide, num_bounds_of(num_particles)), evidence_of(strata.mixed)
         parts.append(replace(_with_bounds_of(whole, own), confirmed=_confirmed(strata.prior, whole)))
@@ -102,7 +116,7 @@ def with_search(evidence: Record, found: Search | None, pair: Pair) -> Record:
     if found is not None:
         sizes = sizes + found.sizes
         evidence = replace(evidence, missed=found.missed(evidence.log_evidence, ~found.in_modes))
-    return replace(evidence, rounding=rounding_of(sizes, pair), notes=(*pair.remarks, *pair.evaluations.remarks))
+    return replace(evidence, rounding=rounding_of(sizes, pair))
 
 
 def rounding_of(sizes: Tensor, pair: Pair) -> Tensor:

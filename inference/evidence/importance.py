@@ -21,6 +21,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Literal, get_args
 
@@ -32,7 +33,7 @@ from ppvae.progress import Progress
 
 from ..options import flag_or, one_of, valid_compute, whole_number
 from ..pair import Batch, Compile, Pair, Program, as_batch, finite_batch, seeded, where_parameters_are, why_slow
-from .defence import SEARCH_SHARE, defended, search_all, with_search
+from .defence import SEARCH_SHARE, defended, search_all, search_pieces, with_search
 from .estimates import ImportanceEvidence
 from .low_precision import effect_of_precision, weighed, with_effect
 from .prior_draws import held_to_prior
@@ -107,24 +108,33 @@ def importance_evidence(
     with seeded(seed), Pair.on(model, guide, batch) as pair:
         pair.evaluations.compile(False if low else compile, pair, 0, num_particles * pair.num_units)
         with Progress("log p(x)", pair.num_units * num_particles, "weights", progress, why_slow(pair)) as bar:
-            found = search_all(pair, int(SEARCH_SHARE * num_particles), memory_mb)
-            misses = found.in_modes if found is not None else torch.zeros(pair.num_units, dtype=torch.bool)
-            parts, order = [], []
-            if not misses.all():
-                index = (~misses).nonzero()[:, 0]
-                some = pair.rows(index) if misses.any() else pair
-                how = partial(by_guide, weigh=weighed) if low else _by_code
-                parts.append(how(some, num_particles, memory_mb, bar))
-                order.append(index)
-            if found is not None and misses.any():
-                index = misses.nonzero()[:, 0]
-                parts.append(defended(pair.rows(index), found.rows(index), num_particles, memory_mb))
-                bar.advance(len(index) * num_particles)
-                order.append(index)
-            evidence = ImportanceEvidence.concatenate(parts).rows(torch.cat(order).argsort())
-        evidence = held_to_prior(evidence, pair, int(SEARCH_SHARE * num_particles), memory_mb)
-        evidence = with_search(evidence, found, pair)
+            budget = int(SEARCH_SHARE * num_particles)
+            pieces = search_pieces(pair, budget, memory_mb)
+            parts = [_estimated(pair.rows(some), num_particles, budget, memory_mb, low, bar) for some in pieces]
+        evidence = replace(ImportanceEvidence.concatenate(parts), notes=(*pair.remarks, *pair.evaluations.remarks))
         return with_effect(evidence, effect_of_precision(pair, num_particles, memory_mb)) if low else evidence
+
+
+def _estimated(
+    pair: Pair, num_particles: int, budget: int, memory_mb: float, low: bool, bar: Progress
+) -> ImportanceEvidence:
+    """The estimate for data that are searched at once, with so many evaluations of each."""
+    found = search_all(pair, budget, memory_mb)
+    misses = found.in_modes if found is not None else torch.zeros(pair.num_units, dtype=torch.bool)
+    parts, order = [], []
+    if not misses.all():
+        index = (~misses).nonzero()[:, 0]
+        some = pair.rows(index) if misses.any() else pair
+        how = partial(by_guide, weigh=weighed) if low else _by_code
+        parts.append(how(some, num_particles, memory_mb, bar))
+        order.append(index)
+    if found is not None and misses.any():
+        index = misses.nonzero()[:, 0]
+        parts.append(defended(pair.rows(index), found.rows(index), num_particles, memory_mb))
+        bar.advance(len(index) * num_particles)
+        order.append(index)
+    evidence = ImportanceEvidence.concatenate(parts).rows(torch.cat(order).argsort())
+    return with_search(held_to_prior(evidence, pair, budget, memory_mb), found, pair)
 
 
 def by_guide(

@@ -59,7 +59,8 @@ class Search(NamedTuple):
     """What was found, per datum; log masses ``(num_data,)`` in nats.
 
     Attributes:
-        proposal: distributions at the modes that are apart from the guide, and wide ones about the guide's mean.
+        proposal: distributions at the modes that are apart from the guide, and wide ones about the guide's mean; of the
+            data for which something was `found` alone, since they are a matrix each (:meth:`proposal_of`).
         log_missed: log m of the places near these modes.
         log_outside: log m of the prior's draws and of the guide's draws moved away.
         log_guide: log p̂ by the few draws of the guide.
@@ -113,10 +114,15 @@ class Search(NamedTuple):
         seen = torch.maximum(seen, self.log_outside)
         return (1 - (log_evidence - seen).exp()).clamp(min=0.0)
 
+    def proposal_of(self, index: Any) -> StudentMixture:
+        """The distributions to draw from of some of the data; those for which nothing was found are left out."""
+        found = self.found
+        return self.proposal.rows((found.cumsum(0) - 1)[index][found[index]])
+
     def rows(self, index: Any) -> Search:
         """What was found for some of the data."""
         tensors = {name: getattr(self, name)[index] for name in self._fields[1:-2]}
-        return self._replace(proposal=self.proposal.rows(index), **tensors)
+        return self._replace(proposal=self.proposal_of(index), **tensors)
 
 
 def search(pair: Pair, budget: int, memory_mb: float) -> Search:
@@ -145,7 +151,7 @@ def search(pair: Pair, budget: int, memory_mb: float) -> Search:
         modes = _modes(climbed, _apart(places, climbed))
         log_missed = _missed(places, modes, threshold, how.num_tests)
     log_likelihood = at_prior[2] - at_prior[1]
-    return Search(
+    found = Search(
         proposal=modes.joined(_widened(drawn)),
         log_missed=log_missed.cpu(),
         log_outside=outside.cpu(),
@@ -156,6 +162,7 @@ def search(pair: Pair, budget: int, memory_mb: float) -> Search:
         num_prior=how.num_prior,
         cost=how.cost,
     )
+    return found._replace(proposal=found.proposal.rows(found.found))
 
 
 def _missed(places: InParts, modes: StudentMixture, threshold: Tensor, num_tests: int) -> Tensor:

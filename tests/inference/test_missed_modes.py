@@ -20,6 +20,7 @@ from ppvae.experiments.missed_mode_pairs import PROBLEMS
 from ppvae.inference import Evidence, annealed_evidence, estimate_evidence, importance_evidence
 from ppvae.inference.evidence.defence import search_all
 from ppvae.inference.pair import Pair
+from ppvae.inference.sampling import Search, StudentMixture
 from ppvae.inference.sampling.search_plan import LEAST_BUDGET, plan
 from ppvae.models import LinearGaussian
 
@@ -147,3 +148,38 @@ def test_data_are_searched_in_bounded_pieces_and_come_back_in_order() -> None:
     pair = missed_modes("absolute value", DATA)
     evidence = importance_evidence(pair.model, pair.guide, pair.data, 2000, seed=1, memory_mb=0.5)
     assert ((evidence.log_evidence - pair.truth).abs() < 0.3).all()
+
+
+def test_what_was_found_is_kept_of_the_data_of_which_something_was_found_alone() -> None:
+    def there(index: Tensor) -> list[int]:
+        return found.proposal_of(index).loc[0, :, 0].long().tolist()
+
+    nothing, own = torch.zeros(5), torch.tensor([0.0, 2.0, 4.0])
+    modes = StudentMixture.at(own.reshape(1, 3, 1), torch.ones(1, 3, 1, 1), torch.zeros(1, 3))
+    masses = torch.tensor([1.0, -50.0, 1.0, -50.0, 1.0])
+    found = Search(modes, masses, -math.inf + nothing, nothing, nothing, nothing, nothing, num_prior=1, cost=1)
+    assert there(torch.tensor([4, 0])) == [4, 0]
+    assert there(torch.tensor([1, 2, 3])) == [2]
+    assert there(torch.tensor([False, True, False, True, False])) == []
+    found = found.rows(torch.tensor([4, 3, 2]))
+    assert there(torch.tensor([0, 1, 2])) == [4, 2]
+
+    pair = LinearGaussian(5, 3)
+    with Pair.on(pair.model, pair.guide, (torch.randn(4, 5),)) as one:
+        found = search_all(one, 750, 64.0)
+    assert found is not None
+    assert found.proposal.loc.shape[1] == int(found.found.sum())
+
+
+def test_what_was_found_is_not_kept_for_all_data_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = []
+
+    def counted(pair: Pair, budget: int, memory_mb: float) -> Search | None:
+        searched.append(pair.num_units)
+        return search_all(pair, budget, memory_mb)
+
+    monkeypatch.setattr("ppvae.inference.evidence.importance.search_all", counted)
+    pair = missed_modes("absolute value", DATA)
+    importance_evidence(pair.model, pair.guide, pair.data, 2000, seed=1, memory_mb=0.02)
+    assert sum(searched) == DATA
+    assert max(searched) < DATA
