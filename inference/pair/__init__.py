@@ -35,7 +35,7 @@ from .marginals import (
     unit_indices,
     why_unknown,
 )
-from .memory import chunks
+from .memory import chunks, growth
 from .modes import buffers_kept, evaluation_mode, owner, reachable_modules
 from .objective import elbo_for
 from .pair import Densities, Pair, Terms
@@ -111,6 +111,7 @@ __all__ = [
     "finite_batch",
     "generator_kept",
     "given_context",
+    "growth",
     "guide_order",
     "has_continuum",
     "has_noise_scale",

@@ -28,7 +28,7 @@ References:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -46,6 +46,7 @@ from ..pair import (
     as_batch,
     finite_batch,
     generator_kept,
+    growth,
     seeded,
     where_parameters_are,
     why_slow,
@@ -221,11 +222,17 @@ def _log_aggregate(pair: Pair, draws: Values, memory_mb: float, progress: bool) 
     num_draws = len(next(iter(draws.values())))
     log_sum = torch.full((num_draws,), -math.inf, dtype=torch.float64)
     with Progress("q(z)", num_draws * pair.num_units, "densities", progress, why_slow(pair)) as bar:
+        few, most = pair.few, min(SEVERAL, num_draws)
+        each = growth(lambda count: _densities(few, draws, slice(0, count)), 1, most) // few.num_units
+        pair = replace(pair, bytes_each=2 * each)  # with a gradient
         for units, block in pair.chunks(num_draws, memory_mb):
-            part = pair.rows(units)
-            count = block.stop - block.start
-            placed = {n: z[block, None].expand(count, part.num_units, *z.shape[1:]) for n, z in draws.items()}
-            log_q = part.log_guide(placed, count)
+            log_q = _densities(pair.rows(units), draws, block)
             log_sum[block] = torch.logaddexp(log_sum[block], torch.logsumexp(log_q, 1).cpu())
             bar.advance(log_q.numel())
     return log_sum - math.log(pair.num_units)
+
+
+def _densities(pair: Pair, draws: Values, block: slice) -> Tensor:
+    """log q(z|x_m) of a block of draws under every datum, ``(num_draws, num_data)``."""
+    placed = {name: z[block, None].expand(-1, pair.num_units, *z.shape[1:]) for name, z in draws.items()}
+    return pair.log_guide(placed, block.stop - block.start)

@@ -166,9 +166,9 @@ def test_what_was_found_is_kept_of_the_data_of_which_something_was_found_alone()
 
     pair = LinearGaussian(5, 3)
     with Pair.on(pair.model, pair.guide, (torch.randn(4, 5),)) as one:
-        found = search_all(one, 750, 64.0)
-    assert found is not None
-    assert found.proposal.loc.shape[1] == int(found.found.sum())
+        kept = search_all(one, 750, 64.0)
+    assert kept is not None
+    assert kept.proposal.loc.shape[1] == int(kept.found.sum())
 
 
 def test_what_was_found_is_not_kept_for_all_data_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
