@@ -34,6 +34,7 @@ from ppvae.datasets import load_dataset
 from ppvae.inference import fit, importance_evidence
 from ppvae.inference.evidence.evidence import mean_with_errors
 from ppvae.models import VAE, Autoencoder, Bernoulli
+from ppvae.percent import percent
 
 from .autoencoder_comparison import (
     AE,
@@ -159,9 +160,10 @@ def _conclusions(comparison: PairComparison) -> Iterator[str]:
         )
     for degradation, rise in comparison.entropy_rise.items():
         change = mean_with_errors(rise, torch.zeros_like(rise))
+        rising = percent(float((rise > 0).double().mean()))
         yield (
             f"{name}, {' '.join(degradation.split())}: the entropy of q(z|x) changes by {change['']:+.2f} ± "
-            f"{change['_standard_error']:.2f} nats and rises for {float((rise > 0).double().mean()):.0%} of the data; "
+            f"{change['_standard_error']:.2f} nats and rises for {rising} of the data; "
             "the autoencoder has none."
         )
 

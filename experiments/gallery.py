@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from ppvae.inference import fit, log_weights
 from ppvae.inference.pair.randomness import seeded
+from ppvae.percent import percent
 from ppvae.storage import Settings
 
 from .experiment import Result
@@ -96,7 +97,7 @@ def _learnt(name: str, pair: Any, batch: tuple[torch.Tensor, ...]) -> str:
     if name == "SemiSupervisedVAE":
         x = load_pair_and_data(Settings(pair="ConditionalVAE"))[1].data
         right = (pair.classify(batch[0]).argmax(-1) == x.batch("test")[1]).double().mean().item()
-        return f"{right:.0%} of the test data get their label, from 200 that had one"
+        return f"{percent(right)} of the test data get their label, from 200 that had one"
     if name == "NotMIWAE":
         gaps, none = pair.missing_slope[::2].mean(), pair.missing_slope[1::2].mean()
         return f"values go missing with slope {gaps:.1f} in the columns with gaps, {none:.1f} in the others"

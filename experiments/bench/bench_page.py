@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ppvae.percent import percent
 from ppvae.storage import atomic_path, write_text
 
 from .bench_record import BenchRecord, Tasks
@@ -190,7 +191,7 @@ def _profile(one: OperatorProfile) -> str:
                 f"`{row.name}`" if row.calls else row.name,
                 str(row.calls or ""),
                 milliseconds(row.seconds),
-                f"{share:.0%}",
+                percent(share),
             )
         )
     columns = ("operator", "calls", "ms", "share")

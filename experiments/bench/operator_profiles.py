@@ -20,6 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from ppvae.inference import fit, importance_evidence
 from ppvae.inference.pair import Pair
 from ppvae.inference.sampling import forward, tune
+from ppvae.percent import percent
 
 from .evidence_speed import EvidenceSizes, compiled_density
 from .fresh_process import answer
@@ -137,7 +138,7 @@ def profile_table(one: OperatorProfile) -> Table:
         shown.add_column(column, justify="left" if column == "operator" else "right")
     for row in one.operators:
         share = row.seconds / one.seconds if one.seconds else 0.0
-        shown.add_row(row.name, str(row.calls or ""), f"{1000 * row.seconds:.1f}", f"{share:.0%}")
+        shown.add_row(row.name, str(row.calls or ""), f"{1000 * row.seconds:.1f}", percent(share))
     return shown
 
 

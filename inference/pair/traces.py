@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -112,6 +113,14 @@ def whole_plates(active: bool = True) -> Iterator[None]:
         if active:
             stack.enter_context(mock.patch.object(SubsampleMessenger, "_subsample", staticmethod(everything)))
         yield
+
+
+def is_weighted(site: dict[str, Any]) -> bool:
+    """Whether ``poutine.scale`` weights a site: by the factor that its subsampling plates do not account for."""
+    sized = [frame for frame in site["cond_indep_stack"] if frame.full_size and frame.size > 0]
+    of_plates = math.prod(frame.full_size / frame.size for frame in sized)
+    scale = torch.as_tensor(site["scale"], dtype=torch.float64)
+    return not bool(torch.isclose(scale, torch.tensor(of_plates, dtype=torch.float64).to(scale)).all())
 
 
 def site_log_prob(site: dict[str, Any]) -> Tensor:

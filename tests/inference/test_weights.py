@@ -13,7 +13,7 @@ from pyro import poutine
 from scipy import stats
 
 from ppvae.errors import DataError, OptionError, PairError
-from ppvae.inference import log_weights
+from ppvae.inference import importance_evidence, log_weights
 from ppvae.models import VAE
 
 
@@ -112,6 +112,9 @@ def test_training_scales_are_left_out(name):
     scaled = poutine.scale(pair.model, 0.1), poutine.scale(pair.guide, 0.1)
     log_w = log_weights(*scaled, pair.x, 3, seed=0)
     torch.testing.assert_close(log_w, pair.truth.expand(3, -1), rtol=0, atol=1e-10)
+    (remark,) = importance_evidence(*scaled, pair.x, 10, seed=0).notes
+    assert "poutine.scale weights its log density" in remark
+    assert importance_evidence(pair.model, pair.guide, pair.x, 10, seed=0).notes == ()
 
 
 def test_the_scale_of_a_subsampling_plate_is_left_out():
@@ -127,6 +130,8 @@ def test_the_scale_of_a_subsampling_plate_is_left_out():
     pair = pairs.build("line")
     log_w = log_weights(model, guide, pair.x, 3, seed=0)
     torch.testing.assert_close(log_w, pair.truth.expand(3, -1), rtol=0, atol=1e-10)
+    assert importance_evidence(model, guide, pair.x, 10, seed=0).notes == ()
+    assert importance_evidence(model, guide, pair.x, 10, seed=0).notes == ()
 
 
 @pytest.mark.parametrize("by_handler", [False, True])
