@@ -117,7 +117,7 @@ def whole_plates(active: bool = True) -> Iterator[None]:
 
 def is_weighted(site: dict[str, Any]) -> bool:
     """Whether ``poutine.scale`` weights a site: by the factor that its subsampling plates do not account for."""
-    sized = [frame for frame in site["cond_indep_stack"] if frame.full_size and frame.size > 0]
+    sized = [frame for frame in site["cond_indep_stack"] if (frame.full_size or 0) > 0 and frame.size > 0]
     of_plates = math.prod(frame.full_size / frame.size for frame in sized)
     scale = torch.as_tensor(site["scale"], dtype=torch.float64)
     return not bool(torch.isclose(scale, torch.tensor(of_plates, dtype=torch.float64).to(scale)).all())

@@ -134,6 +134,18 @@ def test_the_scale_of_a_subsampling_plate_is_left_out():
     assert importance_evidence(model, guide, pair.x, 10, seed=0).notes == ()
 
 
+def test_a_plate_without_a_size_weights_nothing():
+    def model(x):
+        with pyro.plate("data"):
+            pyro.sample("x", dist.Normal(pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0)), 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data"):
+            pyro.sample("z", dist.Normal(x / 2, 0.8))
+
+    assert importance_evidence(model, guide, torch.randn(4), 10, seed=0).notes == ()
+
+
 @pytest.mark.parametrize("by_handler", [False, True])
 def test_masked_features_do_not_count(by_handler):
     """Missing entries, masked in the distribution or by `poutine.mask`: the evidence is that of the others."""
