@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ppvae.percent import percent
 from ppvae.storage import atomic_path, write_text
 
 from .bench_record import BenchRecord, Tasks
@@ -185,13 +184,12 @@ def _stays(curve: GrowthCurve) -> str:
 def _profile(one: OperatorProfile) -> str:
     rows = []
     for row in one.operators:
-        share = row.seconds / one.seconds if one.seconds else 0.0
         rows.append(
             (
                 f"`{row.name}`" if row.calls else row.name,
                 str(row.calls or ""),
                 milliseconds(row.seconds),
-                percent(share),
+                one.share_of(row),
             )
         )
     columns = ("operator", "calls", "ms", "share")

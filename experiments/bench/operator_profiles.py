@@ -61,6 +61,10 @@ class OperatorProfile:
         rest = OperatorTime(REST, 0, max(0.0, seconds - sum(one.seconds for one in found)))
         return cls(work, seconds, (*found[:NUM_SHOWN], rest))
 
+    def share_of(self, operator: OperatorTime) -> str:
+        """An operator's share of all of it, as per cent."""
+        return percent(operator.seconds / self.seconds if self.seconds else 0.0)
+
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> OperatorProfile:
         """From what :func:`dataclasses.asdict` made of one."""
@@ -137,8 +141,7 @@ def profile_table(one: OperatorProfile) -> Table:
     for column in ("operator", "calls", "ms", "share"):
         shown.add_column(column, justify="left" if column == "operator" else "right")
     for row in one.operators:
-        share = row.seconds / one.seconds if one.seconds else 0.0
-        shown.add_row(row.name, str(row.calls or ""), f"{1000 * row.seconds:.1f}", percent(share))
+        shown.add_row(row.name, str(row.calls or ""), f"{1000 * row.seconds:.1f}", one.share_of(row))
     return shown
 
 

@@ -46,22 +46,16 @@ def search_all(pair: Pair, budget: int, memory_mb: float) -> Search | None:
     """
     # Where nothing is found, the estimator draws what it would draw without a search.
     with own_randomness(), suppress(PairError):  # the guide draws outside the prior's support
-        pieces = _pieces(pair, budget, memory_mb)
+        pieces = search_pieces(pair, budget, memory_mb)
         return _joined([search(pair.rows(units), budget, memory_mb) for units in pieces]) if pieces else None
     return None
 
 
 def search_pieces(pair: Pair, budget: int, memory_mb: float) -> list[slice]:
-    """Parts of the data for which a pass of the search fits the memory; all of them where there is no search.
+    """Parts of the data for which a pass of the search fits the memory; none where there is no search.
 
     What a search finds of a datum are matrices, so that it should not be kept of all data.
     """
-    with own_randomness(), suppress(PairError):
-        return _pieces(pair, budget, memory_mb) or [slice(0, pair.num_units)]
-    return [slice(0, pair.num_units)]
-
-
-def _pieces(pair: Pair, budget: int, memory_mb: float) -> list[slice]:
     if budget < LEAST_BUDGET or not pair.dim or not has_continuum(pair):
         return []
     return list(pair.pieces(plan(budget).draws_at_once(pair), memory_mb))

@@ -109,7 +109,7 @@ def importance_evidence(
         pair.evaluations.compile(False if low else compile, pair, 0, num_particles * pair.num_units)
         with Progress("log p(x)", pair.num_units * num_particles, "weights", progress, why_slow(pair)) as bar:
             budget = int(SEARCH_SHARE * num_particles)
-            pieces = search_pieces(pair, budget, memory_mb)
+            pieces = search_pieces(pair, budget, memory_mb) or [slice(0, pair.num_units)]
             parts = [_estimated(pair.rows(some), num_particles, budget, memory_mb, low, bar) for some in pieces]
         evidence = replace(ImportanceEvidence.concatenate(parts), notes=(*pair.remarks, *pair.evaluations.remarks))
         return with_effect(evidence, effect_of_precision(pair, num_particles, memory_mb)) if low else evidence

@@ -21,7 +21,7 @@ from .pair import Pair
 from .programs import Programs
 from .sites import Frame, Plates, describe
 from .structure import Structure, find_plates, observed_names
-from .traces import FAILURES, Program, enumerated, latents, observations, plain_traces, sample_sites
+from .traces import FAILURES, Program, enumerated, is_weighted, latents, observations, plain_traces, sample_sites
 
 # Rows of x that the programs are tried on.
 ROWS = 64
@@ -98,6 +98,7 @@ def structure_of(
         classes={name: describe(nodes[name], plates) for name in hidden if name in summed},
         guide_summed=frozenset(name for name, site in proposed.items() if enumerated(site)),
         unnormalised=tuple(unnormalised(model_trace, guide_trace)),
+        weighted=tuple(name for name, site in sample_sites(model_trace) if is_weighted(site)),
         without_density=tuple(without_density(model_trace, guide_trace)),
         improper=frozenset(name for name, site in hidden.items() if is_improper(site["fn"])),
         points=frozenset(name for name, site in proposed.items() if name in hidden and is_point_mass(site["fn"])),

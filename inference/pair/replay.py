@@ -37,7 +37,7 @@ from .points import resolved_points
 from .randomness import generator_kept
 from .same_sites import demand_sites
 from .sites import Frame, U
-from .traces import FAILURES, Program, is_weighted, latents, plain_traces, sample_sites, whole_plates
+from .traces import FAILURES, Program, latents, plain_traces, whole_plates
 from .unconstrained import demand_continuum
 
 
@@ -224,16 +224,15 @@ def _with_remarks(pair: Pair) -> Pair:
     pair = replace(pair, programs=replace(pair.programs, structure=structure))
     findings = [*structure.unnormalised, *structure.otherwise]
     found = [(f"{one.site!r}: " if one.site else "") + f"{one.message}." for one in findings]
+    if structure.weighted:
+        others = f" (and {len(structure.weighted) - 1} more)" if len(structure.weighted) > 1 else ""
+        found.append(
+            f"{structure.weighted[0]!r}{others}: poutine.scale weights its log density, as a training may; the numbers "
+            "are those of the model without the weight."
+        )
     unchecked = set(pair.structure.observed) - pair.structure.validated
     one = pair.few
-    trace: Any = one.programs.seen(one.frame, one.batch)
-    weighted = [name for name, site in sample_sites(trace) if is_weighted(site)]
-    if weighted:
-        others = f" (and {len(weighted) - 1} more)" if len(weighted) > 1 else ""
-        found.append(
-            f"{weighted[0]!r}{others}: poutine.scale weights its log density, as a training may; the numbers are those "
-            "of the model without the weight."
-        )
+    trace: Any = one.programs.seen(one.frame, one.batch) if unchecked else None
     for name, site in ((name, trace.nodes[name]) for name in sorted(unchecked)):
         if has_density_outside_support(filled(site) if name in pair.structure.missing else site):
             found.append(

@@ -40,6 +40,7 @@ class Structure:
         classes: those of them that the model has, and where they stand.
         guide_summed: those of them that the guide enumerates.
         unnormalised: what makes p(x, z) no density.
+        weighted: names of the model's sites that ``poutine.scale`` weights.
         otherwise: how the data are observed otherwise than once and as they are.
         without_density: what leaves q(z|x) without a density of all latents.
         improper: latents whose prior is one everywhere, so that it cannot be drawn from.
@@ -59,6 +60,7 @@ class Structure:
     classes: dict[str, Site] = field(default_factory=dict)
     guide_summed: frozenset[str] = frozenset()
     unnormalised: tuple[Finding, ...] = ()
+    weighted: tuple[str, ...] = ()
     otherwise: tuple[Finding, ...] = ()
     without_density: tuple[Finding, ...] = ()
     improper: frozenset[str] = frozenset()

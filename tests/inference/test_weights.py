@@ -131,7 +131,6 @@ def test_the_scale_of_a_subsampling_plate_is_left_out():
     log_w = log_weights(model, guide, pair.x, 3, seed=0)
     torch.testing.assert_close(log_w, pair.truth.expand(3, -1), rtol=0, atol=1e-10)
     assert importance_evidence(model, guide, pair.x, 10, seed=0).notes == ()
-    assert importance_evidence(model, guide, pair.x, 10, seed=0).notes == ()
 
 
 def test_a_plate_without_a_size_weights_nothing():
